@@ -1,0 +1,81 @@
+/*
+ * checkpointer.h: from a live process tree to a snapshot in the store.
+ *
+ * A checkpointer belongs to one capsule and one generation of its job; it keeps the dirty trackers
+ * between snapshots. All calls must come from one thread (ptrace's rule). Between calls the job is
+ * not traced.
+ */
+#ifndef PAWL_CHECKPOINTER_CHECKPOINTER_H
+#define PAWL_CHECKPOINTER_CHECKPOINTER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "store/base/err.h"
+#include "store/store.h"
+
+struct checkpointer;
+
+enum tracker_kind { TRACKER_AUTO, TRACKER_PAGEMAP, TRACKER_SOFT_DIRTY, TRACKER_NONE };
+
+enum file_policy { FILES_SAVE, FILES_TRUNCATE, FILES_LEAVE, FILES_FAIL };
+
+/* --files POLICY[:GLOB], last match wins; glob NULL matches all. */
+struct file_rule {
+	enum file_policy policy;
+	char *glob;
+};
+
+/* Identifies a descriptor that is one of the capsule's streams: st_dev and st_ino of what the job was
+ * given (a pipe's inode is the same seen from both ends; a pty slave is known by rdev). */
+struct capsule_stream {
+	bool used;
+	dev_t dev;
+	ino_t ino;
+	dev_t rdev; /* terminals: st_rdev; else 0 */
+};
+
+struct checkpoint_config {
+	pid_t init;                 /* host pid of the capsule's init; not part of the snapshot */
+	pid_t leader_vpid;          /* pid inside the capsule of the process that is "the job" */
+	bool user_namespace;
+	struct capsule_stream stream[3];
+	struct capsule_stream terminal;
+	enum tracker_kind tracker;
+	enum store_codec codec;
+	const struct file_rule *rules;
+	size_t n_rules;
+	uint64_t file_size_limit;   /* bytes; larger files written by the job are refused by name; 0: none */
+	uint64_t memory_budget;     /* bytes of buffers; 0: default */
+};
+
+struct checkpoint_hooks {
+	void *ctx;
+	/* Everything stands still: fill model->capsule (log length, consumed stdin, terminal). Runs in the
+	 * calling thread, is part of the pause. */
+	int (*frozen)(void *ctx, Snap__Snapshot *model, struct err *err);
+	/* The job runs again, the rest of the work goes on. May be NULL. */
+	void (*resumed)(void *ctx, uint64_t pause_us);
+	/* Before publishing: make durable what the model refers to (the log). */
+	int (*publish)(void *ctx, struct err *err);
+};
+
+int checkpointer_new(struct checkpointer **ret, const struct checkpoint_config *config,
+		     struct err *err);
+void checkpointer_free(struct checkpointer *c); /* takes NULL; releases trackers */
+
+/* Takes one snapshot of job `name` against snapshot `parent` (seq, 0: none). With end: the tree is
+ * killed instead of resumed once everything has been read (planned shutdown), and info->final is set;
+ * on failure it runs on. *ret_info as published. ERR_UNSUPPORTED names process and object; ERR_GONE
+ * when the job ended meanwhile. */
+int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
+		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
+		      struct err *err);
+
+/* "pagemap", "soft-dirty" or "none": what TRACKER_AUTO finds to work on this machine, probed by
+ * behaviour on a page of our own. *ret_why: static text. */
+enum tracker_kind checkpointer_probe_tracker(enum tracker_kind wanted, const char **ret_why);
+const char *tracker_name(enum tracker_kind kind);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * arch.h: what differs between CPU architectures. One implementation file each (x86_64.c); nothing
+ * outside it names a register.
+ */
+#ifndef PAWL_CHECKPOINTER_TRACEE_ARCH_H
+#define PAWL_CHECKPOINTER_TRACEE_ARCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/user.h>
+
+#include "store/base/err.h"
+
+/* The NT_PRSTATUS register set (struct user_regs_struct on x86-64). Opaque elsewhere. */
+struct arch_regs {
+	struct user_regs_struct raw;
+};
+
+/* How the system call in which a thread was interrupted goes on. */
+enum arch_restart {
+	ARCH_NOT_IN_CALL,    /* in user code, or the call had already finished */
+	ARCH_RESTART_PLAIN,  /* -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND: execute it again */
+	ARCH_RESTART_BLOCK,  /* -ERESTART_RESTARTBLOCK: a timed wait whose rest only the kernel knows */
+};
+
+enum arch_restart arch_restart_kind(const struct arch_regs *regs);
+/* Makes the registers execute the interrupted call again from its `syscall` instruction. */
+void arch_rewind(struct arch_regs *regs);
+/* Puts registers into the state "interrupted in its call with -ERESTART_RESTARTBLOCK": resuming
+ * such a thread, whose kernel restart_block is valid, goes on with restart_syscall(2). Takes
+ * registers that arch_rewind has made. */
+void arch_unrewind_to_restart_block(struct arch_regs *regs);
+
+uint64_t arch_ip(const struct arch_regs *regs);
+void arch_set_ip(struct arch_regs *regs, uint64_t ip);
+uint64_t arch_sp(const struct arch_regs *regs);
+/* Number and arguments of the system call that rewound registers are about to make. */
+long arch_call_nr(const struct arch_regs *regs);
+uint64_t arch_call_arg(const struct arch_regs *regs, unsigned n);
+void arch_set_call(struct arch_regs *regs, uint64_t insn, long nr, const uint64_t arg[6]);
+/* As if the call had returned `value`: advances past the syscall instruction of rewound registers. */
+void arch_set_returned(struct arch_regs *regs, long value);
+long arch_return_value(const struct arch_regs *regs);
+/* Makes the kernel leave the interrupted call alone on resume (orig_rax = -1). */
+void arch_forget_call(struct arch_regs *regs);
+
+/* Finds a `syscall` instruction in an executable image; offset or -1. */
+long arch_find_syscall_insn(const void *image, size_t len);
+
+/* The batch executor: position-independent code, see remote.h. */
+extern const char arch_blob_start[], arch_blob_end[];
+/* Entry that runs `n` calls of struct remote_call from `calls`, then traps. */
+void arch_prepare_batch(struct arch_regs *regs, uint64_t blob, uint64_t calls, uint64_t n);
+/* Entry that touches every state component that is enabled on first use (AMX tiles), then traps. */
+void arch_prepare_touch_xstate(struct arch_regs *regs, uint64_t blob);
+
+/* The CPU, for the model's Host: feature words of cpuid, XCR0 and XSAVE size of this machine. */
+size_t arch_cpuid_words(uint32_t *ret, size_t room);
+uint64_t arch_xcr0(void);
+uint64_t arch_xsave_size(void);
+/* Components in use (XSTATE_BV) in an NT_X86_XSTATE set. */
+uint64_t arch_xstate_in_use(const void *xstate, size_t len);
+/* Refuses (ERR_UNSUPPORTED, naming the feature) state or features that this CPU lacks. */
+int arch_check_cpu(const uint32_t *saved_cpuid, size_t n_words, uint64_t saved_xcr0, struct err *err);
+
+#endif

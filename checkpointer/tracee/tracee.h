@@ -1,0 +1,90 @@
+/*
+ * tracee.h: one thread under ptrace.
+ *
+ * A tracee is always in one of the states of enum tracee_state; the functions here are the only ones
+ * that move it. All calls for one tracee must come from the thread that seized it (ptrace(2): "a
+ * tracee is attached to a thread"). Everything is seized with PTRACE_O_EXITKILL: if pawl dies while
+ * a job is half-way through something, the job dies rather than run on in an unknown state.
+ *
+ * Errors: ERR_GONE when the thread has died, an ordinary result. ERR_BUSY when another tracer has it.
+ */
+#ifndef PAWL_CHECKPOINTER_TRACEE_TRACEE_H
+#define PAWL_CHECKPOINTER_TRACEE_TRACEE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "checkpointer/tracee/arch.h"
+#include "store/base/err.h"
+
+enum tracee_state {
+	TRACEE_RUNNING, /* seized, running */
+	TRACEE_STOPPED, /* in a ptrace-stop; registers and memory may be touched */
+	TRACEE_GONE,    /* reaped or detached */
+};
+
+#define TRACEE_MAX_NEW 64
+
+struct tracee {
+	pid_t tid;  /* in our pid namespace */
+	pid_t tgid; /* in our pid namespace */
+	enum tracee_state state;
+	bool group_stopped;   /* a job-control stop was in force when it stopped */
+	bool exited_on_us;    /* died while we held it */
+	int exit_status;      /* wait status of that */
+	/* Children and threads that appeared through remote calls (PTRACE_O_TRACECLONE/FORK/VFORK),
+	 * in order; they are stopped or about to be and must be taken over with tracee_adopt. */
+	pid_t born[TRACEE_MAX_NEW];
+	size_t n_born;
+};
+
+/* Seizes tid and asks it to stop; does not wait. The struct is the caller's. */
+int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err);
+/* Waits until it has stopped. Signals that arrive first are delivered to it, not lost. A tracee that
+ * had stopped before, and only then, needs no wait. */
+int tracee_wait_stop(struct tracee *t, struct err *err);
+/* Takes over a thread or child that the kernel attached for us (from born[]), waits for its stop. */
+int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err);
+/* Lets it run on, delivering signo (0: none). */
+int tracee_continue(struct tracee *t, int signo, struct err *err);
+/* Asks a running one to stop again (PTRACE_INTERRUPT) and waits. */
+int tracee_interrupt(struct tracee *t, struct err *err);
+/* Detaches; it runs on (or stays in its job-control stop). ERR_GONE is reported, and harmless. */
+int tracee_detach(struct tracee *t, struct err *err);
+
+/* General registers and the whole XSAVE area. xstate: malloc'ed by get, owned by the caller. */
+int tracee_get_regs(struct tracee *t, struct arch_regs *ret, struct err *err);
+int tracee_set_regs(struct tracee *t, const struct arch_regs *regs, struct err *err);
+int tracee_get_xstate(struct tracee *t, void **ret, size_t *ret_len, struct err *err);
+int tracee_set_xstate(struct tracee *t, const void *xstate, size_t len, struct err *err);
+
+/* The signal mask as sigprocmask(2) sees it, bit n-1 for signal n (PTRACE_GETSIGMASK, Linux 3.11). */
+int tracee_get_sigmask(struct tracee *t, uint64_t *ret, struct err *err);
+int tracee_set_sigmask(struct tracee *t, uint64_t mask, struct err *err);
+
+/* Pending signals as siginfo_t records (PTRACE_PEEKSIGINFO, Linux 3.10), in queue order. *ret
+ * malloc'ed array of n * sizeof(siginfo_t). shared: the process's queue, else the thread's own. */
+int tracee_peek_pending(struct tracee *t, bool shared, void **ret, size_t *ret_n, struct err *err);
+
+/* Steps single instructions until the instruction pointer has left [start, end), at most `most`. */
+int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned most, struct err *err);
+
+/* One system call of the thread from a `syscall` instruction at `insn`, with ptrace's syscall stops
+ * (never a trap signal, so that even a process that ignores SIGTRAP keeps its dispositions). Registers
+ * are put back. *ret is what the kernel returned (negative errno); the result says whether it ran. */
+int tracee_syscall_at(struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
+		      struct err *err);
+
+/* ---- memory of the process (tgid), the tracee need not be stopped -------------------------------*/
+
+/* process_vm_readv/writev, whole or error. */
+int mem_read(pid_t pid, uint64_t addr, void *buf, size_t len, struct err *err);
+int mem_write(pid_t pid, uint64_t addr, const void *buf, size_t len, struct err *err);
+/* Through /proc/PID/mem: also into private mappings without PROT_WRITE/PROT_READ (FOLL_FORCE; the
+ * tracer's right, mm/memory.c __access_remote_vm). */
+int mem_write_forced(pid_t pid, uint64_t addr, const void *buf, size_t len, struct err *err);
+int mem_read_forced(pid_t pid, uint64_t addr, void *buf, size_t len, struct err *err);
+
+#endif

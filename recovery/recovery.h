@@ -1,0 +1,66 @@
+/*
+ * recovery.h: from a snapshot back to a live process tree.
+ *
+ * Two halves. The plan is pure: model in, ordered and printable steps out, with everything this
+ * machine must offer checked before anything is created. The steps then rebuild, inside a capsule
+ * that the caller (the watchdog) has made and whose init spawns empty stub processes for us.
+ *
+ * Afterwards every process is stopped under ptrace with its registers set: recovery_release lets them
+ * run, or recovery_free without it ends them. On any error all stubs are killed, and files that were
+ * put back are as the snapshot has them (they belong to the job); nothing half-written remains.
+ */
+#ifndef PAWL_RECOVERY_RECOVERY_H
+#define PAWL_RECOVERY_RECOVERY_H
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "store/base/err.h"
+#include "store/store.h"
+
+/* What recovery needs of the capsule. Implemented by watchdog/capsule. */
+struct recovery_host {
+	void *ctx;
+	/* Asks the capsule's init for a child with pid `vpid` (clone3 set_tid) that blocks all signals and
+	 * waits in a loop. *ret_pid is its pid in our namespace, *ret_pidfd is the caller's to close. */
+	int (*spawn)(void *ctx, pid_t vpid, pid_t *ret_pid, int *ret_pidfd, struct err *err);
+	/* A socket whose other end every stub has at descriptor number stub_socket: descriptors are sent
+	 * into stubs through it (SCM_RIGHTS), one stub at a time. */
+	int socket;
+	int stub_socket;
+	/* Descriptors that stand for the capsule's streams 0, 1, 2 and its terminal's slave; -1: none. The
+	 * watchdog's own; recovery sends copies. */
+	int stream[3];
+	int terminal;
+	bool user_namespace;
+};
+
+struct recovery_options {
+	bool dry_run;      /* print the plan to plan_out, create nothing */
+	FILE *plan_out;    /* may be NULL */
+	bool leave_files;  /* do not touch files (a trial) */
+};
+
+struct recovery;
+
+struct recovery_result {
+	pid_t leader;           /* host pid of the job's leader */
+	uint64_t pages, bytes;  /* filled */
+	uint64_t wall_us;
+};
+
+/* Checks model against this machine and prints/keeps the plan. Creates nothing. */
+int recovery_check(const Snap__Snapshot *model, struct store *store,
+		   const struct recovery_options *options, struct err *err);
+
+/* Rebuilds all of it, stopped. The model and host must outlive it. */
+int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
+		     const struct recovery_host *host, const struct recovery_options *options,
+		     struct recovery_result *ret_result, struct err *err);
+/* Lets the job run (stopped: leaves each process in a SIGSTOP for a debugger). Frees. */
+int recovery_release(struct recovery *recovery, bool stopped, struct err *err);
+/* Kills what was built. Takes NULL. */
+void recovery_free(struct recovery *recovery);
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * watchdog.h: one job, from launch or recovery to its end.
+ *
+ * watchdog_run owns the whole life of a job in the calling process: it makes the capsule, launches or
+ * recovers the job in it, pumps its streams, takes snapshots on schedule and on request, retries after
+ * a death by signal, thins old snapshots, and returns when the job is over. The job dies with it.
+ */
+#ifndef PAWL_WATCHDOG_WATCHDOG_H
+#define PAWL_WATCHDOG_WATCHDOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "checkpointer/checkpointer.h"
+#include "store/base/err.h"
+#include "store/store.h"
+
+enum pawl_exit {
+	PAWL_EXIT_MISUSE = 2,
+	PAWL_EXIT_STOPPED = 85,     /* snapshotted and stopped on request; settable */
+	PAWL_EXIT_FAILED = 125,     /* pawl itself failed */
+	PAWL_EXIT_CANNOT_RUN = 126, /* CMD is not executable */
+	PAWL_EXIT_NO_COMMAND = 127, /* CMD not found */
+};
+
+enum launch_mode {
+	LAUNCH_RESUME_OR_START, /* pawl run */
+	LAUNCH_FRESH,           /* pawl run --fresh: earlier snapshots stay until thinned */
+	LAUNCH_RECOVER,         /* pawl recover: there must be a snapshot */
+};
+
+struct retention {
+	unsigned keep;        /* newest snapshots kept; 0: all */
+	unsigned keep_hourly; /* besides, the newest of each of the last N hours / days with one */
+	unsigned keep_daily;
+};
+
+struct watchdog_config {
+	const char *store_dir;
+	int store_flags;            /* STORE_ANY_FS or 0 */
+	const char *name;           /* NULL with a command: made from the command's base name, with -2, -3 …
+	                             * where a job of that name with another command or cwd exists or runs */
+	char **argv;                /* NULL for recover */
+	enum launch_mode mode;
+	uint64_t recover_seq;       /* 0: latest good */
+	bool recover_stopped;       /* --stopped: leave it stopped for a debugger, print the pid, wait */
+	bool dry_run;               /* recover: print the plan on stdout and return */
+	uint64_t interval_ns;       /* 0: no periodic snapshots */
+	struct retention retention;
+	unsigned retries;           /* deaths by signal that are rolled back and tried again */
+	uint64_t hang_timeout_ns;   /* no CPU time used for that long: treated as a death; 0: off */
+	int stop_exit_code;         /* default PAWL_EXIT_STOPPED */
+	enum store_codec codec;
+	enum tracker_kind tracker;
+	struct file_rule *rules;
+	size_t n_rules;
+	uint64_t file_size_limit;
+	bool unsupported_fails;     /* --on-unsupported fail: end the job with 125; default: warn, go on */
+	const char *before_snapshot, *after_snapshot; /* sh -c commands, PAWL_JOB in the environment */
+	bool progress;              /* progress line on stderr (a terminal) */
+	bool quiet;
+	bool no_capsule_user;       /* as root: without a user namespace (default as root) */
+};
+
+/* *ret_exit: what the command exits with. -1 with err set where pawl failed before there was a job to
+ * report on (then the exit is PAWL_EXIT_FAILED or, from err kind, misuse/126/127 by *ret_exit). */
+int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err *err);
+
+/* ---- control: talking to the watchdog of a running job ---------------------------------------- */
+
+/* ERR_NOT_FOUND where the job does not run. snapshot: waits until durable. stop: waits until the job has
+ * ended. */
+int control_snapshot(struct store *store, const char *job, struct snapshot_info *ret,
+		     struct err *err);
+int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err);
+
+#endif
