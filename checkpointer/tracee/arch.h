@@ -22,6 +22,8 @@ enum arch_restart {
 	ARCH_NOT_IN_CALL,    /* in user code, or the call had already finished */
 	ARCH_RESTART_PLAIN,  /* -ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND: execute it again */
 	ARCH_RESTART_BLOCK,  /* -ERESTART_RESTARTBLOCK: a timed wait whose rest only the kernel knows */
+	ARCH_INTERRUPTED,    /* -EINTR from a call that even a ptrace stop ends (signal(7): epoll_wait,
+	                      * semop, sigtimedwait …): to be executed again unless a signal is due */
 };
 
 enum arch_restart arch_restart_kind(const struct arch_regs *regs);
@@ -45,11 +47,20 @@ long arch_return_value(const struct arch_regs *regs);
 /* Makes the kernel leave the interrupted call alone on resume (orig_rax = -1). */
 void arch_forget_call(struct arch_regs *regs);
 
+/* For ARCH_INTERRUPTED: shortens the timeout that the call carries by value (epoll_wait), if any. */
+void arch_shorten_timeout(struct arch_regs *regs, uint64_t elapsed_ns);
+/* The call number that `code` (the bytes before and including a syscall instruction) loads, -1 if it
+ * cannot be told: for a thread that is already inside restart_syscall(2). */
+long arch_guess_call_nr(const void *code, size_t len);
+
 /* Finds a `syscall` instruction in an executable image; offset or -1. */
 long arch_find_syscall_insn(const void *image, size_t len);
 
 /* The batch executor: position-independent code, see remote.h. */
 extern const char arch_blob_start[], arch_blob_end[];
+uint64_t arch_blob_syscall_offset(void); /* of a `syscall` instruction in it */
+/* Whether the registers stand behind one of the executor's traps. */
+bool arch_at_blob_trap(const struct arch_regs *regs, uint64_t blob);
 /* Entry that runs `n` calls of struct remote_call from `calls`, then traps. */
 void arch_prepare_batch(struct arch_regs *regs, uint64_t blob, uint64_t calls, uint64_t n);
 /* Entry that touches every state component that is enabled on first use (AMX tiles), then traps. */

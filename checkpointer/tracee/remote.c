@@ -1,0 +1,338 @@
+#include "checkpointer/tracee/remote.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "checkpointer/tracee/procfs.h"
+#include "checkpointer/tracee/wait.h"
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+
+#define CODE_ROOM  512u
+#define CALLS_AT   CODE_ROOM
+#define DATA_AT    (CALLS_AT + REMOTE_MAX_CALLS * (uint32_t)sizeof(struct remote_call))
+#define VDSO_BYTES 8192u
+#define KERNEL_SIGSET_BYTES 8
+
+_Static_assert(sizeof(struct remote_call) == 64, "the executor steps by 64 bytes");
+_Static_assert(DATA_AT < REMOTE_ROOM, "no room for data");
+
+/* struct sigaction as the kernel has it (include/uapi/asm-generic/signal.h, x86 order). */
+struct kernel_sigaction {
+	uint64_t handler, flags, restorer, mask;
+};
+
+/* AT_SYSINFO_EHDR: where the vdso is, without walking a long /proc/PID/maps. 0: none. */
+static uint64_t find_vdso(pid_t pid)
+{
+	char path[64];
+	Elf64_auxv_t auxv[64];
+	cleanup_fd int fd = -1;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/auxv", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : pread_upto(fd, auxv, sizeof(auxv), 0);
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(auxv[0]); i++)
+		if (auxv[i].a_type == AT_SYSINFO_EHDR)
+			return auxv[i].a_un.a_val;
+	return 0;
+}
+
+/* A `syscall` instruction of the target's own: in the vdso, or the one the thread is waiting in. */
+static uint64_t find_syscall_insn(struct tracee *t, const struct arch_regs *regs)
+{
+	unsigned char image[VDSO_BYTES];
+	uint64_t vdso = find_vdso(t->tgid);
+	struct err ignored;
+	long at;
+
+	for (size_t len = sizeof(image); vdso && len >= 4096; len -= 4096) {
+		if (mem_read(t->tgid, vdso, image, len, &ignored) < 0)
+			continue;
+		at = arch_find_syscall_insn(image, len);
+		if (at >= 0)
+			return vdso + (uint64_t)at;
+	}
+	if (mem_read_forced(t->tgid, arch_ip(regs) - 2, image, 2, &ignored) == 0 &&
+	    arch_find_syscall_insn(image, 2) == 0)
+		return arch_ip(regs) - 2;
+	return 0;
+}
+
+/* Without a vdso: two bytes of the code under the instruction pointer are lent for one call. */
+static int syscall_over_code(struct tracee *t, const struct arch_regs *regs, long nr,
+			     const uint64_t arg[6], long *ret, struct err *err)
+{
+	static const unsigned char insn[2] = {0x0f, 0x05};
+	unsigned char saved[sizeof(insn)];
+	uint64_t at = arch_ip(regs);
+	int result;
+
+	if (mem_read_forced(t->tgid, at, saved, sizeof(saved), err) < 0 ||
+	    mem_write_forced(t->tgid, at, insn, sizeof(insn), err) < 0)
+		return -1;
+	result = tracee_syscall_at(t, at, nr, arg, ret, err);
+	if (t->state == TRACEE_GONE)
+		return result;
+	if (mem_write_forced(t->tgid, at, saved, sizeof(saved), err) < 0)
+		return -1;
+	return result;
+}
+
+static int bootstrap_map(struct remote *r, struct tracee *t, uint64_t at, struct err *err)
+{
+	const uint64_t arg[6] = {
+		at, r->size, PROT_READ | PROT_WRITE | PROT_EXEC,
+		MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED_NOREPLACE : 0), (uint64_t)-1, 0};
+	struct arch_regs regs;
+	uint64_t insn;
+	long base;
+
+	if (tracee_get_regs(t, &regs, err) < 0)
+		return -1;
+	insn = find_syscall_insn(t, &regs);
+	if (insn ? tracee_syscall_at(t, insn, SYS_mmap, arg, &base, err) < 0
+		 : syscall_over_code(t, &regs, SYS_mmap, arg, &base, err) < 0)
+		return -1;
+	if (base < 0 && base > -4096)
+		return err_code(err, (int)-base, "cannot map the call executor into process %d", t->tgid);
+	r->base = (uint64_t)base;
+	r->syscall_insn = r->base + arch_blob_syscall_offset();
+	return 0;
+}
+
+int remote_begin(struct remote *r, struct tracee *t, uint64_t at, size_t size, struct err *err)
+{
+	size_t code = (size_t)(arch_blob_end - arch_blob_start);
+	struct proc_status status;
+	struct err ignored;
+
+	memset(r, 0, sizeof(*r));
+	r->tgid = t->tgid;
+	r->size = size;
+	if (code > CODE_ROOM || size <= DATA_AT)
+		return err_set(err, ERR_INVALID, "call executor does not fit");
+	if (proc_read_status(t->tgid, 0, &status, err) < 0)
+		return -1;
+	r->trap_ignored = status.ignored >> (SIGTRAP - 1) & 1;
+	proc_status_clear(&status);
+	r->mirror = calloc(1, size);
+	if (!r->mirror)
+		return err_sys(err, "call executor");
+	memcpy(r->mirror, arch_blob_start, code);
+	if (bootstrap_map(r, t, at, err) < 0) {
+		remote_forget(r);
+		return -1;
+	}
+	if (mem_write(r->tgid, r->base, r->mirror, CODE_ROOM, err) < 0) {
+		remote_end(r, t, &ignored);
+		return -1;
+	}
+	return 0;
+}
+
+int remote_inherit(struct remote *r, const struct remote *from, pid_t tgid, struct err *err)
+{
+	*r = *from;
+	r->tgid = tgid;
+	r->n_calls = r->data_used = 0;
+	r->mirror = calloc(1, r->size);
+	if (!r->mirror)
+		return err_sys(err, "call executor");
+	memcpy(r->mirror, from->mirror, CODE_ROOM);
+	return 0;
+}
+
+void remote_forget(struct remote *r)
+{
+	free(r->mirror);
+	memset(r, 0, sizeof(*r));
+}
+
+/*
+ * A trap delivered to a process that ignores SIGTRAP resets its disposition to default
+ * (kernel/signal.c, force_sig_info_to_task). It is put back with a syscall stop, which is no signal.
+ */
+static int restore_trap_disposition(struct remote *r, struct tracee *t, struct err *err)
+{
+	const struct kernel_sigaction ignore = {.handler = (uint64_t)SIG_IGN};
+	uint64_t at = r->base + DATA_AT;
+	const uint64_t arg[6] = {SIGTRAP, at, 0, KERNEL_SIGSET_BYTES};
+	long ret;
+
+	if (mem_write(r->tgid, at, &ignore, sizeof(ignore), err) < 0)
+		return -1;
+	return tracee_syscall_at(t, r->syscall_insn, SYS_rt_sigaction, arg, &ret, err);
+}
+
+int remote_end(struct remote *r, struct tracee *t, struct err *err)
+{
+	const uint64_t arg[6] = {r->base, r->size};
+	long ret = 0;
+	int result = 0;
+
+	if (r->base && t->state == TRACEE_STOPPED) {
+		if (r->trap_ignored)
+			result = restore_trap_disposition(r, t, err);
+		if (result == 0)
+			result = tracee_syscall_at(t, r->syscall_insn, SYS_munmap, arg, &ret, err);
+		if (result == 0 && ret < 0)
+			result = err_code(err, (int)-ret, "cannot take the call executor out of process %d",
+					  r->tgid);
+	}
+	remote_forget(r);
+	return result;
+}
+
+void *remote_data(struct remote *r, size_t len, uint64_t *ret_addr)
+{
+	size_t at = DATA_AT + r->data_used;
+	size_t rounded = (len + 15) & ~(size_t)15;
+
+	if (rounded < len || rounded > remote_data_left(r))
+		return NULL;
+	r->data_used += rounded;
+	memset(r->mirror + at, 0, rounded);
+	*ret_addr = r->base + at;
+	return r->mirror + at;
+}
+
+size_t remote_data_left(const struct remote *r)
+{
+	return r->size - DATA_AT - r->data_used;
+}
+
+uint64_t remote_push(struct remote *r, const void *data, size_t len)
+{
+	uint64_t addr;
+	void *p = remote_data(r, len, &addr);
+
+	if (!p)
+		return 0;
+	memcpy(p, data, len);
+	return addr;
+}
+
+uint64_t remote_push_string(struct remote *r, const char *text)
+{
+	return remote_push(r, text, strlen(text) + 1);
+}
+
+struct remote_call *remote_call_add(struct remote *r, long nr, const uint64_t *arg, size_t n_args)
+{
+	struct remote_call *c = (struct remote_call *)(void *)(r->mirror + CALLS_AT) + r->n_calls;
+
+	if (r->n_calls >= REMOTE_MAX_CALLS || n_args > 6)
+		return NULL;
+	memset(c, 0, sizeof(*c));
+	c->nr = nr;
+	memcpy(c->arg, arg, n_args * sizeof(*arg));
+	r->n_calls++;
+	return c;
+}
+
+void remote_reset(struct remote *r)
+{
+	r->n_calls = 0;
+	r->data_used = 0;
+}
+
+typedef ssize_t vm_call(pid_t, const struct iovec *, unsigned long, const struct iovec *,
+			unsigned long, unsigned long);
+
+/* Moves calls and used data between mirror and target in one system call. */
+static int sync_mirror(struct remote *r, vm_call *call, struct err *err)
+{
+	size_t calls = r->n_calls * sizeof(struct remote_call);
+	const struct iovec local[2] = {{r->mirror + CALLS_AT, calls}, {r->mirror + DATA_AT, r->data_used}};
+	const struct iovec remote[2] = {{(void *)(r->base + CALLS_AT), calls},
+					{(void *)(r->base + DATA_AT), r->data_used}};
+
+	if (call(r->tgid, local, 2, remote, 2, 0) != (ssize_t)(calls + r->data_used))
+		return err_sys(err, "cannot reach the call executor in process %d", r->tgid);
+	return 0;
+}
+
+/* Lets the thread run until it stands at the executor's trap. */
+static int run_to_trap(struct remote *r, struct tracee *t, struct err *err)
+{
+	struct tracee_stop stop;
+	struct arch_regs regs;
+	int deliver = 0;
+
+	for (;;) {
+		if (tracee_resume(t, PTRACE_CONT, deliver, err) < 0 || tracee_next_stop(t, &stop, err) < 0)
+			return -1;
+		deliver = 0;
+		if (stop.kind != STOP_SIGNAL)
+			continue;
+		if (stop.signo != SIGTRAP && stop.signo != SIGSTOP)
+			return err_set(err, ERR_SYSTEM, "call executor in process %d got signal %d", r->tgid,
+				       stop.signo);
+		if (stop.signo == SIGSTOP) {
+			deliver = SIGSTOP; /* cannot be blocked; begins a job-control stop we run through */
+			continue;
+		}
+		if (tracee_get_regs(t, &regs, err) < 0)
+			return -1;
+		if (arch_at_blob_trap(&regs, r->base))
+			return 0;
+	}
+}
+
+int remote_run(struct remote *r, struct tracee *t, struct err *err)
+{
+	struct tracee_held held;
+	struct arch_regs regs;
+
+	if (r->n_calls == 0)
+		return 0;
+	if (sync_mirror(r, process_vm_writev, err) < 0 || tracee_hold(t, &held, err) < 0)
+		return -1;
+	regs = held.regs;
+	arch_prepare_batch(&regs, r->base, r->base + CALLS_AT, r->n_calls);
+	if (tracee_set_regs(t, &regs, err) < 0 || run_to_trap(r, t, err) < 0 ||
+	    sync_mirror(r, process_vm_readv, err) < 0)
+		return -1;
+	return tracee_unhold(t, &held, err);
+}
+
+int remote_one(struct remote *r, struct tracee *t, long *ret, long nr, const uint64_t *arg,
+	       size_t n_args, struct err *err)
+{
+	struct remote_call *c = remote_call_add(r, nr, arg, n_args);
+	int result;
+
+	if (!c)
+		return err_set(err, ERR_INVALID, "too many calls queued");
+	result = remote_run(r, t, err);
+	if (result == 0)
+		*ret = (long)c->ret;
+	remote_reset(r);
+	return result;
+}
+
+int remote_touch_xstate(struct remote *r, struct tracee *t, struct err *err)
+{
+	struct tracee_held held;
+	struct arch_regs regs;
+
+	if (tracee_hold(t, &held, err) < 0)
+		return -1;
+	regs = held.regs;
+	arch_prepare_touch_xstate(&regs, r->base);
+	if (tracee_set_regs(t, &regs, err) < 0 || run_to_trap(r, t, err) < 0)
+		return -1;
+	return tracee_unhold(t, &held, err);
+}

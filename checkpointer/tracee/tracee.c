@@ -1,0 +1,354 @@
+#include "checkpointer/tracee/tracee.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "checkpointer/tracee/procfs.h"
+#include "checkpointer/tracee/wait.h"
+#include "store/base/cleanup.h"
+
+#define SEIZE_OPTIONS                                                                         \
+	(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | \
+	 PTRACE_O_TRACEVFORK)
+
+#define XSTATE_ROOM (64u * 1024u) /* AMX makes it 11 KiB; the kernel says the true length */
+
+/* ptrace says EPERM for a zombie, for a process of another tracer and for a forbidden one. */
+static int explain_seize(pid_t tid, struct err *err)
+{
+	int code = errno;
+	struct proc_status status;
+	struct err ignored;
+	pid_t tracer;
+	char state;
+
+	if (code == ESRCH || proc_read_status(tid, 0, &status, &ignored) < 0)
+		return err_code(err, ESRCH, "process %d", tid);
+	tracer = status.tracer;
+	state = status.state;
+	proc_status_clear(&status);
+	if (state == 'Z' || state == 'X')
+		return err_code(err, ESRCH, "process %d", tid);
+	if (tracer)
+		return err_set(err, ERR_BUSY, "process %d is traced by process %d already", tid, tracer);
+	return err_code(err, code, "cannot trace process %d (Yama's ptrace_scope, or not your process)",
+			tid);
+}
+
+int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)
+{
+	memset(t, 0, sizeof(*t));
+	t->tid = tid;
+	t->tgid = tgid;
+	t->state = TRACEE_GONE;
+	if (ptrace(PTRACE_SEIZE, tid, NULL, SEIZE_OPTIONS) < 0)
+		return explain_seize(tid, err);
+	t->state = TRACEE_RUNNING;
+	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
+		return err_sys(err, "cannot stop thread %d", tid);
+	return 0;
+}
+
+static bool is_stop_signal(int signo)
+{
+	return signo == SIGSTOP || signo == SIGTSTP || signo == SIGTTIN || signo == SIGTTOU;
+}
+
+static void note_born(struct tracee *t)
+{
+	unsigned long child = 0;
+
+	if (ptrace(PTRACE_GETEVENTMSG, t->tid, NULL, &child) == 0 && t->n_born < TRACEE_MAX_NEW)
+		t->born[t->n_born++] = (pid_t)child;
+}
+
+int tracee_next_stop(struct tracee *t, struct tracee_stop *ret, struct err *err)
+{
+	int status;
+	pid_t got;
+
+	do
+		got = waitpid(t->tid, &status, __WALL);
+	while (got < 0 && errno == EINTR);
+	if (got < 0 || !WIFSTOPPED(status)) {
+		t->state = TRACEE_GONE;
+		t->exited_on_us = got >= 0;
+		t->exit_status = got >= 0 ? status : 0;
+		return err_code(err, ESRCH, "thread %d", t->tid);
+	}
+	t->state = TRACEE_STOPPED;
+	ret->event = status >> 16;
+	ret->signo = WSTOPSIG(status);
+	ret->kind = STOP_SIGNAL;
+	if (ret->event == PTRACE_EVENT_STOP) {
+		ret->kind = STOP_TRAP;
+		t->group_stopped = is_stop_signal(ret->signo);
+	} else if (ret->event == PTRACE_EVENT_CLONE || ret->event == PTRACE_EVENT_FORK ||
+		   ret->event == PTRACE_EVENT_VFORK) {
+		ret->kind = STOP_BORN;
+		note_born(t);
+	} else if (ret->event) {
+		ret->kind = STOP_OTHER;
+	} else if (ret->signo == (SIGTRAP | 0x80)) {
+		ret->kind = STOP_SYSCALL;
+	}
+	return 0;
+}
+
+int tracee_resume(struct tracee *t, int request, int signo, struct err *err)
+{
+	if (ptrace((enum __ptrace_request)request, t->tid, NULL, (unsigned long)signo) < 0)
+		return err_sys(err, "cannot resume thread %d", t->tid);
+	t->state = TRACEE_RUNNING;
+	return 0;
+}
+
+int tracee_wait_stop(struct tracee *t, struct err *err)
+{
+	struct tracee_stop stop;
+
+	while (t->state != TRACEE_STOPPED) {
+		if (tracee_next_stop(t, &stop, err) < 0)
+			return -1;
+		if (stop.kind == STOP_TRAP)
+			break;
+		/* A signal that came first is delivered: its handler's frame is then part of the state. */
+		if (tracee_resume(t, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signo : 0, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)
+{
+	memset(t, 0, sizeof(*t));
+	t->tid = tid;
+	t->tgid = tgid;
+	t->state = TRACEE_RUNNING;
+	return tracee_wait_stop(t, err);
+}
+
+int tracee_continue(struct tracee *t, int signo, struct err *err)
+{
+	return tracee_resume(t, PTRACE_CONT, signo, err);
+}
+
+int tracee_interrupt(struct tracee *t, struct err *err)
+{
+	if (t->state != TRACEE_RUNNING)
+		return 0;
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return err_sys(err, "cannot stop thread %d", t->tid);
+	return tracee_wait_stop(t, err);
+}
+
+int tracee_detach(struct tracee *t, struct err *err)
+{
+	if (t->state == TRACEE_GONE)
+		return 0;
+	if (t->state == TRACEE_RUNNING && tracee_interrupt(t, err) < 0)
+		return -1;
+	t->state = TRACEE_GONE;
+	if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0)
+		return err_sys(err, "cannot release thread %d", t->tid);
+	return 0;
+}
+
+static int get_regset(struct tracee *t, unsigned long type, struct iovec *iov, struct err *err)
+{
+	if (ptrace(PTRACE_GETREGSET, t->tid, type, iov) < 0)
+		return err_sys(err, "cannot read registers of thread %d", t->tid);
+	return 0;
+}
+
+static int set_regset(struct tracee *t, unsigned long type, struct iovec *iov, struct err *err)
+{
+	if (ptrace(PTRACE_SETREGSET, t->tid, type, iov) < 0)
+		return err_sys(err, "cannot set registers of thread %d", t->tid);
+	return 0;
+}
+
+int tracee_get_regs(struct tracee *t, struct arch_regs *ret, struct err *err)
+{
+	struct arch_regs regs;
+	struct iovec iov = {&regs.raw, sizeof(regs.raw)};
+
+	if (get_regset(t, NT_PRSTATUS, &iov, err) < 0)
+		return -1;
+	if (iov.iov_len != sizeof(regs.raw))
+		return err_set(err, ERR_UNSUPPORTED, "thread %d runs 32-bit code", t->tid);
+	*ret = regs;
+	return 0;
+}
+
+int tracee_set_regs(struct tracee *t, const struct arch_regs *regs, struct err *err)
+{
+	struct iovec iov = {(void *)&regs->raw, sizeof(regs->raw)};
+
+	return set_regset(t, NT_PRSTATUS, &iov, err);
+}
+
+int tracee_get_xstate(struct tracee *t, void **ret, size_t *ret_len, struct err *err)
+{
+	cleanup_free void *buf = malloc(XSTATE_ROOM);
+	struct iovec iov = {buf, XSTATE_ROOM};
+	void *small;
+
+	if (!buf)
+		return err_sys(err, "registers of thread %d", t->tid);
+	if (get_regset(t, NT_X86_XSTATE, &iov, err) < 0)
+		return -1;
+	small = realloc(buf, iov.iov_len);
+	if (small)
+		buf = small;
+	*ret = steal_ptr(&buf);
+	*ret_len = iov.iov_len;
+	return 0;
+}
+
+int tracee_set_xstate(struct tracee *t, const void *xstate, size_t len, struct err *err)
+{
+	struct iovec iov = {(void *)xstate, len};
+
+	return set_regset(t, NT_X86_XSTATE, &iov, err);
+}
+
+int tracee_get_sigmask(struct tracee *t, uint64_t *ret, struct err *err)
+{
+	if (ptrace(PTRACE_GETSIGMASK, t->tid, sizeof(*ret), ret) < 0)
+		return err_sys(err, "cannot read the signal mask of thread %d", t->tid);
+	return 0;
+}
+
+int tracee_set_sigmask(struct tracee *t, uint64_t mask, struct err *err)
+{
+	if (ptrace(PTRACE_SETSIGMASK, t->tid, sizeof(mask), &mask) < 0)
+		return err_sys(err, "cannot set the signal mask of thread %d", t->tid);
+	return 0;
+}
+
+#define PEEK_AT_ONCE 32
+
+int tracee_peek_pending(struct tracee *t, bool shared, void **ret, size_t *ret_n, struct err *err)
+{
+	struct __ptrace_peeksiginfo_args args = {
+		.off = 0,
+		.flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0,
+		.nr = PEEK_AT_ONCE,
+	};
+	cleanup_free siginfo_t *list = NULL;
+	size_t n = 0;
+
+	for (;;) {
+		siginfo_t *more = reallocarray(list, n + PEEK_AT_ONCE, sizeof(*list));
+		long got;
+
+		if (!more)
+			return err_sys(err, "pending signals of thread %d", t->tid);
+		list = more;
+		args.off = n;
+		got = ptrace(PTRACE_PEEKSIGINFO, t->tid, &args, list + n);
+		if (got < 0)
+			return err_sys(err, "cannot read pending signals of thread %d", t->tid);
+		n += (size_t)got;
+		if (got < PEEK_AT_ONCE)
+			break;
+	}
+	*ret = steal_ptr(&list);
+	*ret_n = n;
+	return 0;
+}
+
+/* While we move a thread about, no signal but the trap that ends the move may be delivered. */
+#define MASK_ALL_BUT_TRAP (~(1ull << (SIGTRAP - 1)))
+
+int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err)
+{
+	if (tracee_get_regs(t, &ret->regs, err) < 0 || tracee_get_sigmask(t, &ret->mask, err) < 0)
+		return -1;
+	return tracee_set_sigmask(t, MASK_ALL_BUT_TRAP, err);
+}
+
+int tracee_unhold(struct tracee *t, const struct tracee_held *held, struct err *err)
+{
+	if (tracee_set_regs(t, &held->regs, err) < 0)
+		return -1;
+	return tracee_set_sigmask(t, held->mask, err);
+}
+
+int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned most, struct err *err)
+{
+	struct tracee_stop stop;
+	struct arch_regs regs;
+	uint64_t mask;
+
+	if (tracee_get_sigmask(t, &mask, err) < 0 ||
+	    tracee_set_sigmask(t, MASK_ALL_BUT_TRAP, err) < 0)
+		return -1;
+	for (; most > 0; most--) {
+		if (tracee_get_regs(t, &regs, err) < 0)
+			return -1;
+		if (arch_ip(&regs) < start || arch_ip(&regs) >= end)
+			return tracee_set_sigmask(t, mask, err);
+		do {
+			if (tracee_resume(t, PTRACE_SINGLESTEP, 0, err) < 0 ||
+			    tracee_next_stop(t, &stop, err) < 0)
+				return -1;
+		} while (stop.kind != STOP_SIGNAL || stop.signo != SIGTRAP);
+	}
+	if (tracee_set_sigmask(t, mask, err) < 0)
+		return -1;
+	return err_set(err, ERR_BUSY, "thread %d does not leave the vdso", t->tid);
+}
+
+static int run_to_syscall_stop(struct tracee *t, struct err *err)
+{
+	struct tracee_stop stop;
+
+	do {
+		if (tracee_resume(t, PTRACE_SYSCALL, 0, err) < 0 || tracee_next_stop(t, &stop, err) < 0)
+			return -1;
+	} while (stop.kind != STOP_SYSCALL);
+	return 0;
+}
+
+/*
+ * From a syscall-exit-stop the kernel returns to user code without looking at an interrupted call
+ * (kernel/entry/common.c: the restart logic runs only with signal work pending). So the thread is led
+ * into a trap stop, behind which restored registers are treated as the original ones were.
+ */
+static int leave_syscall_stop(struct tracee *t, struct err *err)
+{
+	if (tracee_resume(t, PTRACE_CONT, 0, err) < 0)
+		return -1;
+	return tracee_wait_stop(t, err);
+}
+
+int tracee_syscall_at(struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
+		      struct err *err)
+{
+	struct tracee_held held;
+	struct arch_regs regs;
+	long value;
+
+	if (tracee_hold(t, &held, err) < 0)
+		return -1;
+	regs = held.regs;
+	arch_set_call(&regs, insn, nr, arg);
+	if (tracee_set_regs(t, &regs, err) < 0 || run_to_syscall_stop(t, err) < 0 ||
+	    run_to_syscall_stop(t, err) < 0 || tracee_get_regs(t, &regs, err) < 0)
+		return -1;
+	value = arch_return_value(&regs);
+	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
+		return err_sys(err, "cannot stop thread %d", t->tid);
+	if (leave_syscall_stop(t, err) < 0 || tracee_unhold(t, &held, err) < 0)
+		return -1;
+	*ret = value;
+	return 0;
+}
