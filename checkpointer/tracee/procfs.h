@@ -63,7 +63,7 @@ void proc_maps_free(struct proc_map *maps, size_t n);
 /* /proc/PID/stat; numbers as in proc(5). */
 struct proc_stat {
 	pid_t pid;
-	char comm[64];
+	char comm[64]; /* as printed: some kernels escape newline and backslash here, status always does */
 	char state;
 	pid_t ppid, pgid, sid;
 	int tty_nr, tpgid;

@@ -1,6 +1,7 @@
 #include "checkpointer/tracee/procfs.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "checkpointer/tracee/procfs_text.h"
@@ -69,7 +70,8 @@ int proc_parse_stat(const char *text, struct proc_stat *ret, struct err *err)
 	close = memrchr(open, ')', (size_t)(t.end - open));
 	if (!close || t.end - close < 4 || close[1] != ' ')
 		return text_corrupt(err, "stat", text);
-	text_unescape_comm(open, close, stat.comm, sizeof(stat.comm));
+	snprintf(stat.comm, sizeof(stat.comm), "%.*s", (int)(close - open < 63 ? close - open : 63),
+		 open);
 	stat.pid = (pid_t)pid;
 	stat.state = close[2];
 	t.p = close + 3;

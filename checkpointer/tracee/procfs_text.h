@@ -118,7 +118,7 @@ static inline int text_corrupt(struct err *err, const char *what, const char *li
 		       len > 120 ? 120 : len, line);
 }
 
-/* Name of a task as stat and status print it: newline and backslash are escaped as "\n" and "\\"
+/* Name of a task as status prints it: newline and backslash are escaped as "\n" and "\\"
  * (fs/proc/array.c, proc_task_name). Cut to fit. */
 void text_unescape_comm(const char *from, const char *end, char *ret, size_t room);
 

@@ -78,7 +78,9 @@ int err_wrap(struct err *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	used = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
-	if (used >= 0 && (size_t)used < sizeof(err->msg))
-		snprintf(err->msg + used, sizeof(err->msg) - (size_t)used, ": %s", old);
+	/* A message that becomes too long loses its end. */
+	if (used >= 0 && (size_t)used < sizeof(err->msg) &&
+	    snprintf(err->msg + used, sizeof(err->msg) - (size_t)used, ": %s", old) < 0)
+		err->msg[used] = '\0';
 	return -1;
 }
