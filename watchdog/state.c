@@ -1,0 +1,120 @@
+#include "watchdog/state.h"
+
+static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
+	[WD_RECOVERING] = {
+		[WE_REBUILT] = {WD_RUNNING, WA_RELEASE},
+		[WE_REBUILD_FAILED] = {WD_RECOVERING, WA_RECOVER},
+		[WE_NO_CANDIDATE] = {WD_OVER, WA_FINISH_FAILED},
+		[WE_STOP] = {WD_CANCELLED, WA_KILL},
+	},
+	[WD_RUNNING] = {
+		[WE_DUE] = {WD_SNAPSHOT, WA_TAKE},
+		[WE_REQUEST] = {WD_SNAPSHOT, WA_TAKE},
+		[WE_STOP] = {WD_STOPPING, WA_TAKE_FINAL},
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_RECOVERING, WA_RECOVER},
+		[WE_HUNG] = {WD_SAME, WA_KILL_HUNG},
+	},
+	[WD_SNAPSHOT] = {
+		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
+		[WE_STOP] = {WD_STOP_PENDING, WA_NONE},
+		[WE_TAKEN] = {WD_RUNNING, WA_NONE},
+		[WE_FAILED] = {WD_RUNNING, WA_NONE},
+		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_ROLL_BACK, WA_NONE},
+	},
+	[WD_STOP_PENDING] = {
+		[WE_STOP] = {WD_ENDING, WA_KILL},
+		[WE_TAKEN] = {WD_STOPPING, WA_TAKE_FINAL},
+		[WE_FAILED] = {WD_STOPPING, WA_TAKE_FINAL},
+		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+	},
+	[WD_STOPPING] = {
+		[WE_STOP] = {WD_ENDING, WA_KILL},
+		[WE_TAKEN] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_FAILED] = {WD_UNSTOPPABLE, WA_REPORT_RUN_ON},
+		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
+		[WE_EXITED] = {WD_STOPPING_GONE, WA_NONE},
+		[WE_DIED] = {WD_STOPPING_GONE, WA_NONE},
+	},
+	[WD_STOPPING_GONE] = {
+		[WE_TAKEN] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_FAILED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_REFUSED] = {WD_OVER, WA_FINISH_EXITED},
+	},
+	[WD_UNSTOPPABLE] = {
+		[WE_DUE] = {WD_SNAPSHOT, WA_TAKE},
+		[WE_REQUEST] = {WD_SNAPSHOT, WA_TAKE},
+		[WE_STOP] = {WD_ENDING, WA_KILL},
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_HUNG] = {WD_SAME, WA_KILL_HUNG},
+	},
+	[WD_ROLL_BACK] = {
+		[WE_TAKEN] = {WD_RECOVERING, WA_RECOVER},
+		[WE_FAILED] = {WD_RECOVERING, WA_RECOVER},
+		[WE_REFUSED] = {WD_OVER, WA_FINISH_FAILED},
+		[WE_STOP] = {WD_OVER, WA_FINISH_EXITED},
+	},
+	[WD_ENDING] = {
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+	},
+	[WD_CANCELLED] = {
+		[WE_REBUILT] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_REBUILD_FAILED] = {WD_OVER, WA_FINISH_STOPPED},
+	},
+};
+
+struct wd_step wd_step(enum wd_state state, enum wd_event event)
+{
+	struct wd_step step = steps[state][event];
+
+	if (step.next == WD_SAME)
+		step.next = state;
+	return step;
+}
+
+const char *wd_state_name(enum wd_state state)
+{
+	static const char *const names[WD_N_STATES] = {
+		[WD_SAME] = "same",
+		[WD_RECOVERING] = "recovering",
+		[WD_RUNNING] = "running",
+		[WD_SNAPSHOT] = "snapshot",
+		[WD_STOP_PENDING] = "stop pending",
+		[WD_STOPPING] = "stopping",
+		[WD_STOPPING_GONE] = "stopping, gone",
+		[WD_UNSTOPPABLE] = "unstoppable",
+		[WD_ROLL_BACK] = "roll back",
+		[WD_ENDING] = "ending",
+		[WD_CANCELLED] = "cancelled",
+		[WD_OVER] = "over",
+	};
+
+	return names[state];
+}
+
+const char *wd_event_name(enum wd_event event)
+{
+	static const char *const names[WE_N_EVENTS] = {
+		[WE_NONE] = "none",
+		[WE_DUE] = "due",
+		[WE_REQUEST] = "request",
+		[WE_STOP] = "stop",
+		[WE_TAKEN] = "taken",
+		[WE_FAILED] = "failed",
+		[WE_REFUSED] = "refused",
+		[WE_EXITED] = "exited",
+		[WE_DIED] = "died",
+		[WE_HUNG] = "hung",
+		[WE_REBUILT] = "rebuilt",
+		[WE_REBUILD_FAILED] = "rebuild failed",
+		[WE_NO_CANDIDATE] = "no candidate",
+	};
+
+	return names[event];
+}
