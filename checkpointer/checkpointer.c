@@ -1,0 +1,313 @@
+#include "checkpointer/checkpointer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "checkpointer/collect.h"
+#include "checkpointer/contents.h"
+#include "checkpointer/freeze.h"
+#include "checkpointer/pages.h"
+#include "checkpointer/sleeps.h"
+#include "checkpointer/tracked.h"
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+
+#define DEFAULT_BUDGET (256ull << 20)
+
+/* Pre-copy goes on while a round finds clearly less than the one before, and stops when what is left
+ * takes about as long to copy as the freeze itself (a few milliseconds at 5 GB/s). */
+#define PRECOPY_ROUNDS_MOST 4
+#define PRECOPY_ENOUGH      4096 /* pages */
+
+struct checkpointer {
+	struct checkpoint_config config;
+	enum tracker_kind tracker;
+	struct sleeps *sleeps;
+	struct tracked_set tracked;
+	Snap__Snapshot *last; /* as published; the parent of the next */
+	uint64_t last_seq;
+};
+
+int checkpointer_new(struct checkpointer **ret, const struct checkpoint_config *config,
+		     struct err *err)
+{
+	struct checkpointer *c = calloc(1, sizeof(*c));
+	const char *why;
+
+	if (!c)
+		return err_sys(err, "checkpointer");
+	c->config = *config;
+	c->tracker = checkpointer_probe_tracker(config->tracker, &why);
+	log_debug("tracker %s: %s", tracker_name(c->tracker), why);
+	if (sleeps_new(&c->sleeps, err) < 0) {
+		checkpointer_free(c);
+		return -1;
+	}
+	*ret = c;
+	return 0;
+}
+
+void checkpointer_free(struct checkpointer *c)
+{
+	if (!c)
+		return;
+	tracked_set_free(&c->tracked);
+	sleeps_free(c->sleeps);
+	if (c->last)
+		snap__snapshot__free_unpacked(c->last, NULL);
+	free(c);
+}
+
+/* ---- one snapshot ----------------------------------------------------------------------------- */
+
+struct taking {
+	struct checkpointer *c;
+	const struct checkpoint_hooks *hooks;
+	struct store_session *session;
+	struct frozen_tree tree;
+	struct collection collection;
+	struct known_contents known;
+	struct page_copies copies;
+	struct snapshot_info info;
+	uint64_t begin_ns, pause_ns;
+	bool frozen;
+};
+
+static void forget_last(struct checkpointer *c)
+{
+	if (c->last)
+		snap__snapshot__free_unpacked(c->last, NULL);
+	c->last = NULL;
+	c->last_seq = 0;
+}
+
+/* The parent's model: what we published last, or (after a recovery) what the store has. */
+static int load_parent(struct checkpointer *c, struct store *store, const char *name,
+		       uint64_t parent, struct err *err)
+{
+	if (c->last && c->last_seq == parent)
+		return 0;
+	forget_last(c);
+	/* Against another parent, nothing known about populated pages holds. */
+	for (size_t i = 0; i < c->tracked.n; i++) {
+		c->tracked.list[i].known = false;
+		c->tracked.list[i].distrust = true;
+	}
+	if (!parent)
+		return 0;
+	if (store_snapshot_load(store, name, parent, NULL, &c->last, err) < 0)
+		return -1;
+	c->last_seq = parent;
+	sleeps_seed(c->sleeps, c->last);
+	return 0;
+}
+
+static uint64_t parent_root(const struct checkpointer *c, pid_t vpid)
+{
+	for (size_t i = 0; c->last && i < c->last->n_processes; i++)
+		if (c->last->processes[i]->pid == vpid)
+			return c->last->processes[i]->pages_root;
+	return 0;
+}
+
+static int open_table(struct taking *t, struct tracked *p, struct err *err)
+{
+	if (p->table)
+		return 0;
+	return page_table_edit(&p->table, t->session, parent_root(t->c, p->vpid), err);
+}
+
+/* While the job runs: pages written since the last snapshot, round by round, and changed files. */
+static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
+{
+	int64_t last = INT64_MAX;
+
+	if (!p->tracker || !tracker_can_precopy(p->tracker))
+		return 0;
+	if (open_table(t, p, err) < 0)
+		return -1;
+	for (int round = 0; round < PRECOPY_ROUNDS_MOST; round++) {
+		int64_t pages = tracked_precopy(p, &t->info.pages_candidate, err);
+
+		if (pages < 0)
+			return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
+		if (pages < PRECOPY_ENOUGH || pages > last / 2)
+			break;
+		last = pages;
+	}
+	return 0;
+}
+
+static int precopy(struct taking *t, struct err *err)
+{
+	for (size_t i = 0; i < t->c->tracked.n; i++)
+		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
+			return -1;
+	if (t->c->last)
+		contents_read_ahead(&t->known, t->session, t->c->last);
+	return 0;
+}
+
+static int scan_process(struct taking *t, struct collected_process *p, struct err *err)
+{
+	struct checkpointer *c = t->c;
+	uint64_t start_time = p->frozen->stat.start_time;
+	struct tracked *k = tracked_find(&c->tracked, p->frozen->pid, start_time);
+
+	if (!k && !(k = tracked_add(&c->tracked, p->frozen->pid, start_time, p->frozen->vpid, err)))
+		return -1;
+	k->alive = true;
+	if (open_table(t, k, err) < 0 ||
+	    tracked_scan_frozen(k, p, c->tracker, &t->copies, &t->info.pages_candidate, err) < 0)
+		return err_wrap(err, "memory of process %d", p->frozen->vpid);
+	t->info.pages_resident += scan_result_pages(&k->now);
+	return 0;
+}
+
+static int describe_frozen(struct taking *t, struct err *err)
+{
+	struct checkpointer *c = t->c;
+
+	if (collect_begin(&t->collection, &c->config, &t->tree, c->sleeps, err) < 0)
+		return -1;
+	for (size_t i = 0; i < t->tree.n; i++)
+		if (!t->tree.processes[i].zombie &&
+		    scan_process(t, &t->collection.processes[i], err) < 0)
+			return -1;
+	if (contents_capture_job_files(&t->collection, t->session, &t->known, err) < 0)
+		return -1;
+	return t->hooks->frozen ? t->hooks->frozen(t->hooks->ctx, t->collection.model, err) : 0;
+}
+
+static void resume(struct taking *t)
+{
+	if (!t->frozen)
+		return;
+	thaw_tree(&t->tree);
+	t->frozen = false;
+	t->pause_ns = clock_ns(CLOCK_MONOTONIC) - t->pause_ns;
+}
+
+/* Freezes, describes, and (unless the job is to end) lets it run again. */
+static int take_frozen(struct taking *t, bool end, struct err *err)
+{
+	struct err end_err;
+	int result;
+
+	if (freeze_tree(&t->tree, t->c->config.init, err) < 0)
+		return -1;
+	t->frozen = true;
+	t->pause_ns = t->tree.begin_ns;
+	t->info.time = clock_ns(CLOCK_REALTIME);
+	t->info.processes = (uint32_t)t->tree.n;
+	for (size_t i = 0; i < t->tree.n; i++)
+		t->info.threads += (uint32_t)t->tree.processes[i].n_threads;
+	result = describe_frozen(t, err);
+	if (collect_end(&t->collection, &end_err) < 0 && result == 0) {
+		*err = end_err;
+		result = -1;
+	}
+	if (result < 0 || !end)
+		resume(t);
+	if (result == 0 && !end && t->hooks->resumed)
+		t->hooks->resumed(t->hooks->ctx, t->pause_ns / 1000);
+	return result;
+}
+
+static int finish_process(struct taking *t, struct tracked *k, Snap__Process *model, struct err *err)
+{
+	struct scan_result before = {0};
+	int result = 0;
+
+	if (!k->known)
+		result = pages_of_table(k->table, &before, err);
+	if (result == 0)
+		result = pages_clear_gone(k->table, k->known ? &k->populated : &before, &k->now, err);
+	if (result == 0 && k->known)
+		result = pages_clear_gone(k->table, &k->precopied, &k->now, err);
+	scan_result_free(&before);
+	if (result < 0)
+		return -1;
+	return page_table_finish(steal_ptr(&k->table), &model->pages_root, err);
+}
+
+static int finish_pages(struct taking *t, struct err *err)
+{
+	if (page_copies_put(&t->copies, err) < 0)
+		return -1;
+	for (size_t i = 0; i < t->collection.model->n_processes; i++) {
+		Snap__Process *m = t->collection.model->processes[i];
+
+		for (size_t j = 0; j < t->c->tracked.n; j++) {
+			struct tracked *k = &t->c->tracked.list[j];
+
+			if (k->alive && k->vpid == m->pid && finish_process(t, k, m, err) < 0)
+				return -1;
+		}
+	}
+	return contents_capture_programs(&t->collection, t->session, &t->known, err);
+}
+
+static int publish(struct taking *t, bool end, struct err *err)
+{
+	struct session_counts counts;
+
+	if (finish_pages(t, err) < 0)
+		return -1;
+	if (t->hooks->publish && t->hooks->publish(t->hooks->ctx, err) < 0)
+		return -1;
+	session_counts(t->session, &counts);
+	t->info.pages_changed = counts.pages_changed;
+	t->info.bytes_raw = counts.bytes_raw;
+	t->info.final = end;
+	t->info.pause_us = (end ? clock_ns(CLOCK_MONOTONIC) - t->pause_ns : t->pause_ns) / 1000;
+	t->info.wall_us = (clock_ns(CLOCK_MONOTONIC) - t->begin_ns) / 1000;
+	snprintf(t->info.tracker, sizeof(t->info.tracker), "%s", tracker_name(t->c->tracker));
+	return session_publish(steal_ptr(&t->session), t->collection.model, &t->info, err);
+}
+
+static int take_all(struct taking *t, bool end, struct err *err)
+{
+	if ((t->c->last && known_contents_from(&t->known, t->c->last, err) < 0) ||
+	    precopy(t, err) < 0 || take_frozen(t, end, err) < 0)
+		return -1;
+	return publish(t, end, err);
+}
+
+static void keep_as_last(struct taking *t)
+{
+	forget_last(t->c);
+	t->c->last = steal_ptr(&t->collection.model);
+	t->c->last_seq = t->info.seq;
+}
+
+int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
+		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
+		      struct err *err)
+{
+	struct taking t = {.c = c, .hooks = hooks, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
+	int result;
+
+	t.copies.budget = c->config.memory_budget ? c->config.memory_budget : DEFAULT_BUDGET;
+	if (load_parent(c, store, name, parent, err) < 0 ||
+	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)
+		return -1;
+	result = take_all(&t, end, err);
+	if (result == 0) {
+		keep_as_last(&t);
+		if (end)
+			kill_tree(&t.tree);
+		t.frozen = false;
+		*ret_info = t.info;
+	}
+	resume(&t);
+	tracked_set_done(&c->tracked, result == 0);
+	page_copies_free(&t.copies);
+	known_contents_free(&t.known);
+	collection_clear(&t.collection);
+	session_abort(t.session);
+	return result;
+}

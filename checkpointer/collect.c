@@ -1,0 +1,131 @@
+#include "checkpointer/collect.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ERR_SYSTEM, "out of memory while describing the job");
+}
+
+static void name_process(struct collected_process *p)
+{
+	const struct frozen_process *f = p->frozen;
+
+	p->model->pid = f->vpid;
+	p->model->ppid = f->vppid;
+	p->model->pgid = f->vpgid;
+	p->model->sid = f->vsid;
+}
+
+static int collect_exe(struct collection *c, struct collected_process *p, struct err *err)
+{
+	char path[64], name[4096];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/exe", p->frozen->pid);
+	n = readlink(path, name, sizeof(name) - 1);
+	if (n < 0)
+		return err_sys(err, "cannot read %s", path);
+	name[n] = '\0';
+	if (file_table_add(c, path, name, false, &p->model->exe_file, err) < 0)
+		return -1;
+	c->model->files[p->model->exe_file]->content = true;
+	return 0;
+}
+
+static int collect_one(struct collection *c, struct collected_process *p, struct err *err)
+{
+	struct tracee *leader;
+
+	p->model = snap_append(&c->model->processes, &c->model->n_processes, Snap__Process,
+			       SNAP__PROCESS__INIT);
+	if (!p->model)
+		return no_memory(err);
+	name_process(p);
+	if (p->frozen->zombie) {
+		p->model->zombie = true;
+		p->model->exit_status = p->frozen->stat.exit_code;
+		return 0;
+	}
+	leader = &p->frozen->threads[0]->tracee;
+	if (remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err) < 0 ||
+	    collect_process(c, p, err) < 0 || collect_fds(c, p, err) < 0 ||
+	    collect_exe(c, p, err) < 0 || collect_mm(c, p, err) < 0)
+		return -1;
+	return collect_threads(c, p, err);
+}
+
+static int new_model(struct collection *c, struct err *err)
+{
+	Snap__Snapshot *m = c->model = malloc(sizeof(*m));
+
+	if (!m)
+		return no_memory(err);
+	snap__snapshot__init(m);
+	m->clocks = malloc(sizeof(*m->clocks));
+	if (!m->clocks)
+		return no_memory(err);
+	snap__clocks__init(m->clocks);
+	m->capsule = malloc(sizeof(*m->capsule));
+	if (!m->capsule)
+		return no_memory(err);
+	snap__capsule__init(m->capsule);
+	m->capsule->leader = c->config->leader_vpid;
+	m->capsule->user_namespace = c->config->user_namespace;
+	return collect_host(c, err);
+}
+
+int collect_begin(struct collection *c, const struct checkpoint_config *config,
+		  struct frozen_tree *tree, struct sleeps *sleeps, struct err *err)
+{
+	memset(c, 0, sizeof(*c));
+	c->config = config;
+	c->tree = tree;
+	c->sleeps = sleeps;
+	c->processes = calloc(tree->n, sizeof(*c->processes));
+	if (!c->processes)
+		return no_memory(err);
+	c->n = tree->n;
+	for (size_t i = 0; i < tree->n; i++)
+		c->processes[i].frozen = &tree->processes[i];
+	if (new_model(c, err) < 0)
+		return -1;
+	for (size_t i = 0; i < tree->n; i++)
+		if (collect_one(c, &c->processes[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+int collect_end(struct collection *c, struct err *err)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < c->n; i++) {
+		struct collected_process *p = &c->processes[i];
+
+		if (p->remote.mirror &&
+		    remote_end(&p->remote, &p->frozen->threads[0]->tracee, err) < 0)
+			result = -1;
+	}
+	return result;
+}
+
+void collection_clear(struct collection *c)
+{
+	for (size_t i = 0; i < c->n; i++) {
+		remote_forget(&c->processes[i].remote);
+		free(c->processes[i].read_all);
+	}
+	for (size_t i = 0; i < c->n_sources; i++)
+		free(c->sources[i].path);
+	free(c->sources);
+	free(c->processes);
+	if (c->model)
+		snap__snapshot__free_unpacked(c->model, NULL);
+	memset(c, 0, sizeof(*c));
+}

@@ -1,0 +1,76 @@
+/*
+ * collect.h: from a frozen tree to the model; everything but page contents.
+ *
+ * One file a subject (collect_process.c, collect_threads.c, collect_mm.c, collect_files.c). Each adds to
+ * the model and refuses by name (ERR_UNSUPPORTED) what it cannot save. Runs while the job stands still,
+ * so whatever can wait until it runs again is left to contents.c.
+ */
+#ifndef PAWL_CHECKPOINTER_COLLECT_H
+#define PAWL_CHECKPOINTER_COLLECT_H
+
+#include "checkpointer/checkpointer.h"
+#include "checkpointer/freeze.h"
+#include "checkpointer/sleeps.h"
+#include "checkpointer/tracee/remote.h"
+
+/* Where the content of a model file can be read while the job is frozen, by file id. */
+struct file_source {
+	char *path;          /* to open it with, e.g. /proc/PID/fd/3; NULL: only through a mapping */
+	bool mapped_shared;  /* a process has it mapped shared and writable: its times prove nothing */
+	pid_t pid;           /* a process that maps it, and where (SHARED_MEMORY without descriptor) */
+	uint64_t map_start, map_offset, map_len;
+	uint32_t kernel_dev_major, kernel_dev_minor; /* as /proc/PID/maps shows them */
+};
+
+struct collected_process {
+	struct frozen_process *frozen;
+	Snap__Process *model;
+	struct remote remote;
+	/* By region: every page is to be read, populated or not (its file is gone). */
+	bool *read_all;
+};
+
+struct collection {
+	const struct checkpoint_config *config;
+	struct frozen_tree *tree;
+	struct sleeps *sleeps;
+	Snap__Snapshot *model;
+	struct collected_process *processes; /* as tree->processes */
+	size_t n;
+	struct file_source *sources;         /* as model->files */
+	size_t n_sources;
+};
+
+/* Collects all. The executors in collection->processes[] stay mapped until collect_end. */
+int collect_begin(struct collection *c, const struct checkpoint_config *config,
+		  struct frozen_tree *tree, struct sleeps *sleeps, struct err *err);
+/* Takes the executors out. The model stays in c->model (steal it). */
+int collect_end(struct collection *c, struct err *err);
+/* Frees everything but does not touch processes: after collect_end, or when they are gone. */
+void collection_clear(struct collection *c);
+
+/* ---- the subjects ----------------------------------------------------------------------------- */
+
+int collect_host(struct collection *c, struct err *err);
+int collect_process(struct collection *c, struct collected_process *p, struct err *err);
+int collect_threads(struct collection *c, struct collected_process *p, struct err *err);
+int collect_mm(struct collection *c, struct collected_process *p, struct err *err);
+int collect_fds(struct collection *c, struct collected_process *p, struct err *err);
+
+/* "process 12 (python3)" for messages. buf of 96. */
+const char *process_label(const struct frozen_process *p, char *buf, size_t len);
+
+/* ---- the file table (collect_files.c) --------------------------------------------------------- */
+
+/* The id of the file that `path` (for opening and stat) leads to, added if new. name: its path as the job
+ * knows it. written: opened for writing or mapped shared and writable: then it belongs to the job. */
+int file_table_add(struct collection *c, const char *path, const char *name, bool written,
+		   int32_t *ret_id, struct err *err);
+/* A file without a path of its own (shared anonymous memory). */
+int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const char *name,
+			     uint64_t device, uint64_t inode, uint64_t size, int32_t *ret_id,
+			     struct err *err);
+/* By what /proc/PID/maps shows; -1: not in the table. */
+int32_t file_table_find_mapped(const struct collection *c, const struct proc_map *map);
+
+#endif

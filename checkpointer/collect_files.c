@@ -1,0 +1,382 @@
+#include "checkpointer/collect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/units.h"
+
+#define DELETED " (deleted)"
+#define MEM_MAJOR 1 /* /dev/null, zero, full, random, urandom (Documentation/admin-guide/devices.txt) */
+
+static int no_memory(struct err *err)
+{
+	return err_set(err, ERR_SYSTEM, "out of memory while describing files");
+}
+
+/* ---- the file table --------------------------------------------------------------------------- */
+
+static Snap__File *new_file(struct collection *c, int32_t *ret_id, struct err *err)
+{
+	struct file_source *more;
+	Snap__File *f;
+
+	more = reallocarray(c->sources, c->n_sources + 1, sizeof(*more));
+	if (more) {
+		c->sources = more;
+		memset(&more[c->n_sources], 0, sizeof(*more));
+	}
+	f = more ? snap_append(&c->model->files, &c->model->n_files, Snap__File, SNAP__FILE__INIT) : NULL;
+	if (!f) {
+		no_memory(err);
+		return NULL;
+	}
+	*ret_id = (int32_t)c->n_sources++;
+	return f;
+}
+
+int32_t file_table_find_mapped(const struct collection *c, const struct proc_map *map)
+{
+	for (size_t i = 0; i < c->n_sources; i++) {
+		const struct file_source *s = &c->sources[i];
+		const Snap__File *f = c->model->files[i];
+
+		if (f->inode != map->inode)
+			continue;
+		if ((s->kernel_dev_major == map->dev_major && s->kernel_dev_minor == map->dev_minor) ||
+		    f->device == makedev(map->dev_major, map->dev_minor))
+			return (int32_t)i;
+	}
+	return -1;
+}
+
+static int32_t find_by_stat(const struct collection *c, const struct stat *st)
+{
+	for (size_t i = 0; i < c->n_sources; i++)
+		if (c->model->files[i]->inode == st->st_ino && c->model->files[i]->device == st->st_dev)
+			return (int32_t)i;
+	return -1;
+}
+
+static Snap__File__Kind kind_of_mode(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return SNAP__FILE__KIND__DIRECTORY;
+	case S_IFCHR:
+		return SNAP__FILE__KIND__CHARACTER;
+	case S_IFBLK:
+		return SNAP__FILE__KIND__BLOCK;
+	case S_IFIFO:
+		return SNAP__FILE__KIND__FIFO;
+	case S_IFSOCK:
+		return SNAP__FILE__KIND__SOCKET;
+	default:
+		return SNAP__FILE__KIND__REGULAR;
+	}
+}
+
+static uint64_t timespec_ns(const struct timespec *ts)
+{
+	return (uint64_t)ts->tv_sec * NSEC_PER_SEC + (uint64_t)ts->tv_nsec;
+}
+
+static void fill_from_stat(Snap__File *f, const struct stat *st)
+{
+	f->kind = kind_of_mode(st->st_mode);
+	f->device = st->st_dev;
+	f->inode = st->st_ino;
+	f->size = (uint64_t)st->st_size;
+	f->mtime = timespec_ns(&st->st_mtim);
+	f->ctime = timespec_ns(&st->st_ctim);
+	f->mode = st->st_mode;
+	f->uid = st->st_uid;
+	f->gid = st->st_gid;
+	f->rdev = st->st_rdev;
+}
+
+/* The name without what /proc puts around it; says whether the file has no path any more. */
+static int set_name(Snap__File *f, const char *name, const struct stat *st, struct err *err)
+{
+	cleanup_free char *copy = strdup(name);
+	size_t len = strlen(name), suffix = strlen(DELETED);
+	const char *shown;
+
+	if (!copy)
+		return no_memory(err);
+	if (st->st_nlink == 0)
+		f->deleted = true;
+	if (f->deleted && len > suffix && strcmp(copy + len - suffix, DELETED) == 0)
+		copy[len - suffix] = '\0';
+	shown = copy;
+	if (strncmp(copy, "/memfd:", 7) == 0 && f->deleted) {
+		f->kind = SNAP__FILE__KIND__MEMFD;
+		shown += 7;
+	}
+	return snap_set_string(&f->path, shown) < 0 ? no_memory(err) : 0;
+}
+
+static enum file_policy policy_for(const struct checkpoint_config *config, const char *path)
+{
+	enum file_policy policy = FILES_SAVE;
+
+	for (size_t i = 0; i < config->n_rules; i++)
+		if (!config->rules[i].glob || fnmatch(config->rules[i].glob, path, 0) == 0)
+			policy = config->rules[i].policy;
+	return policy;
+}
+
+/* A file the job writes belongs to it: what happens to it is the user's choice. */
+static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
+{
+	uint64_t limit = c->config->file_size_limit;
+
+	if (f->kind != SNAP__FILE__KIND__REGULAR && f->kind != SNAP__FILE__KIND__MEMFD)
+		return 0;
+	switch (f->kind == SNAP__FILE__KIND__MEMFD ? FILES_SAVE : policy_for(c->config, f->path)) {
+	case FILES_SAVE:
+		f->policy = SNAP__FILE__POLICY__RESTORE;
+		f->content = true;
+		if (limit && f->size > limit)
+			return err_set(err, ERR_UNSUPPORTED,
+				       "%s is larger than the limit for saved files (see --max-file-size "
+				       "and --files)",
+				       f->path);
+		return 0;
+	case FILES_TRUNCATE:
+		f->policy = SNAP__FILE__POLICY__TRUNCATE;
+		return 0;
+	case FILES_LEAVE:
+		f->policy = SNAP__FILE__POLICY__LEAVE;
+		return 0;
+	case FILES_FAIL:
+		return err_set(err, ERR_UNSUPPORTED, "%s is open for writing (--files fail)", f->path);
+	}
+	return 0;
+}
+
+int file_table_add(struct collection *c, const char *path, const char *name, bool written,
+		   int32_t *ret_id, struct err *err)
+{
+	struct stat st;
+	int32_t id;
+	Snap__File *f;
+
+	if (stat(path, &st) < 0)
+		return err_sys(err, "cannot look at %s", name);
+	id = find_by_stat(c, &st);
+	if (id < 0) {
+		f = new_file(c, &id, err);
+		if (!f)
+			return -1;
+		fill_from_stat(f, &st);
+		c->sources[id].path = strdup(path);
+		if (!c->sources[id].path)
+			return no_memory(err);
+		if (set_name(f, name, &st, err) < 0)
+			return -1;
+		/* Without a path, its content is all there is of it. */
+		written = written || f->deleted;
+	}
+	f = c->model->files[id];
+	if (written && f->policy == SNAP__FILE__POLICY__IDENTITY && apply_policy(c, f, err) < 0)
+		return -1;
+	*ret_id = id;
+	return 0;
+}
+
+int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const char *name,
+			     uint64_t device, uint64_t inode, uint64_t size, int32_t *ret_id,
+			     struct err *err)
+{
+	int32_t id;
+	Snap__File *f = new_file(c, &id, err);
+
+	if (!f)
+		return -1;
+	f->kind = kind;
+	f->device = device;
+	f->inode = inode;
+	f->size = size;
+	f->policy = SNAP__FILE__POLICY__RESTORE;
+	f->content = true;
+	f->deleted = true;
+	f->mode = S_IFREG | 0700;
+	if (snap_set_string(&f->path, name) < 0)
+		return no_memory(err);
+	*ret_id = id;
+	return 0;
+}
+
+/* ---- descriptors ------------------------------------------------------------------------------ */
+
+struct descriptor {
+	int fd;
+	char link[4096]; /* what /proc/PID/fd/N shows */
+	char path[64];   /* /proc/PID/fd/N */
+	struct stat st;
+	struct proc_fdinfo info;
+};
+
+static int refuse(const struct collected_process *p, const struct descriptor *d, const char *what,
+		  struct err *err)
+{
+	char label[96];
+
+	return err_set(err, ERR_UNSUPPORTED, "%s: fd %d: %s", process_label(p->frozen, label, sizeof(label)),
+		       d->fd, what);
+}
+
+static bool matches(const struct capsule_stream *s, const struct stat *st)
+{
+	if (!s->used)
+		return false;
+	if (s->rdev)
+		return S_ISCHR(st->st_mode) && st->st_rdev == s->rdev;
+	return st->st_dev == s->dev && st->st_ino == s->ino;
+}
+
+/* Standard streams that pawl pumps, and the capsule's terminal. */
+static bool match_stream(const struct collection *c, const struct descriptor *d, Snap__OpenFile *o)
+{
+	for (int i = 0; i < 3; i++)
+		if (matches(&c->config->stream[i], &d->st)) {
+			o->kind = SNAP__OPEN_FILE__KIND__STREAM;
+			o->stream = i;
+			return true;
+		}
+	if (matches(&c->config->terminal, &d->st)) {
+		o->kind = SNAP__OPEN_FILE__KIND__TERMINAL;
+		return true;
+	}
+	return false;
+}
+
+static bool is_plain_device(const struct stat *st)
+{
+	return major(st->st_rdev) == MEM_MAJOR || st->st_rdev == makedev(5, 0);
+}
+
+/* A description that is a file (or directory, or harmless device) with a path or content. */
+static int describe_file(struct collection *c, struct collected_process *p, struct descriptor *d,
+			 Snap__OpenFile *o, struct err *err)
+{
+	bool writes = (d->info.flags & O_ACCMODE) != O_RDONLY && !(d->info.flags & O_PATH);
+
+	if (S_ISSOCK(d->st.st_mode))
+		return refuse(p, d, "a socket (sockets come with a later version)", err);
+	if (S_ISFIFO(d->st.st_mode))
+		return refuse(p, d, d->link[0] == '/' ? "a FIFO" : "a pipe to another process", err);
+	if (S_ISBLK(d->st.st_mode) || (S_ISCHR(d->st.st_mode) && !is_plain_device(&d->st)))
+		return refuse(p, d, d->link, err);
+	if (d->link[0] != '/')
+		return refuse(p, d, d->link, err);
+	o->kind = SNAP__OPEN_FILE__KIND__FILE;
+	o->offset = d->info.pos;
+	return file_table_add(c, d->path, d->link, writes, &o->file, err);
+}
+
+static int describe(struct collection *c, struct collected_process *p, struct descriptor *d,
+		    Snap__OpenFile *o, struct err *err)
+{
+	o->file = -1;
+	o->flags = d->info.flags & ~(uint32_t)O_CLOEXEC;
+	if (match_stream(c, d, o))
+		return 0;
+	if (d->info.has_lock)
+		return refuse(p, d, "a file lock (locks come with a later version)", err);
+	return describe_file(c, p, d, o, err);
+}
+
+static int read_descriptor(const struct collected_process *p, int fd, struct descriptor *d,
+			   struct err *err)
+{
+	ssize_t n;
+
+	d->fd = fd;
+	snprintf(d->path, sizeof(d->path), "/proc/%d/fd/%d", p->frozen->pid, fd);
+	n = readlink(d->path, d->link, sizeof(d->link) - 1);
+	if (n < 0 || stat(d->path, &d->st) < 0)
+		return err_sys(err, "process %d: fd %d", p->frozen->vpid, fd);
+	d->link[n] = '\0';
+	return proc_read_fdinfo(p->frozen->pid, fd, &d->info, err);
+}
+
+/* kcmp(2): whether two descriptors share one open file description. */
+static bool same_description(pid_t pid_a, int fd_a, pid_t pid_b, int fd_b)
+{
+	return syscall(SYS_kcmp, pid_a, pid_b, KCMP_FILE, (unsigned long)fd_a, (unsigned long)fd_b) == 0;
+}
+
+static bool look_alike(const Snap__OpenFile *a, const Snap__OpenFile *b)
+{
+	return a->kind == b->kind && a->file == b->file && a->flags == b->flags &&
+	       a->offset == b->offset && a->stream == b->stream;
+}
+
+/* An earlier descriptor (of this or an earlier process) with the same description; -1: none. */
+static int32_t find_shared(const struct collection *c, const struct collected_process *p, int fd,
+			   const Snap__OpenFile *o)
+{
+	for (const struct collected_process *q = c->processes; q <= p; q++)
+		for (size_t i = 0; q->model && i < q->model->n_fds; i++) {
+			const Snap__Fd *other = q->model->fds[i];
+
+			if (look_alike(c->model->open_files[other->open_file], o) &&
+			    same_description(q->frozen->pid, other->number, p->frozen->pid, fd))
+				return other->open_file;
+		}
+	return -1;
+}
+
+static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,
+			  struct err *err)
+{
+	Snap__OpenFile o = SNAP__OPEN_FILE__INIT, *added;
+	int32_t id;
+	Snap__Fd *fd;
+
+	if (describe(c, p, d, &o, err) < 0)
+		return -1;
+	id = find_shared(c, p, d->fd, &o);
+	if (id < 0) {
+		id = (int32_t)c->model->n_open_files;
+		added = snap_append(&c->model->open_files, &c->model->n_open_files, Snap__OpenFile,
+				    SNAP__OPEN_FILE__INIT);
+		if (!added)
+			return no_memory(err);
+		*added = o;
+	}
+	fd = snap_append(&p->model->fds, &p->model->n_fds, Snap__Fd, SNAP__FD__INIT);
+	if (!fd)
+		return no_memory(err);
+	fd->number = d->fd;
+	fd->open_file = id;
+	fd->close_on_exec = d->info.flags & O_CLOEXEC;
+	return 0;
+}
+
+int collect_fds(struct collection *c, struct collected_process *p, struct err *err)
+{
+	cleanup_free struct descriptor *d = malloc(sizeof(*d));
+	cleanup_free int *fds = NULL;
+	size_t n;
+
+	if (!d)
+		return no_memory(err);
+	if (proc_list_numbers(p->frozen->pid, "fd", &fds, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (read_descriptor(p, fds[i], d, err) < 0 || add_descriptor(c, p, d, err) < 0)
+			return -1;
+	return 0;
+}

@@ -1,0 +1,53 @@
+/*
+ * freeze.h: a process tree that stands still.
+ *
+ * Every thread of every process below the capsule's init is seized and interrupted until no new one
+ * appears. The tree stays as it is until thaw_tree or kill_tree.
+ */
+#ifndef PAWL_CHECKPOINTER_FREEZE_H
+#define PAWL_CHECKPOINTER_FREEZE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "checkpointer/tracee/procfs.h"
+#include "checkpointer/tracee/tracee.h"
+#include "store/base/err.h"
+
+struct frozen_thread {
+	struct tracee tracee;
+	pid_t vtid;               /* in the capsule */
+	uint64_t slept_since;     /* se.exec_start before the freeze, 0: unknown */
+};
+
+struct frozen_process {
+	pid_t pid;                /* host */
+	pid_t vpid, vppid, vpgid, vsid;
+	bool zombie;
+	struct proc_stat stat;
+	struct proc_status status;
+	struct frozen_thread **threads; /* the leader first; empty for a zombie */
+	size_t n_threads;
+};
+
+struct frozen_tree {
+	struct frozen_process *processes; /* parents before children */
+	size_t n;
+	uint64_t begin_ns;        /* CLOCK_MONOTONIC when the first thread was asked to stop */
+	uint64_t sched_clock;     /* the scheduler's clock then, 0: unknown */
+};
+
+/* Freezes all below init (host pid), init itself excluded. ERR_GONE: nothing is left to freeze. On
+ * failure everything that was stopped runs again. */
+int freeze_tree(struct frozen_tree *ret, pid_t init, struct err *err);
+/* Lets all run on. Takes a zeroed tree. Frees. */
+void thaw_tree(struct frozen_tree *tree);
+/* Ends all with SIGKILL, reaps what we trace. Frees. */
+void kill_tree(struct frozen_tree *tree);
+
+/* Host pids of init's descendants, parents before children, as they are now. *ret malloc'ed. */
+int list_tree(pid_t init, pid_t **ret, size_t *ret_n, struct err *err);
+
+#endif

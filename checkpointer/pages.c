@@ -1,0 +1,290 @@
+#include "checkpointer/pages.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#include "checkpointer/tracee/tracee.h"
+
+#define CHUNK_PAGES (CHUNK_BYTES / STORE_PAGE_SIZE)
+
+static const char zero_pages[64 * STORE_PAGE_SIZE];
+
+/* ---- chunks ----------------------------------------------------------------------------------- */
+
+static int put_chunk(struct page_chunk *chunk, struct err *err)
+{
+	const char *data = chunk->data;
+
+	for (size_t i = 0; i < chunk->n_runs; i++) {
+		if (page_table_put(chunk->table, chunk->runs[i].first, data, chunk->runs[i].n, NULL, err) <
+		    0)
+			return -1;
+		data += chunk->runs[i].n * STORE_PAGE_SIZE;
+	}
+	return 0;
+}
+
+int page_copies_put(struct page_copies *copies, struct err *err)
+{
+	for (size_t i = 0; i < copies->n; i++) {
+		if (put_chunk(copies->chunks[i], err) < 0)
+			return -1;
+		free(copies->chunks[i]);
+		copies->chunks[i] = NULL;
+	}
+	copies->n = 0;
+	return 0;
+}
+
+void page_copies_free(struct page_copies *copies)
+{
+	for (size_t i = 0; i < copies->n; i++)
+		free(copies->chunks[i]);
+	free(copies->chunks);
+	free(copies->filling);
+	memset(copies, 0, sizeof(*copies));
+}
+
+static int keep_chunk(struct page_copies *copies, struct page_chunk *chunk, struct err *err)
+{
+	if (copies->n == copies->room) {
+		size_t room = copies->room ? copies->room * 2 : 64;
+		struct page_chunk **more = reallocarray(copies->chunks, room, sizeof(*more));
+
+		if (!more)
+			return err_sys(err, "copies of changed pages");
+		copies->chunks = more;
+		copies->room = room;
+	}
+	copies->chunks[copies->n++] = chunk;
+	if (copies->n * (uint64_t)CHUNK_BYTES < copies->budget)
+		return 0;
+	copies->spilled = true;
+	return page_copies_put(copies, err);
+}
+
+/* ---- reading ---------------------------------------------------------------------------------- */
+
+struct capture {
+	pid_t pid;
+	struct page_table *table;
+	struct page_copies *copies;
+	struct page_chunk *chunk;
+	uint64_t candidates;
+};
+
+/* Page by page: some cannot be read the ordinary way (PROT_NONE), some are gone. */
+static int read_slowly(struct capture *c, struct err *err)
+{
+	size_t kept_runs = 0, kept_pages = 0;
+	struct page_chunk *k = c->chunk;
+	struct page_chunk *out = malloc(sizeof(*out));
+
+	if (!out)
+		return err_sys(err, "copies of changed pages");
+	for (size_t i = 0; i < k->n_runs; i++)
+		for (uint64_t j = 0; j < k->runs[i].n; j++) {
+			uint64_t page = k->runs[i].first + j;
+			uint64_t at = page * STORE_PAGE_SIZE;
+			char *to = out->data + kept_pages * STORE_PAGE_SIZE;
+
+			if (mem_read(c->pid, at, to, STORE_PAGE_SIZE, err) < 0 &&
+			    mem_read_forced(c->pid, at, to, STORE_PAGE_SIZE, err) < 0) {
+				if (c->copies || err->kind == ERR_GONE) {
+					free(out);
+					return -1;
+				}
+				continue;
+			}
+			if (kept_runs && out->runs[kept_runs - 1].first + out->runs[kept_runs - 1].n == page) {
+				out->runs[kept_runs - 1].n++;
+			} else if (kept_runs == CHUNK_RUNS) {
+				break; /* only while pre-copying: what is left out is seen again */
+			} else {
+				out->runs[kept_runs].first = page;
+				out->runs[kept_runs++].n = 1;
+			}
+			kept_pages++;
+		}
+	out->table = k->table;
+	out->n_runs = kept_runs;
+	out->n_pages = kept_pages;
+	free(k);
+	c->chunk = out;
+	return 0;
+}
+
+static int read_chunk(struct capture *c, struct err *err)
+{
+	struct page_chunk *k = c->chunk;
+	struct iovec local = {k->data, k->n_pages * STORE_PAGE_SIZE};
+	struct iovec remote[CHUNK_RUNS];
+	ssize_t n;
+
+	for (size_t i = 0; i < k->n_runs; i++) {
+		remote[i].iov_base = (void *)(k->runs[i].first * STORE_PAGE_SIZE);
+		remote[i].iov_len = k->runs[i].n * STORE_PAGE_SIZE;
+	}
+	n = process_vm_readv(c->pid, &local, 1, remote, k->n_runs, 0);
+	if (n == (ssize_t)local.iov_len)
+		return 0;
+	if (n < 0 && errno == ESRCH)
+		return err_sys(err, "process %d", c->pid);
+	return read_slowly(c, err);
+}
+
+static int finish_chunk(struct capture *c, struct err *err)
+{
+	struct page_chunk *chunk;
+
+	if (!c->chunk || c->chunk->n_runs == 0)
+		return 0;
+	if (read_chunk(c, err) < 0)
+		return -1;
+	if (!c->copies) {
+		int result = put_chunk(c->chunk, err);
+
+		c->chunk->n_runs = c->chunk->n_pages = 0;
+		return result;
+	}
+	chunk = c->chunk;
+	c->chunk = NULL;
+	return keep_chunk(c->copies, chunk, err);
+}
+
+static int need_chunk(struct capture *c, struct err *err)
+{
+	if (c->chunk)
+		return 0;
+	c->chunk = malloc(sizeof(*c->chunk));
+	if (!c->chunk)
+		return err_sys(err, "copies of changed pages");
+	c->chunk->table = c->table;
+	c->chunk->n_runs = c->chunk->n_pages = 0;
+	return 0;
+}
+
+static int add_run(struct capture *c, uint64_t first, uint64_t n, struct err *err)
+{
+	while (n > 0) {
+		uint64_t part;
+
+		if (need_chunk(c, err) < 0)
+			return -1;
+		part = CHUNK_PAGES - c->chunk->n_pages;
+		if (part > n)
+			part = n;
+		c->chunk->runs[c->chunk->n_runs].first = first;
+		c->chunk->runs[c->chunk->n_runs++].n = part;
+		c->chunk->n_pages += part;
+		first += part;
+		n -= part;
+		if ((c->chunk->n_pages == CHUNK_PAGES || c->chunk->n_runs == CHUNK_RUNS) &&
+		    finish_chunk(c, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int put_zeroes(struct page_table *table, uint64_t first, uint64_t n, struct err *err)
+{
+	const uint64_t at_once = sizeof(zero_pages) / STORE_PAGE_SIZE;
+
+	for (; n > 0;) {
+		uint64_t part = n < at_once ? n : at_once;
+
+		if (page_table_put(table, first, zero_pages, part, NULL, err) < 0)
+			return -1;
+		first += part;
+		n -= part;
+	}
+	return 0;
+}
+
+static int capture_range(struct capture *c, const struct scan_range *r, struct err *err)
+{
+	uint64_t first = r->start / STORE_PAGE_SIZE;
+	uint64_t n = (r->end - r->start) / STORE_PAGE_SIZE;
+
+	if (!r->written || r->file)
+		return 0;
+	c->candidates += n;
+	/* Known to be zero: nothing to read. Hardly any, so they are put at once in either mode. */
+	return r->zero ? put_zeroes(c->table, first, n, err) : add_run(c, first, n, err);
+}
+
+int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
+		  struct page_copies *copies, uint64_t *ret_candidates, struct err *err)
+{
+	struct capture c = {.pid = pid, .table = table, .copies = copies};
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < ranges->n; i++)
+		result = capture_range(&c, &ranges->ranges[i], err);
+	if (result == 0)
+		result = finish_chunk(&c, err);
+	free(c.chunk);
+	if (result == 0)
+		*ret_candidates += c.candidates;
+	return result;
+}
+
+/* ---- what is gone ----------------------------------------------------------------------------- */
+
+static int clear_bytes(struct page_table *table, uint64_t start, uint64_t end, struct err *err)
+{
+	return page_table_clear(table, start / STORE_PAGE_SIZE, (end - start) / STORE_PAGE_SIZE, err);
+}
+
+int pages_clear_gone(struct page_table *table, const struct scan_result *before,
+		     const struct scan_result *after, struct err *err)
+{
+	size_t j = 0;
+
+	for (size_t i = 0; i < before->n; i++) {
+		uint64_t at = before->ranges[i].start, end = before->ranges[i].end;
+
+		while (j < after->n && after->ranges[j].end <= at)
+			j++;
+		for (size_t k = j; at < end; k++) {
+			uint64_t gap_end = end;
+
+			while (k < after->n && after->ranges[k].file)
+				k++;
+			if (k < after->n && after->ranges[k].start < end)
+				gap_end = after->ranges[k].start;
+			if (gap_end > at && clear_bytes(table, at, gap_end, err) < 0)
+				return -1;
+			at = k < after->n && after->ranges[k].start < end ? after->ranges[k].end : end;
+		}
+	}
+	return 0;
+}
+
+int pages_of_table(struct page_table *table, struct scan_result *ret, struct err *err)
+{
+	uint64_t first = 0, n;
+	int found;
+
+	while ((found = page_table_next(table, first, UINT64_MAX, &first, &n, err)) > 0) {
+		const struct scan_range r = {.start = first * STORE_PAGE_SIZE,
+					     .end = (first + n) * STORE_PAGE_SIZE};
+
+		if (scan_result_add(ret, &r, err) < 0)
+			return -1;
+		first += n;
+	}
+	return found;
+}
+
+uint64_t scan_result_pages(const struct scan_result *r)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < r->n; i++)
+		if (!r->ranges[i].file)
+			pages += (r->ranges[i].end - r->ranges[i].start) / STORE_PAGE_SIZE;
+	return pages;
+}

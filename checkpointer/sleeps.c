@@ -1,0 +1,206 @@
+#include "checkpointer/sleeps.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "store/base/io.h"
+
+struct sleep {
+	pid_t vtid;
+	uint64_t ip, sp; /* behind the syscall instruction; the stack pointer there */
+	long nr;
+	uint64_t since;  /* CLOCK_MONOTONIC of pawl, ns */
+	bool seen;
+};
+
+struct sleeps {
+	struct sleep *list;
+	size_t n;
+};
+
+int sleeps_new(struct sleeps **ret, struct err *err)
+{
+	*ret = calloc(1, sizeof(**ret));
+	return *ret ? 0 : err_sys(err, "sleep table");
+}
+
+void sleeps_free(struct sleeps *sleeps)
+{
+	if (sleeps)
+		free(sleeps->list);
+	free(sleeps);
+}
+
+static struct sleep *find(struct sleeps *sleeps, pid_t vtid)
+{
+	for (size_t i = 0; i < sleeps->n; i++)
+		if (sleeps->list[i].vtid == vtid)
+			return &sleeps->list[i];
+	return NULL;
+}
+
+/* Out of memory only costs precision: the wait then starts over. */
+static struct sleep *find_or_add(struct sleeps *sleeps, pid_t vtid)
+{
+	struct sleep *s = find(sleeps, vtid);
+	struct sleep *more;
+
+	if (s)
+		return s;
+	more = reallocarray(sleeps->list, sleeps->n + 1, sizeof(*more));
+	if (!more)
+		return NULL;
+	sleeps->list = more;
+	s = &more[sleeps->n++];
+	memset(s, 0, sizeof(*s));
+	s->vtid = vtid;
+	return s;
+}
+
+void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (size_t j = 0; j < model->processes[i]->n_threads; j++) {
+			const Snap__Thread *t = model->processes[i]->threads[j];
+			struct arch_regs regs;
+			struct sleep *s;
+
+			if (!t->restart || t->registers.len != sizeof(regs.raw))
+				continue;
+			memcpy(&regs.raw, t->registers.data, sizeof(regs.raw));
+			s = find_or_add(sleeps, t->tid);
+			if (!s)
+				return;
+			s->nr = arch_call_nr(&regs);
+			arch_unrewind_to_restart_block(&regs);
+			s->ip = arch_ip(&regs);
+			s->sp = arch_sp(&regs);
+			s->since = now - t->restart_elapsed;
+		}
+}
+
+/* How long the thread had slept when the freeze began, by the scheduler's own clock. */
+static uint64_t measured_sleep(const struct frozen_tree *tree, const struct frozen_thread *t)
+{
+	if (!t->slept_since || tree->sched_clock <= t->slept_since)
+		return 0;
+	return tree->sched_clock - t->slept_since;
+}
+
+/* The call a thread is in: its number, what we remember, or what its code loads. */
+static long call_nr(const struct sleep *known, struct frozen_process *p,
+		    const struct arch_regs *rewound)
+{
+	unsigned char code[24];
+	struct err ignored;
+	long nr = arch_call_nr(rewound);
+
+	if (nr != SYS_restart_syscall)
+		return nr;
+	if (known)
+		return known->nr;
+	if (mem_read(p->pid, arch_ip(rewound) + 2 - sizeof(code), code, sizeof(code), &ignored) < 0)
+		return -1;
+	return arch_guess_call_nr(code, sizeof(code));
+}
+
+static int resolve_restart_block(struct sleeps *sleeps, const struct frozen_tree *tree,
+				 struct frozen_process *p, struct frozen_thread *t,
+				 const struct arch_regs *live, struct arch_regs *saved,
+				 uint64_t *ret_elapsed, struct err *err)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	struct sleep *s = find(sleeps, t->vtid);
+	uint64_t arg[6];
+	long nr;
+
+	if (s && (s->ip != arch_ip(live) || s->sp != arch_sp(live)))
+		s = NULL;
+	/* The same place with the call's own number is a new wait, not the rest of the old one. */
+	arch_rewind(saved);
+	if (s && arch_call_nr(saved) != SYS_restart_syscall)
+		s = NULL;
+	nr = call_nr(s, p, saved);
+	if (nr < 0)
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d: thread %d waits in a call that cannot be told (stopped and "
+			       "continued before pawl saw it)",
+			       p->vpid, t->vtid);
+	if (!s && (s = find_or_add(sleeps, t->vtid))) {
+		s->ip = arch_ip(live);
+		s->sp = arch_sp(live);
+		s->nr = nr;
+		s->since = now - measured_sleep(tree, t);
+	}
+	for (unsigned i = 0; i < 6; i++)
+		arg[i] = arch_call_arg(saved, i);
+	arch_set_call(saved, arch_ip(saved), nr, arg);
+	*ret_elapsed = s ? now - s->since : 0;
+	return 0;
+}
+
+/* A signal that is about to be delivered is why the call ended: then its EINTR stands. */
+static int signal_is_due(struct tracee *t, bool *ret, struct err *err)
+{
+	uint64_t mask;
+
+	*ret = false;
+	if (tracee_get_sigmask(t, &mask, err) < 0)
+		return -1;
+	for (int shared = 0; shared < 2; shared++) {
+		siginfo_t *list;
+		void *raw;
+		size_t n;
+
+		if (tracee_peek_pending(t, shared, &raw, &n, err) < 0)
+			return -1;
+		list = raw;
+		for (size_t i = 0; i < n; i++)
+			if (!(mask >> (list[i].si_signo - 1) & 1))
+				*ret = true;
+		free(raw);
+	}
+	return 0;
+}
+
+int sleeps_resolve(struct sleeps *sleeps, const struct frozen_tree *tree,
+		   struct frozen_process *process, struct frozen_thread *thread,
+		   struct arch_regs *live, bool *ret_live_changed, struct arch_regs *ret_saved,
+		   bool *ret_restart, uint64_t *ret_elapsed, struct err *err)
+{
+	enum arch_restart kind = arch_restart_kind(live);
+	bool due;
+
+	*ret_live_changed = *ret_restart = false;
+	*ret_elapsed = 0;
+	*ret_saved = *live;
+	switch (kind) {
+	case ARCH_NOT_IN_CALL:
+		arch_forget_call(ret_saved);
+		return 0;
+	case ARCH_RESTART_PLAIN:
+		arch_rewind(ret_saved);
+		return 0;
+	case ARCH_RESTART_BLOCK:
+		*ret_restart = true;
+		return resolve_restart_block(sleeps, tree, process, thread, live, ret_saved, ret_elapsed,
+					     err);
+	case ARCH_INTERRUPTED:
+		if (signal_is_due(&thread->tracee, &due, err) < 0)
+			return -1;
+		if (!due) {
+			arch_shorten_timeout(live, measured_sleep(tree, thread));
+			arch_rewind(live);
+			*ret_live_changed = true;
+			*ret_saved = *live;
+		}
+		arch_forget_call(ret_saved);
+		return 0;
+	}
+	return 0;
+}

@@ -1,0 +1,58 @@
+/*
+ * track.h: which pages of a process are populated, and which may have changed.
+ *
+ * Three trackers behind one interface, chosen by behaviour. All look at page tables only, never at
+ * content. A tracker belongs to one address space; when the process executes another program it ends
+ * (ERR_GONE from tracker_scan), and the caller makes a new one.
+ */
+#ifndef PAWL_CHECKPOINTER_TRACK_H
+#define PAWL_CHECKPOINTER_TRACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "checkpointer/checkpointer.h"
+#include "checkpointer/tracee/remote.h"
+#include "store/base/err.h"
+
+/* A run of populated pages that are alike. */
+struct scan_range {
+	uint64_t start, end; /* bytes */
+	bool written;        /* may have changed since the last scan that re-armed */
+	bool zero;           /* the shared zero page: reads as zeroes */
+	bool file;           /* a page of the mapped file itself, not a private copy */
+};
+
+struct scan_result {
+	struct scan_range *ranges; /* ascending */
+	size_t n, room;
+};
+
+void scan_result_free(struct scan_result *result);
+int scan_result_add(struct scan_result *result, const struct scan_range *range, struct err *err);
+
+struct tracker;
+
+/* Prepares tracking of the stopped process (remote: its executor). TRACKER_NONE needs no remote. */
+int tracker_new(struct tracker **ret, enum tracker_kind kind, pid_t pid, struct remote *remote,
+		struct tracee *thread, struct err *err);
+void tracker_free(struct tracker *tracker);
+enum tracker_kind tracker_kind_of(const struct tracker *tracker);
+
+/* Whether scanning and re-arming works while the process runs without losing a write. */
+bool tracker_can_precopy(const struct tracker *tracker);
+
+/* Appends the populated runs of the private mapping [start, end) and re-arms it. A mapping that was not
+ * armed before comes back all written, and is armed if arm_new (only while the process is stopped). */
+int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, bool arm_new,
+		 struct scan_result *result, struct err *err);
+/* After all mappings have been scanned, still stopped: soft-dirty clears its bits here. */
+int tracker_rearm(struct tracker *tracker, struct err *err);
+
+/* Populated runs as a bystander: no tracking, all written. For probes and for TRACKER_NONE. */
+int scan_populated(pid_t pid, uint64_t start, uint64_t end, struct scan_result *result,
+		   struct err *err);
+
+#endif

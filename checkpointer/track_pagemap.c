@@ -1,0 +1,157 @@
+#include "checkpointer/track_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "checkpointer/pagemap_scan.h"
+#include "store/base/cleanup.h"
+
+/*
+ * PAGEMAP_SCAN with userfaultfd write protection in asynchronous mode (Linux 6.7): the kernel resolves
+ * the fault of the first write to a protected page by itself, and the scan reports such pages as written
+ * while it protects them again. The descriptor must belong to the target's address space, so it is made
+ * there, fetched with pidfd_getfd and closed there at once; the watchdog is the only holder, and when it
+ * closes it (or dies) all protection is gone.
+ */
+
+static int enable(int uffd, struct err *err)
+{
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_WP_UNPOPULATED | UFFD_WP_ASYNC,
+	};
+
+	if (ioctl(uffd, UFFDIO_API, &api) < 0)
+		return err_sys(err, "cannot enable asynchronous write protection");
+	return 0;
+}
+
+/* ERR_GONE when the address space has ended (the process executed another program). */
+static int protect(int uffd, uint64_t start, uint64_t end, struct err *err)
+{
+	struct uffdio_register reg = {
+		.range = {.start = start, .len = end - start},
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
+		return err_sys(err, "cannot track writes to 0x%llx-0x%llx", (unsigned long long)start,
+			       (unsigned long long)end);
+	return 0;
+}
+
+static int fetch_fd(pid_t pid, int remote_fd, struct err *err)
+{
+	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	int fd = -1;
+
+	if (pidfd >= 0)
+		fd = (int)syscall(SYS_pidfd_getfd, pidfd, remote_fd, 0);
+	return fd < 0 ? err_sys(err, "cannot fetch a descriptor of process %d", pid) : fd;
+}
+
+static int pagemap_begin(struct tracker *t, struct remote *remote, struct tracee *thread,
+			 struct err *err)
+{
+	const uint64_t flags[] = {O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY};
+	uint64_t close_arg[1];
+	struct err fetch_err;
+	long fd, ignored;
+
+	if (remote_one(remote, thread, &fd, SYS_userfaultfd, flags, 1, err) < 0)
+		return -1;
+	if (fd < 0)
+		return err_code(err, (int)-fd, "userfaultfd in process %d", t->pid);
+	t->uffd = fetch_fd(t->pid, (int)fd, &fetch_err);
+	close_arg[0] = (uint64_t)fd;
+	if (remote_one(remote, thread, &ignored, SYS_close, close_arg, 1, err) < 0)
+		return -1;
+	if (t->uffd < 0) {
+		*err = fetch_err;
+		return -1;
+	}
+	return enable(t->uffd, err);
+}
+
+static int pagemap_scan_armed(struct tracker *t, uint64_t start, uint64_t end, bool arm_new,
+			      struct scan_result *result, struct err *err)
+{
+	size_t before = result->n;
+	uint64_t flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
+
+	if (pagemap_scan(t->pagemap, start, end, flags, false, result, err) == 0)
+		return 0;
+	if (err->sys_errno != EPERM)
+		return -1;
+	/* Not (wholly) armed: new, moved or changed by the job. All of it counts as written. Bits that a
+	 * move has left in the page table say nothing. */
+	result->n = before;
+	if (!arm_new)
+		return pagemap_scan(t->pagemap, start, end, 0, true, result, err);
+	if (protect(t->uffd, start, end, err) < 0) {
+		/* EINVAL: a kind of mapping that cannot be protected; it stays a candidate as a whole. */
+		if (err->sys_errno != EINVAL && err->sys_errno != EBUSY)
+			return -1;
+		flags = 0;
+	}
+	return pagemap_scan(t->pagemap, start, end, flags, true, result, err);
+}
+
+static int pagemap_rearm(struct tracker *t, struct err *err)
+{
+	return 0; /* the scan has done it */
+}
+
+static bool probe_pages(char *pages, size_t len, int uffd, int pagemap)
+{
+	uint64_t start = (uint64_t)(uintptr_t)pages;
+	struct scan_result seen = {0};
+	struct err ignored;
+	uint64_t flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
+	bool works = false;
+
+	memset(pages, 1, len);
+	if (enable(uffd, &ignored) == 0 && protect(uffd, start, start + len, &ignored) == 0 &&
+	    pagemap_scan(pagemap, start, start + len, flags, false, &seen, &ignored) == 0) {
+		seen.n = 0;
+		*(volatile char *)pages = 2;
+		works = pagemap_scan(pagemap, start, start + len, flags, false, &seen, &ignored) == 0 &&
+			seen.n == 2 && seen.ranges[0].written && !seen.ranges[1].written;
+	}
+	scan_result_free(&seen);
+	return works;
+}
+
+static bool pagemap_probe(void)
+{
+	size_t len = 2 * STORE_PAGE_SIZE;
+	char *pages = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	cleanup_fd int pagemap = -1;
+	cleanup_fd int uffd =
+		(int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	struct err ignored;
+	bool works = false;
+
+	if (pages == MAP_FAILED)
+		return false;
+	pagemap = open_pagemap(getpid(), &ignored);
+	if (uffd >= 0 && pagemap >= 0)
+		works = probe_pages(pages, len, uffd, pagemap);
+	munmap(pages, len);
+	return works;
+}
+
+const struct tracker_ops tracker_pagemap_ops = {
+	.begin = pagemap_begin,
+	.scan = pagemap_scan_armed,
+	.rearm = pagemap_rearm,
+	.probe = pagemap_probe,
+	.precopy = true,
+};

@@ -1,0 +1,190 @@
+#include "checkpointer/tracked.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/log.h"
+
+struct tracked *tracked_find(struct tracked_set *set, pid_t pid, uint64_t start_time)
+{
+	for (size_t i = 0; i < set->n; i++)
+		if (set->list[i].pid == pid && set->list[i].start_time == start_time)
+			return &set->list[i];
+	return NULL;
+}
+
+struct tracked *tracked_add(struct tracked_set *set, pid_t pid, uint64_t start_time, pid_t vpid,
+			    struct err *err)
+{
+	struct tracked *more = reallocarray(set->list, set->n + 1, sizeof(*more));
+
+	if (!more) {
+		err_sys(err, "process table");
+		return NULL;
+	}
+	set->list = more;
+	memset(&more[set->n], 0, sizeof(*more));
+	more[set->n].pid = pid;
+	more[set->n].start_time = start_time;
+	more[set->n].vpid = vpid;
+	return &more[set->n++];
+}
+
+static void end_round(struct tracked *t)
+{
+	page_table_free(t->table);
+	t->table = NULL;
+	scan_result_free(&t->now);
+	scan_result_free(&t->precopied);
+	t->alive = false;
+}
+
+static void clear_tracked(struct tracked *t)
+{
+	end_round(t);
+	scan_result_free(&t->populated);
+	tracker_free(t->tracker);
+}
+
+void tracked_set_free(struct tracked_set *set)
+{
+	for (size_t i = 0; i < set->n; i++)
+		clear_tracked(&set->list[i]);
+	free(set->list);
+	memset(set, 0, sizeof(*set));
+}
+
+void tracked_set_done(struct tracked_set *set, bool published)
+{
+	for (size_t i = 0; i < set->n;) {
+		struct tracked *t = &set->list[i];
+
+		if (published && !t->alive) {
+			clear_tracked(t);
+			memmove(t, t + 1, (set->n - i - 1) * sizeof(*t));
+			set->n--;
+			continue;
+		}
+		if (published) {
+			scan_result_free(&t->populated);
+			t->populated = t->now;
+			memset(&t->now, 0, sizeof(t->now));
+			t->known = true;
+		}
+		t->distrust = !published;
+		end_round(t);
+		i++;
+	}
+}
+
+/* ---- scanning --------------------------------------------------------------------------------- */
+
+static void distrust_all(struct scan_result *r, size_t from)
+{
+	for (size_t i = from; i < r->n; i++)
+		r->ranges[i].written = true;
+}
+
+static bool holds_private_pages(Snap__Region__Kind kind)
+{
+	return kind == SNAP__REGION__KIND__ANONYMOUS || kind == SNAP__REGION__KIND__FILE_PRIVATE ||
+	       kind == SNAP__REGION__KIND__HUGETLB;
+}
+
+static int append(struct scan_result *to, const struct scan_result *from, struct err *err)
+{
+	for (size_t i = 0; i < from->n; i++)
+		if (scan_result_add(to, &from->ranges[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+int64_t tracked_precopy(struct tracked *t, uint64_t *candidates, struct err *err)
+{
+	struct proc_map *maps;
+	struct scan_result round = {0};
+	uint64_t before = *candidates;
+	size_t n;
+	int result = 0;
+
+	if (proc_read_maps(t->pid, false, &maps, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; result == 0 && i < n; i++)
+		if (!maps[i].shared && strncmp(maps[i].name, "[v", 2) != 0)
+			result = tracker_scan(t->tracker, maps[i].start, maps[i].end, false, &round, err);
+	proc_maps_free(maps, n);
+	if (t->distrust)
+		distrust_all(&round, 0);
+	t->distrust = false;
+	if (result == 0)
+		result = append(&t->precopied, &round, err);
+	if (result == 0)
+		result = pages_capture(t->pid, t->table, &round, NULL, candidates, err);
+	scan_result_free(&round);
+	/* Whatever this round has re-armed without storing it must be looked at again. */
+	if (result < 0)
+		t->distrust = true;
+	return result < 0 ? -1 : (int64_t)(*candidates - before);
+}
+
+static int scan_region(struct tracked *t, const Snap__Region *r, bool read_all, struct err *err)
+{
+	const struct scan_range whole = {.start = r->start, .end = r->end, .written = true};
+	size_t from = t->now.n;
+
+	if (!holds_private_pages(r->kind))
+		return 0;
+	if (read_all)
+		return scan_result_add(&t->now, &whole, err);
+	if (tracker_scan(t->tracker, r->start, r->end, true, &t->now, err) < 0)
+		return -1;
+	/* Runs may have merged with the last one of the region before. */
+	if (t->distrust)
+		distrust_all(&t->now, from ? from - 1 : 0);
+	/* A removed file's pages count as the process's own. */
+	if (r->kind == SNAP__REGION__KIND__ANONYMOUS)
+		for (size_t i = from; i < t->now.n; i++)
+			t->now.ranges[i].file = false;
+	return 0;
+}
+
+static int scan_all(struct tracked *t, const struct collected_process *p, struct err *err)
+{
+	scan_result_free(&t->now);
+	for (size_t i = 0; i < p->model->n_regions; i++)
+		if (scan_region(t, p->model->regions[i], p->read_all[i], err) < 0)
+			return -1;
+	return tracker_rearm(t->tracker, err);
+}
+
+static int begin_tracker(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
+			 struct err *err)
+{
+	struct tracee *leader = &p->frozen->threads[0]->tracee;
+
+	tracker_free(t->tracker);
+	t->tracker = NULL;
+	if (tracker_new(&t->tracker, kind, t->pid, &p->remote, leader, err) == 0)
+		return 0;
+	if (err->kind == ERR_GONE || kind == TRACKER_NONE)
+		return -1;
+	log_debug("process %d is not tracked: %s", t->vpid, err->msg);
+	return tracker_new(&t->tracker, TRACKER_NONE, t->pid, &p->remote, leader, err);
+}
+
+int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
+			struct page_copies *copies, uint64_t *candidates, struct err *err)
+{
+	if (!t->tracker && begin_tracker(t, p, kind, err) < 0)
+		return -1;
+	if (scan_all(t, p, err) < 0) {
+		/* ESRCH from an address space that has ended: the process has executed a program since. */
+		if (err->sys_errno != ESRCH || begin_tracker(t, p, kind, err) < 0 ||
+		    scan_all(t, p, err) < 0)
+			return -1;
+	}
+	return pages_capture(t->pid, t->table, &t->now, copies, candidates, err);
+}

@@ -1,0 +1,49 @@
+/*
+ * tracked.h: what is kept of each process from one snapshot to the next.
+ */
+#ifndef PAWL_CHECKPOINTER_TRACKED_H
+#define PAWL_CHECKPOINTER_TRACKED_H
+
+#include "checkpointer/collect.h"
+#include "checkpointer/pages.h"
+#include "checkpointer/track.h"
+
+struct tracked {
+	pid_t pid;            /* host */
+	uint64_t start_time;  /* with pid: identifies the process */
+	pid_t vpid;
+	struct tracker *tracker;
+	/* Populated private pages as of the last published snapshot; valid if known. */
+	struct scan_result populated;
+	bool known;
+	/* Scans since then have re-armed pages whose contents were not published: all count as written. */
+	bool distrust;
+	/* ---- of the snapshot that is being taken ---- */
+	struct page_table *table;
+	struct scan_result now;      /* populated at the freeze */
+	struct scan_result precopied; /* populated in earlier rounds: may have been put */
+	bool alive;
+};
+
+struct tracked_set {
+	struct tracked *list;
+	size_t n;
+};
+
+struct tracked *tracked_find(struct tracked_set *set, pid_t pid, uint64_t start_time);
+struct tracked *tracked_add(struct tracked_set *set, pid_t pid, uint64_t start_time, pid_t vpid,
+			    struct err *err);
+void tracked_set_free(struct tracked_set *set);
+
+/* One round while the process runs: what was written since the last scan goes to the table. Returns the
+ * number of candidate pages, -1 on error (the process may simply be gone). */
+int64_t tracked_precopy(struct tracked *t, uint64_t *candidates, struct err *err);
+
+/* In the pause: makes the tracker where there is none, scans, copies what is written. */
+int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
+			struct page_copies *copies, uint64_t *candidates, struct err *err);
+
+/* The snapshot is published (or not): keep what the next one needs, drop the rest. */
+void tracked_set_done(struct tracked_set *set, bool published);
+
+#endif
