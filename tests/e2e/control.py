@@ -1,0 +1,305 @@
+"""Commands to a running job, its end on request, retries, and everything a user can get wrong."""
+import os
+import signal
+import socket
+import threading
+import time
+
+import harness
+from harness import STOPPED_EXIT, case, check, check_equal, wait_until, write_bytes
+
+STEPS = ("300", "10")
+
+
+def counter(lab, job="job", steps=STEPS, **more):
+    watchdog = lab.run(lab.target("target-counter"), *steps, job=job, **more)
+    wait_until(lambda: b"step 3 " in watchdog.out, 20, f"the job runs: {watchdog.err[-300:]!r}")
+    return watchdog
+
+
+def expected_output(lab, steps=STEPS):
+    return lab.bare([lab.target("target-counter"), *steps]).out
+
+
+def check_resumable(lab, seconds=60):
+    """Stopped: listed so, nothing left; recover ends it with the right output."""
+    lab.check_gone("after the stop")
+    check_equal(lab.job()["state"], "stopped", "state")
+    lab.pawl("recover", "job", seconds=seconds)
+    check_equal(lab.log(), expected_output(lab), "log")
+    check_equal(lab.job()["state"], "finished", "state")
+
+
+@case(root=True)
+def stop_command(lab):
+    watchdog = counter(lab)
+    lab.pawl("stop", "job")
+    check_equal(watchdog.wait(20).status, STOPPED_EXIT, "exit")
+    check_resumable(lab)
+
+
+def stopped_by(signo):
+    def run(lab):
+        watchdog = counter(lab)
+        watchdog.send(signo)
+        check_equal(watchdog.wait(20).status, STOPPED_EXIT, "exit")
+        check_resumable(lab)
+    return run
+
+
+harness.add_case("sigterm-saves-and-stops", stopped_by(signal.SIGTERM))
+harness.add_case("sigint-saves-and-stops", stopped_by(signal.SIGINT))
+
+
+@case()
+def stop_exit_code(lab):
+    watchdog = counter(lab, options=["--stop-exit-code", "99"])
+    watchdog.send(signal.SIGTERM)
+    check_equal(watchdog.wait(20).status, 99, "exit")
+
+
+@case()
+def second_signal_ends_at_once(lab):
+    watchdog = lab.run(lab.target("pagejob"), "700", "64", "50", "1000")
+    wait_until(lambda: b"step 2 " in watchdog.out, 30, "the job runs")
+    watchdog.send(signal.SIGTERM)
+    time.sleep(0.02)
+    watchdog.send(signal.SIGTERM)
+    watchdog.wait(5)
+    lab.check_gone("after the second SIGTERM")
+
+
+@case()
+def sigusr1_takes_a_snapshot(lab):
+    watchdog = counter(lab)
+    for n in (1, 2):
+        watchdog.send(signal.SIGUSR1)
+        wait_until(lambda: len(lab.json("list", "job")) == n, 10, f"{n} snapshots")
+    check(watchdog.alive(), "SIGUSR1 ended pawl")
+    check_equal(watchdog.wait(30).status, 0, "exit")
+
+
+@case()
+def run_again_resumes(lab):
+    argv = [lab.target("target-counter"), *STEPS]
+    watchdog = counter(lab)
+    lab.snapshot()
+    lab.kill(watchdog)
+    result = lab.run(*argv).wait(60)
+    check_equal(result.status, 0, "exit")
+    check(b"step 1 " not in result.out, "it started over")
+    check_equal(lab.log(), expected_output(lab), "log")
+    again = lab.run(*argv).wait(60)
+    check(again.out.startswith(b"step 1 "), "a finished job was not started anew")
+
+
+@case()
+def fresh_starts_over(lab):
+    watchdog = counter(lab)
+    lab.snapshot()
+    lab.kill(watchdog)
+    result = lab.run(lab.target("target-counter"), *STEPS, options=["--fresh"]).wait(60)
+    check_equal(result.out, expected_output(lab), "output")
+    check_equal(lab.log(), expected_output(lab), "log")
+
+
+@case()
+def crash_before_the_first_snapshot(lab):
+    watchdog = counter(lab)
+    lab.kill(watchdog)
+    result = lab.run(lab.target("target-counter"), *STEPS).wait(60)
+    check_equal(result.out, expected_output(lab), "output")
+
+
+def flaky(lab, deaths, *options):
+    """A job that dies of SIGSEGV at step 120, as often as told; saved every 200 ms."""
+    left = os.path.join(lab.dir, "left")
+    write_bytes(left, b"%d\n" % deaths)
+    return lab.run(lab.target("target-flaky"), "200", "10", "120", left,
+                   options=["-i", "200ms", *options]).wait(60)
+
+
+@case(root=True)
+def retries(lab):
+    result = flaky(lab, 1, "--retries", "2")
+    check_equal(result.status, 0, f"exit ({result.err[-400:]!r})")
+    expected = lab.bare([lab.target("target-flaky"), "200", "0", "0", "/"])
+    check_equal(lab.log(), expected.out, "log")
+    check(b"SIGSEGV" in result.err or b"Segmentation" in result.err or b"signal 11" in result.err,
+          f"the death is not reported: {result.err!r}")
+
+
+@case()
+def retries_run_out(lab):
+    result = flaky(lab, 100, "--retries", "2")
+    check_equal(result.status, 128 + signal.SIGSEGV, f"exit ({result.err[-400:]!r})")
+
+
+@case()
+def no_retries_without_the_option(lab):
+    check_equal(flaky(lab, 1).status, 128 + signal.SIGSEGV, "exit")
+
+
+@case()
+def the_same_name_twice(lab):
+    watchdog = counter(lab)
+    second = lab.run(lab.target("target-counter"), *STEPS).wait(20)
+    check_equal(second.status, 125, "exit of the second run")
+    check(b"job" in second.err and str(watchdog.pid).encode() in second.err,
+          f"the message names job and watchdog: {second.err!r}")
+    recover = lab.pawl("recover", "job", status=None)
+    check(recover.status not in (0, 2), "recover of a running job")
+    check_equal(watchdog.wait(30).out, expected_output(lab), "output of the first")
+
+
+@case(root=True)
+def connected_socket_is_refused_by_name(lab):
+    """The job goes on without snapshots, and is saved once the socket is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=server.accept, daemon=True).start()
+        port = str(server.getsockname()[1])
+        watchdog = lab.run(lab.target("target-tcp"), port, "200", "10")
+        wait_until(lambda: b"step 5 " in watchdog.out, 20, f"the job runs: {watchdog.err!r}")
+        refused = lab.pawl("snapshot", "job", status=None)
+        check(refused.status not in (0, 2), "a snapshot of a connected socket succeeded")
+        for word in (b"fd 3", port.encode()):
+            check(word in refused.err, f"the refusal does not name {word!r}: {refused.err!r}")
+        wait_until(lambda: b"step 110 " in watchdog.out, 20, "the job goes on")
+        lab.snapshot()
+        check_equal(watchdog.wait(30).status, 0, "exit")
+
+
+@case()
+def unsupported_can_end_the_job(lab):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=server.accept, daemon=True).start()
+        port = str(server.getsockname()[1])
+        result = lab.run(lab.target("target-tcp"), port, "1000", "10",
+                         options=["-i", "200ms", "--on-unsupported", "fail"]).wait(20)
+        check_equal(result.status, 125, "exit")
+        lab.check_gone("after the refusal")
+
+
+@case()
+def two_jobs_one_store(lab):
+    jobs = [counter(lab, job=f"j{i}") for i in range(3)]
+    for _ in range(3):
+        for i in range(3):
+            lab.snapshot(f"j{i}")
+    for job in jobs:
+        job.send(signal.SIGKILL)
+        job.wait(10)
+    lab.check_gone()
+    running = [lab.start("recover", f"j{i}") for i in range(3)]
+    for i, job in enumerate(running):
+        check_equal(job.wait(60).status, 0, "exit")
+        check_equal(lab.log(f"j{i}"), expected_output(lab), f"log of j{i}")
+    lab.verify()
+
+
+@case()
+def what_json_says(lab):
+    watchdog = counter(lab)
+    taken = lab.snapshot()
+    for key in ("job", "seq", "time", "pause_us", "wall_us", "pages_resident", "pages_candidate",
+                "pages_changed", "bytes_raw", "bytes_stored", "parent", "tracker"):
+        check(key in taken, f"snapshot --json has no {key}: {taken}")
+        check(key in lab.json("show", "job@1"), f"show --json has no {key}")
+    entry = lab.job()
+    for key in ("name", "state", "pid", "snapshots", "last_snapshot"):
+        check(key in entry, f"list --json has no {key}: {entry}")
+    check_equal((entry["state"], entry["snapshots"], taken["seq"]), ("running", 1, 1), "values")
+    check(b"target-counter" in harness.read_bytes(f"/proc/{entry['pid']}/cmdline"), "list's pid is not the job")
+    text = lab.pawl("snapshot", "job").out
+    check(text.startswith(b"job@2"), f"snapshot prints {text!r}")
+    lab.kill(watchdog)
+    check(lab.job()["state"] != "running", "a dead job is listed as running")
+
+
+@case()
+def stopped_recovery_for_a_debugger(lab):
+    watchdog = counter(lab)
+    lab.snapshot()
+    lab.kill(watchdog)
+    running = lab.start("recover", "job", "--stopped")
+    pid = int(wait_until(lambda: running.out.split(b"\n")[0] if b"\n" in running.out else None, 15,
+                         "the pid is printed").split()[-1])
+    state = harness.read_bytes(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[0]
+    check(state in (b"T", b"t"), f"state {state}")
+    os.kill(pid, signal.SIGCONT)
+    check_equal(running.wait(30).status, 0, "exit")
+
+
+@case()
+def dry_run_creates_nothing(lab):
+    watchdog = counter(lab)
+    lab.snapshot()
+    lab.kill(watchdog)
+    result = lab.pawl("recover", "job", "--dry-run")
+    check(len(result.out.splitlines()) > 5, f"the plan: {result.out!r}")
+    lab.check_gone("after a dry run")
+    check(lab.job()["state"] != "finished", "a dry run ran")
+
+
+# ---- bad input -------------------------------------------------------------------------------
+
+def misuse(lab, *args, status=2, words=()):
+    result = lab.pawl(*args, status=None, seconds=20)
+    check_equal(result.status, status, f"pawl {' '.join(args)}: exit ({result.err!r})")
+    check(result.err.startswith(b"pawl"), f"pawl {' '.join(args)}: message: {result.err!r}")
+    for word in words:
+        check(word.encode() in result.err, f"pawl {' '.join(args)}: no {word!r} in {result.err!r}")
+
+
+@case()
+def bad_command_lines(lab):
+    for args in (["frobnicate"], ["run"], ["run", "--no-such-option", "--", "true"], ["run", "--"],
+                 ["snapshot"], ["recover"], ["recover", "a", "b"], ["list", "--nope"], ["verify", "a@x"],
+                 ["recover", "a@0"], ["recover", "a@-1"], ["recover", "@3"], ["rm"],
+                 ["run", "-n", "a/b", "--", "true"], ["run", "-n", "", "--", "true"],
+                 ["run", "-n", "x" * 101, "--", "true"], ["run", "--compress", "gzip", "--", "true"],
+                 ["run", "--keep", "-1", "--", "true"], ["run", "--retries", "many", "--", "true"]):
+        misuse(lab, *args)
+    for interval in ("0", "-5", "10x", "", "1e400", "s", "5 m"):
+        misuse(lab, "run", "-i", interval, "--", "true", words=[interval] if interval else [])
+    check(lab.pawl(status=None).status == 2, "pawl alone")
+
+
+@case()
+def unknown_things(lab):
+    lab.pawl("run", "-n", "known", "--", "true")
+    for args, word in ((["recover", "nothere"], "nothere"), (["snapshot", "nothere"], "nothere"),
+                       (["stop", "nothere"], "nothere"), (["log", "nothere"], "nothere"),
+                       (["show", "known@7"], "known@7"), (["rm", "nothere"], "nothere"),
+                       (["rm", "known@7"], "7"), (["verify", "nothere"], "nothere")):
+        result = lab.pawl(*args, status=None)
+        check(result.status not in (0, 2) and word.encode() in result.err,
+              f"pawl {' '.join(args)}: exit {result.status}, {result.err!r}")
+
+
+@case()
+def help_everywhere(lab):
+    commands = ["run", "snapshot", "stop", "recover", "list", "show", "log", "verify", "rm", "gc", "doctor"]
+    for args in [["--help"], *([c, "--help"] for c in commands)]:
+        result = lab.pawl(*args)
+        check(b"pawl" in result.out and not result.err, f"{args}: {result.out!r} {result.err!r}")
+    check(b"pawl" in lab.pawl("--version").out, "--version")
+    check(len(lab.pawl("doctor").out.splitlines()) >= 5, "doctor says little")
+
+
+@case()
+def stores_that_cannot_be_used(lab):
+    run = ["run", "-n", "job", "--", "true"]
+    lab.pawl(*run)
+    os.chmod(lab.store, 0o777)
+    misuse(lab, *run, status=125, words=[lab.store])
+    misuse(lab, "verify", status=1, words=[lab.store])
+    os.chmod(lab.store, 0o700)
+    if os.geteuid():
+        misuse(lab, "run", "--store", "/pawl-store", "--", "true", status=125, words=["/pawl-store"])
+    misuse(lab, "run", "--store", "/dev/null", "--", "true", status=125, words=["/dev/null"])
+    misuse(lab, "list", "--store", os.path.join(lab.dir, "nothing"), status=1, words=["nothing"])
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,516 @@
+"""The one harness of pawl's end-to-end tests (python3, standard library only).
+
+A test file registers functions with @case and ends with harness.main(). Each case gets a Lab: a
+temporary directory with a store of its own, means to run pawl there, and the checks that every case
+shares: nothing of the job is left after a SIGKILL, output is byte for byte that of a bare run.
+
+Started as root, a file stages itself, the pawl binary and the target programs in a directory that
+an ordinary user may read, and runs as that user; with --root it stays root and runs the cases that
+are marked root=True. Exit status: 0 all passed, 1 a failure, 77 nothing could run.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import pwd
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import uuid
+
+USER = "pawltest"
+SKIP_EXIT = 77
+STOPPED_EXIT = 85
+CASES = []
+
+
+class Failure(Exception):
+    pass
+
+
+class Skip(Exception):
+    pass
+
+
+def case(long=False, root=False, disk=0):
+    """Registers a case. long: campaigns only. root: also run as root. disk: MiB of the tmpfs that
+    lab.disk is (a file system of its own, small enough to fill)."""
+    def register(function):
+        CASES.append(dict(name=function.__name__.replace("_", "-"), run=function, long=long,
+                          root=root, disk=disk))
+        return function
+    return register
+
+
+def add_case(name, function, **options):
+    """For cases that come from a table."""
+    function.__name__ = name
+    case(**options)(function)
+
+
+def check(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def check_equal(got, expected, what):
+    if got == expected:
+        return
+    if isinstance(got, bytes) and isinstance(expected, bytes):
+        at = next((i for i, (a, b) in enumerate(zip(got, expected)) if a != b),
+                  min(len(got), len(expected)))
+        raise Failure(f"{what}: {len(got)} bytes instead of {len(expected)}, first difference at {at}: "
+                      f"{got[max(0, at - 40):at + 60]!r} instead of "
+                      f"{expected[max(0, at - 40):at + 60]!r}")
+    raise Failure(f"{what}: {got!r} instead of {expected!r}")
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise Failure(f"not within {seconds} s: {what}")
+
+
+def read_bytes(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def write_bytes(path, data):
+    with open(path, "wb") as f:
+        f.write(data)
+
+
+def directory_contents(path):
+    return {name: read_bytes(os.path.join(path, name)) for name in sorted(os.listdir(path))
+            if os.path.isfile(os.path.join(path, name))}
+
+
+def need(program):
+    found = shutil.which(program)
+    if not found:
+        raise Skip(f"{program} is not installed")
+    return found
+
+
+class Result:
+    def __init__(self, status, out, err, seconds):
+        self.status, self.out, self.err, self.seconds = status, out, err, seconds
+
+
+class Running:
+    """A process in the background whose output is collected."""
+
+    def __init__(self, argv, *, env, cwd, stdin=subprocess.DEVNULL, stdout=None, **options):
+        self.started = time.monotonic()
+        self.out, self.err = b"", b""
+        self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=stdin,
+                                        stdout=stdout or subprocess.PIPE,
+                                        stderr=subprocess.PIPE, **options)
+        self.threads = [threading.Thread(target=self._collect, args=(stream, name), daemon=True)
+                        for stream, name in ((self.process.stdout, "out"),
+                                             (self.process.stderr, "err")) if stream]
+        for thread in self.threads:
+            thread.start()
+
+    def _collect(self, stream, name):
+        while chunk := stream.read1(65536):
+            setattr(self, name, getattr(self, name) + chunk)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def send(self, signo):
+        self.process.send_signal(signo)
+
+    def wait(self, seconds=120):
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise Failure(f"still running after {seconds} s: {self.process.args}; "
+                          f"stderr: {self.err[-600:]!r}") from None
+        for thread in self.threads:
+            thread.join(10)
+        return Result(status, self.out, self.err, time.monotonic() - self.started)
+
+
+class Lab:
+    def __init__(self, name, options):
+        self.name = name
+        self.options = options
+        self.dir = tempfile.mkdtemp(prefix=f"pawl-{name[:24]}-", dir=options.tmp)
+        self.store = os.path.join(self.dir, "store")
+        self.disk = options.disk_dir
+        self.random = random.Random(f"{options.seed}:{name}")
+        self.token = f"PAWL_TEST_TOKEN={uuid.uuid4().hex}"
+        self.namespaces = set()
+        key, value = self.token.split("=")
+        self.env = dict(os.environ, PAWL_STORE=self.store, LC_ALL="C.UTF-8", **{key: value})
+        self.env.pop("OMP_NUM_THREADS", None)
+
+    # ---- running things ----------------------------------------------------------------------
+
+    def subdir(self, name):
+        path = os.path.join(self.dir, name)
+        os.makedirs(path, exist_ok=True)
+        return path
+
+    def target(self, name):
+        path = os.path.join(self.options.programs, name)
+        if not os.path.exists(path):
+            raise Skip(f"{name} was not built on this machine")
+        return path
+
+    def bare(self, argv, cwd=None, stdin=subprocess.DEVNULL, seconds=300):
+        return Running(argv, env=self.env, cwd=cwd or self.dir, stdin=stdin).wait(seconds)
+
+    def start(self, *args, cwd=None, **options):
+        """pawl ARGS in the background."""
+        env = dict(self.env, **options.pop("env", {}))
+        return Running([self.options.pawl, *args], env=env, cwd=cwd or self.dir, **options)
+
+    def pawl(self, *args, status=0, seconds=120, **options):
+        """pawl ARGS to its end; status None: any."""
+        result = self.start(*args, **options).wait(seconds)
+        if status is not None and result.status != status:
+            raise Failure(f"pawl {' '.join(args)}: exit {result.status} instead of {status}; "
+                          f"stderr: {result.err[-800:]!r}")
+        return result
+
+    def run(self, *argv, job="job", options=(), **more):
+        """pawl run in the background, no snapshots of its own unless options say so."""
+        interval = [] if "-i" in options else ["-i", "1h"]
+        return self.start("run", "-n", job, *interval, *options, "--", *argv, **more)
+
+    def json(self, *args):
+        result = self.pawl(*args, "--json")
+        try:
+            return json.loads(result.out)
+        except ValueError:
+            raise Failure(f"pawl {' '.join(args)} --json: not JSON: {result.out[:300]!r}") from None
+
+    # ---- what the store knows ----------------------------------------------------------------
+
+    def job(self, name="job"):
+        return next((j for j in self.json("list") if j["name"] == name), None)
+
+    def running(self, name="job"):
+        if not os.path.isdir(self.store):
+            return False
+        entry = self.job(name)
+        return entry is not None and entry["state"] == "running" and entry.get("pid")
+
+    def log(self, job="job"):
+        return self.pawl("log", job).out
+
+    def verify(self, *args):
+        return self.pawl("verify", *args)
+
+    def snapshot(self, job="job", seconds=20):
+        """One now; waits for the job's watchdog to be there. Returns its JSON."""
+        end = time.monotonic() + seconds
+        while True:
+            result = self.pawl("snapshot", job, "--json", status=None)
+            if result.status == 0:
+                return json.loads(result.out)
+            if time.monotonic() > end or b"running" not in result.err:
+                raise Failure(f"pawl snapshot {job}: exit {result.status}: {result.err[-800:]!r}")
+            time.sleep(0.05)
+
+    # ---- processes ---------------------------------------------------------------------------
+
+    def processes(self):
+        """Pids of everything that has inherited our token or lives in one of our pid namespaces."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                namespace = os.readlink(f"/proc/{pid}/ns/pid")
+                ours = self.token.encode() in read_bytes(f"/proc/{pid}/environ")
+            except OSError:
+                continue
+            if ours and namespace != os.readlink("/proc/self/ns/pid"):
+                self.namespaces.add(namespace)
+            if ours or namespace in self.namespaces:
+                found.append(int(pid))
+        return found
+
+    def check_gone(self, what="after the watchdog's death"):
+        wait_until(lambda: not self.processes(), 10, f"{what} nothing of the job is left: "
+                   f"{[describe_process(p) for p in self.processes()]}")
+
+    def kill(self, watchdog):
+        """SIGKILL, as a crash would; then nothing of the job may be left."""
+        self.processes()
+        watchdog.send(signal.SIGKILL)
+        watchdog.wait(20)
+        self.check_gone()
+
+    def kill_in_snapshot(self, watchdog, job="job"):
+        """Kills at a random moment of a snapshot."""
+        last = self.snapshot(job)
+        asking = self.start("snapshot", job)
+        time.sleep(self.random.uniform(0, 0.02 + 1.3 * last["wall_us"] / 1e6))
+        self.kill(watchdog)
+        asking.wait(20)
+
+    def clean(self):
+        for pid in self.processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        if not self.options.keep:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def describe_process(pid):
+    try:
+        return f"{pid} {read_bytes(f'/proc/{pid}/cmdline')[:80]!r}"
+    except OSError:
+        return str(pid)
+
+
+# ---- the main job: bare run, snapshots, SIGKILL, recovery, the same output -------------------
+
+def survive(lab, argv, *, prepare=None, snapshots=3, in_snapshot=False, recover=None, stdin=None,
+            exit_status=0):
+    """Runs argv bare and under pawl with a crash in between; output and files must be the same.
+    recover: number of the snapshot to go back to, None: the newest."""
+    bare_dir, job_dir = lab.subdir("bare"), lab.subdir("work")
+    for path in (bare_dir, job_dir):
+        if prepare:
+            prepare(path)
+    expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin))
+    check_equal(expected.status, exit_status, f"bare run (stderr: {expected.err[-300:]!r})")
+    spacing = min(1.0, 0.75 * expected.seconds / (snapshots + 1))
+
+    watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin))
+    for _ in range(snapshots):
+        time.sleep(spacing)
+        lab.snapshot()
+    if in_snapshot:
+        lab.kill_in_snapshot(watchdog)
+    else:
+        time.sleep(lab.random.uniform(0, spacing))
+        lab.kill(watchdog)
+    finish(lab, expected, bare_dir, job_dir, recover)
+
+
+def finish(lab, expected, bare_dir, job_dir, recover=None):
+    name = f"job@{recover}" if recover else "job"
+    result = lab.pawl("recover", name, status=None, seconds=300, cwd=lab.dir)
+    check(result.status == expected.status,
+          f"recover: exit {result.status} instead of {expected.status}: {result.err[-800:]!r}")
+    compare(lab, expected, result, bare_dir, job_dir)
+    lab.check_gone("after the job's end")
+    lab.verify()
+
+
+def compare(lab, expected, result, bare_dir, job_dir):
+    check_equal(lab.log(), expected.out, "log")
+    check(expected.out.endswith(result.out), "what recover printed is not the end of the output: "
+          f"{result.out[:80]!r}")
+    bare, job = directory_contents(bare_dir), directory_contents(job_dir)
+    check_equal(sorted(job), sorted(bare), "files")
+    for name in bare:
+        check_equal(job[name], bare[name], name)
+
+
+def open_input(path):
+    return open(path, "rb") if path else subprocess.DEVNULL
+
+
+# ---- self-checking targets -------------------------------------------------------------------
+
+def start_target(lab, name, variant=None, **options):
+    """Returns (watchdog, directory) once the target says it is ready."""
+    directory = lab.subdir("target")
+    argv = [lab.target(f"target-{name}"), directory] + ([variant] if variant else [])
+    watchdog = lab.run(*argv, **options)
+    wait_until(lambda: os.path.exists(os.path.join(directory, "ready")) or not watchdog.alive(), 30,
+               "target ready")
+    if not os.path.exists(os.path.join(directory, "ready")):
+        result = watchdog.wait()
+        if result.status == SKIP_EXIT:
+            raise Skip(result.out.decode().strip())
+        raise Failure(f"target ended early: exit {result.status}: {result.err[-600:]!r}")
+    return watchdog, directory
+
+
+def end_target(lab, directory, running):
+    """Tells the target to check itself and expects PASS."""
+    write_bytes(os.path.join(directory, "go"), b"")
+    result = running.wait(60)
+    text = result.out + result.err + lab.log()
+    check(result.status == 0, f"target: exit {result.status}: {text[-1500:]!r}")
+    check(lab.log().endswith(b"PASS\n"), f"target did not say PASS: {text[-600:]!r}")
+    lab.check_gone("after the job's end")
+
+
+# ---- running the cases -----------------------------------------------------------------------
+
+def ordinary_user():
+    try:
+        return pwd.getpwnam(USER)
+    except KeyError:
+        made = subprocess.run(["useradd", "--create-home", USER], capture_output=True)
+        return pwd.getpwnam(USER if made.returncode == 0 else "nobody")
+
+
+def run_as_user(options, arguments):
+    """Stages everything where an ordinary user can read it and runs this file again as that user."""
+    user = ordinary_user()
+    here = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
+    with tempfile.TemporaryDirectory(prefix="pawl-e2e-", dir=options.tmp) as stage:
+        for folder in ("e2e", "fault"):
+            shutil.copytree(os.path.join(here, folder), f"{stage}/{folder}",
+                            ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(options.pawl, f"{stage}/pawl")
+        os.mkdir(f"{stage}/programs")
+        for path in find_programs(options.programs):
+            shutil.copy(path, f"{stage}/programs/")
+        os.mkdir(f"{stage}/home")
+        for path, _, _ in os.walk(stage):
+            os.chmod(path, 0o755)
+        os.chown(f"{stage}/home", user.pw_uid, user.pw_gid)
+        script = os.path.relpath(os.path.abspath(sys.argv[0]), here)
+        command = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups",
+                   "/usr/bin/python3", "-B", f"{stage}/{script}", *arguments,
+                   "--pawl", f"{stage}/pawl", "--programs", f"{stage}/programs"]
+        env = dict(os.environ, HOME=f"{stage}/home", USER=user.pw_name, LOGNAME=user.pw_name,
+                   PATH="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
+        for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "PAWL_STORE"):
+            env.pop(name, None)
+        return subprocess.run(command, env=env, cwd=f"{stage}/home").returncode
+
+
+def find_programs(folder):
+    """Executables of the build directory's tests/ (or of a staged flat directory)."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            full = os.path.join(path, name)
+            if os.access(full, os.X_OK) and not name.endswith((".o", ".so")):
+                yield full
+
+
+def flatten_programs(options):
+    """Target programs in one directory, wherever the build has put them."""
+    flat = tempfile.mkdtemp(prefix="pawl-programs-", dir=options.tmp)
+    for path in find_programs(options.programs):
+        os.symlink(os.path.abspath(path), os.path.join(flat, os.path.basename(path)))
+    return flat
+
+
+def run_on_small_disk(entry, options):
+    """The case again, in a mount namespace where a small tmpfs is mounted; as the same user."""
+    disk = tempfile.mkdtemp(prefix="pawl-disk-", dir=options.tmp)
+    script = (f"mount -t tmpfs -o size={entry['disk']}m,mode=0777 tmpfs {disk} && "
+              f"exec unshare --map-user={os.getuid()} --map-group={os.getgid()} \"$@\"")
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh",
+               sys.executable, "-B", os.path.abspath(sys.argv[0]), "--only", entry["name"],
+               "--pawl", options.pawl, "--programs", options.programs, "--seed", str(options.seed),
+               "--disk-dir", disk] + (["--long"] if options.long else [])
+    result = subprocess.run(command, capture_output=True, text=True)
+    os.rmdir(disk)
+    if result.returncode == SKIP_EXIT or "unshare" in result.stderr or "mount" in result.stderr:
+        raise Skip(f"no mount namespace: {result.stderr.strip() or result.stdout.strip()}")
+    if result.returncode:
+        raise Failure(result.stdout.strip() + result.stderr.strip())
+
+
+def run_case(entry, options):
+    start = time.monotonic()
+    lab = None
+    try:
+        if entry["disk"] and not options.disk_dir:
+            run_on_small_disk(entry, options)
+        else:
+            lab = Lab(entry["name"], options)
+            entry["run"](lab)
+        outcome, text = "passed", ""
+    except Skip as reason:
+        outcome, text = "skipped", str(reason)
+    except Failure as reason:
+        outcome, text = "failed", f"{reason} [{failing_line()}]"
+    except Exception:
+        outcome, text = "failed", traceback.format_exc()
+    finally:
+        if lab:
+            lab.clean()
+    word = {"passed": "ok", "skipped": "skip", "failed": "FAIL"}[outcome]
+    kept = f" (kept: {lab.dir})" if lab and options.keep else ""
+    print(f"{word:4} {entry['name']} ({time.monotonic() - start:.1f} s){kept}"
+          + (f": {text}" if text else ""), flush=True)
+    return outcome
+
+
+def failing_line():
+    frames = traceback.extract_tb(sys.exc_info()[2])
+    ours = [f for f in frames if not f.filename.endswith("harness.py")] or frames
+    return f"{os.path.basename(ours[-1].filename)}:{ours[-1].lineno}"
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pawl", required=True)
+    parser.add_argument("--programs", required=True, help="build directory's tests/")
+    parser.add_argument("--only", action="append", help="run just this case (repeatable)")
+    parser.add_argument("--long", action="store_true", help="campaigns too")
+    parser.add_argument("--root", action="store_true", help="stay root, cases that matter there")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, help="of a campaign")
+    parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
+    parser.add_argument("--tmp", default=os.environ.get("TMPDIR", "/tmp"))
+    parser.add_argument("--keep", action="store_true", help="keep the temporary directories")
+    parser.add_argument("--disk-dir", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.pawl = os.path.abspath(options.pawl)
+    return options
+
+
+def why_not(options):
+    if options.root and os.geteuid() != 0:
+        return "needs root"
+    if os.geteuid() != 0 and subprocess.run(["unshare", "-Ur", "true"],
+                                            capture_output=True).returncode:
+        return "this machine forbids user namespaces"
+    return None
+
+
+def selected(options):
+    return [entry for entry in CASES
+            if (not options.only or entry["name"] in options.only)
+            and (options.long or options.only or not entry["long"])
+            and (entry["root"] or not options.root)]
+
+
+def main():
+    options = parse_arguments()
+    if os.geteuid() == 0 and not options.root:
+        sys.exit(run_as_user(options, sys.argv[1:]))
+    reason = why_not(options)
+    if reason:
+        print(f"skip all: {reason}\n0 passed, 0 failed, {len(selected(options))} skipped")
+        sys.exit(SKIP_EXIT)
+    print(f"seed {options.seed}, uid {os.geteuid()}", flush=True)
+    options.programs = flatten_programs(options)
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        outcomes = list(pool.map(lambda entry: run_case(entry, options), selected(options)))
+    shutil.rmtree(options.programs)
+    passed, failed = outcomes.count("passed"), outcomes.count("failed")
+    print(f"{passed} passed, {failed} failed, {outcomes.count('skipped')} skipped", flush=True)
+    sys.exit(1 if failed else 0 if passed else SKIP_EXIT)
