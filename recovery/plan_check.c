@@ -1,0 +1,332 @@
+/*
+ * What a model must be before anything is built from it. Each check names the object that fails.
+ */
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "checkpointer/tracee/arch.h"
+#include "recovery/plan.h"
+#include "store/store.h"
+
+#define MAX_AUXV     4096u
+#define MAX_FD       (1 << 26)
+#define N_SIGNALS    64u
+#define N_LIMITS_MAX 16u
+
+static int corrupt(struct err *err, const char *what, long id)
+{
+	return err_set(err, ERR_CORRUPT, "the snapshot contradicts itself: %s %ld", what, id);
+}
+
+static bool is_aligned(uint64_t value)
+{
+	return value % STORE_PAGE_SIZE == 0;
+}
+
+static bool path_is_usable(const char *path)
+{
+	return path && path[0] == '/' && strlen(path) < PATH_MAX;
+}
+
+static int check_file(const Snap__File *file, size_t index, struct err *err)
+{
+	if (file->size > INT64_MAX || file->mtime > INT64_MAX)
+		return corrupt(err, "size or time of file", (long)index);
+	switch (file->kind) {
+	case SNAP__FILE__KIND__MEMFD:
+	case SNAP__FILE__KIND__SHARED_ANONYMOUS:
+		return 0;
+	case SNAP__FILE__KIND__REGULAR:
+		if (file->deleted && !file->content)
+			return err_set(err, ERR_UNSUPPORTED,
+				       "%s was deleted, and its content is not in the snapshot",
+				       file->path);
+		if (file->policy == SNAP__FILE__POLICY__RESTORE && !file->content)
+			return corrupt(err, "no content of restored file", (long)index);
+		if ((unsigned)file->policy > SNAP__FILE__POLICY__LEAVE)
+			return corrupt(err, "policy of file", (long)index);
+		break;
+	case SNAP__FILE__KIND__DIRECTORY:
+	case SNAP__FILE__KIND__CHARACTER:
+		break;
+	default:
+		return err_set(err, ERR_UNSUPPORTED, "%s is of a kind (%d) that cannot be recovered",
+			       file->path, file->kind);
+	}
+	return path_is_usable(file->path) ? 0 : corrupt(err, "path of file", (long)index);
+}
+
+static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
+			   struct err *err)
+{
+	switch (open->kind) {
+	case SNAP__OPEN_FILE__KIND__FILE:
+		if (open->file < 0 || (size_t)open->file >= model->n_files ||
+		    open->offset > INT64_MAX)
+			return corrupt(err, "open file", (long)index);
+		return 0;
+	case SNAP__OPEN_FILE__KIND__STREAM:
+		if (open->stream < 0 || open->stream > 2)
+			return corrupt(err, "stream of open file", (long)index);
+		return 0;
+	case SNAP__OPEN_FILE__KIND__TERMINAL:
+		return 0;
+	default:
+		return err_set(err, ERR_UNSUPPORTED,
+			       "open file %zu is of a kind (%d) that cannot be recovered", index,
+			       open->kind);
+	}
+}
+
+static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p,
+			     const Snap__Region *r, struct err *err)
+{
+	bool needs_file = false;
+
+	switch (r->kind) {
+	case SNAP__REGION__KIND__ANONYMOUS:
+	case SNAP__REGION__KIND__HUGETLB:
+	case SNAP__REGION__KIND__VDSO:
+	case SNAP__REGION__KIND__VVAR:
+	case SNAP__REGION__KIND__VSYSCALL:
+		break;
+	case SNAP__REGION__KIND__FILE_PRIVATE:
+	case SNAP__REGION__KIND__FILE_SHARED:
+	case SNAP__REGION__KIND__SHARED_MEMORY:
+		needs_file = true;
+		break;
+	default:
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d: region %#" PRIx64 " is of a kind (%d) that cannot be "
+			       "recovered", p->pid, r->start, r->kind);
+	}
+	/* PROT_EXEC alone takes a key that the kernel itself hands out (mm/pkeys, x86). */
+	if (r->protection_key != 0 && r->prot != PROT_EXEC)
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d: region %#" PRIx64 " has protection key %d", p->pid,
+			       r->start, r->protection_key);
+	if (needs_file && (r->file < 0 || (size_t)r->file >= model->n_files ||
+			   !is_aligned(r->offset) || r->offset > INT64_MAX ||
+			   model->files[r->file]->kind == SNAP__FILE__KIND__DIRECTORY))
+		return err_set(err, ERR_CORRUPT,
+			       "process %d: region %#" PRIx64 " has no usable file", p->pid,
+			       r->start);
+	return 0;
+}
+
+static int check_regions(const Snap__Snapshot *model, const Snap__Process *p, struct err *err)
+{
+	uint64_t last = STORE_PAGE_SIZE;
+	unsigned vdsos = 0;
+
+	for (size_t i = 0; i < p->n_regions; i++) {
+		const Snap__Region *r = p->regions[i];
+
+		if (!is_aligned(r->start) || !is_aligned(r->end) || r->start < last ||
+		    r->end <= r->start)
+			return err_set(err, ERR_CORRUPT,
+				       "process %d: region %#" PRIx64 "-%#" PRIx64
+				       " is malformed or overlaps", p->pid, r->start, r->end);
+		last = r->end;
+		vdsos += r->kind == SNAP__REGION__KIND__VDSO;
+		if (check_region_kind(model, p, r, err) < 0)
+			return -1;
+	}
+	return vdsos <= 1 ? 0 : corrupt(err, "more than one vdso in process", p->pid);
+}
+
+static int check_fds(const Snap__Snapshot *model, const Snap__Process *p, struct err *err)
+{
+	int last = -1;
+
+	for (size_t i = 0; i < p->n_fds; i++) {
+		const Snap__Fd *fd = p->fds[i];
+
+		if (fd->number <= last || fd->number > MAX_FD)
+			return corrupt(err, "order of descriptors in process", p->pid);
+		if (fd->open_file < 0 || (size_t)fd->open_file >= model->n_open_files)
+			return err_set(err, ERR_CORRUPT, "process %d: fd %d refers to nothing",
+				       p->pid, fd->number);
+		last = fd->number;
+	}
+	return 0;
+}
+
+static int check_pending(ProtobufCBinaryData *pending, size_t n, long id, struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		const siginfo_t *info = (const void *)pending[i].data;
+
+		if (pending[i].len != sizeof(*info) || info->si_signo < 1 ||
+		    info->si_signo > (int)N_SIGNALS)
+			return corrupt(err, "pending signal of", id);
+	}
+	return 0;
+}
+
+static int check_thread(const Snap__Thread *t, struct err *err)
+{
+	if (t->tid <= 1)
+		return corrupt(err, "thread", t->tid);
+	if (t->registers.len != sizeof(struct arch_regs))
+		return corrupt(err, "size of the registers of thread", t->tid);
+	if (t->xstate.len % 64 || t->xstate.len > 65536 || (t->xstate.len && t->xstate.len < 576))
+		return corrupt(err, "size of the extended registers of thread", t->tid);
+	if (t->affinity.len > 8192)
+		return corrupt(err, "affinity of thread", t->tid);
+	return check_pending(t->pending, t->n_pending, t->tid, err);
+}
+
+static int check_threads(const Snap__Process *p, struct err *err)
+{
+	if (p->n_threads == 0 || p->threads[0]->tid != p->pid)
+		return corrupt(err, "the first thread is not the leader in process", p->pid);
+	for (size_t i = 0; i < p->n_threads; i++) {
+		if (check_thread(p->threads[i], err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int check_attributes(const Snap__Process *p, struct err *err)
+{
+	if (!p->memory || p->memory->auxv.len > MAX_AUXV || p->memory->auxv.len % 16)
+		return corrupt(err, "memory bounds of process", p->pid);
+	if (!p->credentials || p->credentials->n_uid != 4 || p->credentials->n_gid != 4)
+		return corrupt(err, "credentials of process", p->pid);
+	if (p->n_actions != N_SIGNALS || p->n_limits > N_LIMITS_MAX || p->n_interval_timers > 3)
+		return corrupt(err, "handlers, limits or timers of process", p->pid);
+	if (!path_is_usable(p->cwd))
+		return corrupt(err, "working directory of process", p->pid);
+	if (p->root && *p->root && strcmp(p->root, "/") != 0)
+		return err_set(err, ERR_UNSUPPORTED, "process %d has another root directory, %s",
+			       p->pid, p->root);
+	for (size_t i = 0; i < p->n_posix_timers; i++) {
+		if (p->posix_timers[i]->id < 0)
+			return corrupt(err, "timer of process", p->pid);
+	}
+	return check_pending(p->pending, p->n_pending, p->pid, err);
+}
+
+static const Snap__Process *find_before(const Snap__Snapshot *model, size_t before, int32_t pid)
+{
+	for (size_t i = 0; i < before; i++) {
+		if (model->processes[i]->pid == pid)
+			return model->processes[i];
+	}
+	return NULL;
+}
+
+/* A session can be had by making it or by inheriting it. */
+static int check_place(const Snap__Snapshot *model, size_t index, struct err *err)
+{
+	const Snap__Process *p = model->processes[index];
+	const Snap__Process *parent = find_before(model, index, p->ppid);
+	int32_t inherited = parent ? parent->sid : 1;
+
+	if (p->pid <= 1 || find_before(model, index, p->pid))
+		return corrupt(err, "pid of process", p->pid);
+	if (p->ppid != 1 && !parent)
+		return corrupt(err, "no parent before process", p->pid);
+	if (p->zombie)
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d is a zombie, which cannot be recovered yet", p->pid);
+	if (p->sid != p->pid && p->sid != inherited)
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d is in session %d, which its parent has left", p->pid,
+			       p->sid);
+	if (p->sid == p->pid && p->pgid != p->pid)
+		return corrupt(err, "group of session leader", p->pid);
+	return 0;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* No thread id twice, in the whole capsule. */
+static int check_ids(const Snap__Snapshot *model, struct err *err)
+{
+	size_t n = 0, used = 0;
+	int32_t *ids;
+	int result = 0;
+
+	for (size_t i = 0; i < model->n_processes; i++)
+		n += model->processes[i]->n_threads;
+	ids = calloc(n ? n : 1, sizeof(*ids));
+	if (!ids)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	for (size_t i = 0; i < model->n_processes; i++) {
+		for (size_t t = 0; t < model->processes[i]->n_threads; t++)
+			ids[used++] = model->processes[i]->threads[t]->tid;
+	}
+	qsort(ids, n, sizeof(*ids), compare_ids);
+	for (size_t i = 1; i < n && result == 0; i++) {
+		if (ids[i] == ids[i - 1])
+			result = corrupt(err, "twice the thread id", ids[i]);
+	}
+	free(ids);
+	return result;
+}
+
+static int check_process(const Snap__Snapshot *model, size_t index, struct err *err)
+{
+	const Snap__Process *p = model->processes[index];
+
+	if (check_place(model, index, err) < 0 || check_attributes(p, err) < 0 ||
+	    check_regions(model, p, err) < 0 || check_fds(model, p, err) < 0 ||
+	    check_threads(p, err) < 0)
+		return -1;
+	if (p->exe_file < -1 || p->exe_file >= (int64_t)model->n_files)
+		return corrupt(err, "executable of process", p->pid);
+	return 0;
+}
+
+int plan_check(const Snap__Snapshot *model, struct err *err)
+{
+	if (!model->host || !model->clocks || !model->capsule || model->n_processes == 0)
+		return err_set(err, ERR_CORRUPT, "the snapshot has no host, clocks or processes");
+	for (size_t i = 0; i < model->n_files; i++) {
+		if (check_file(model->files[i], i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < model->n_open_files; i++) {
+		if (check_open_file(model, model->open_files[i], i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < model->n_processes; i++) {
+		if (check_process(model, i, err) < 0)
+			return -1;
+	}
+	if (!find_before(model, model->n_processes, model->capsule->leader))
+		return corrupt(err, "the job's leader is not among the processes:",
+			       model->capsule->leader);
+	return check_ids(model, err);
+}
+
+int plan_check_machine(const Snap__Snapshot *model, struct err *err)
+{
+	const Snap__Host *host = model->host;
+	struct utsname name;
+
+	if (uname(&name) < 0)
+		return err_sys(err, "uname");
+	if (host->machine && strcmp(host->machine, name.machine) != 0)
+		return err_set(err, ERR_UNSUPPORTED, "the snapshot is of a %s machine, this is a %s",
+			       host->machine, name.machine);
+	if (host->page_size != STORE_PAGE_SIZE ||
+	    (long)host->page_size != sysconf(_SC_PAGESIZE))
+		return err_set(err, ERR_UNSUPPORTED,
+			       "pages of %" PRIu64 " bytes: this machine has %ld", host->page_size,
+			       sysconf(_SC_PAGESIZE));
+	return arch_check_cpu(host->cpuid, host->n_cpuid, host->xcr0, err);
+}

@@ -1,0 +1,150 @@
+/*
+ * rebuild.h: the state of a recovery under way, and the steps that work on it. Private to recovery/.
+ *
+ * Every step returns 0 or -1 with err naming the process and the object; after a failure the whole
+ * recovery is taken down by recovery_free, so that steps clean up only what that cannot see.
+ */
+#ifndef PAWL_RECOVERY_REBUILD_H
+#define PAWL_RECOVERY_REBUILD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "checkpointer/tracee/procfs.h"
+#include "checkpointer/tracee/remote.h"
+#include "recovery/plan.h"
+#include "recovery/recovery.h"
+
+/* A file of the model, as far as it has been made ready. */
+struct file_slot {
+	int fd; /* of content made here (memfd, unlinked file); -1: reached by its path */
+	/* What PLAN_VERIFY_FILE found to differ on disk, in pages, ascending. */
+	struct page_run *differ;
+	size_t n_differ, room;
+};
+
+/* A process under construction. */
+struct stub {
+	const Snap__Process *model;
+	pid_t pid; /* in our namespace; 0: not created yet */
+	int pidfd;
+	struct tracee *threads; /* as model->threads; the first n_threads are seized */
+	size_t n_threads;
+	struct arch_regs *final; /* as model->threads: what each will run on with */
+	struct remote remote;
+	bool has_executor;
+	int socket;           /* number of the capsule's socket in it */
+	int scratch;          /* first of STUB_SCRATCH numbers that no descriptor of the job has */
+	uint64_t vdso, vdso_end; /* where this kernel's vdso is; 0: nowhere */
+};
+
+#define STUB_SCRATCH 256 /* descriptors sent at once (SCM_MAX_FD is 253), and the socket */
+#define STUB_SEND    250
+
+struct recovery {
+	struct store *store;
+	const Snap__Snapshot *model;
+	const struct recovery_host *host;
+	bool leave_files;
+	struct plan plan;
+	struct file_slot *files; /* as model->files */
+	int *open_fds;           /* as model->open_files; -1: not open */
+	struct stub *stubs;      /* as model->processes */
+	uint64_t executor;       /* address of the executor in every stub */
+	uint64_t pages;          /* filled */
+};
+
+/* ---- stub.c ----------------------------------------------------------------------------------- */
+
+int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err);
+int stub_set_group(struct stub *stub, struct err *err);
+/* Kills it and reaps what ptrace makes us reap. Takes one that was never created. */
+void stub_kill(struct stub *stub);
+/* Frees what we hold of it. */
+void stub_forget(struct stub *stub);
+struct stub *stub_by_pid(struct recovery *rec, int32_t pid);
+/* Any stub that exists: its mount namespace is the capsule's. */
+struct stub *stub_any(struct recovery *rec);
+/* Where we reach `path` of the capsule: /proc and /dev/shm are its own. buf of PATH_MAX + 64. */
+const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len);
+/* Whether path leads to something else inside the capsule than outside. */
+bool capsule_path_is_private(const char *path);
+
+/* ---- vdso.c ----------------------------------------------------------------------------------- */
+
+/* Empties the address space and puts the vdso where the model has it. */
+int stub_clear(struct recovery *rec, struct stub *stub, struct err *err);
+/* Lowest free page-aligned range of `size` at or above `from` in the ascending ranges of `taken`. */
+struct range {
+	uint64_t start, end;
+};
+uint64_t find_hole(const struct range *taken, size_t n, uint64_t size, uint64_t from);
+/* Union of the regions of all processes and of maps, ascending. *ret malloc'ed. */
+int taken_ranges(const Snap__Snapshot *model, const struct proc_map *maps, size_t n_maps,
+		 struct range **ret, size_t *ret_n, struct err *err);
+
+/* Copies the saved image of another kernel's vdso to `out` (saved_len bytes) and makes it use this
+ * kernel's: over each of its functions goes a jump to the function of the same name in `now`, whose
+ * address is now_addr, or the bare system call. Both images are checked as untrusted ELF. *ret_n counts
+ * redirected symbols. Pure. */
+int vdso_redirect(const void *saved, size_t saved_len, const void *now, size_t now_len,
+		  uint64_t now_addr, void *out, size_t *ret_n, struct err *err);
+
+/* ---- CPU specific (x86_64.c) ------------------------------------------------------------------ */
+
+#define NATIVE_JUMP_SIZE 12
+void native_jump(uint8_t code[NATIVE_JUMP_SIZE], uint64_t target);
+/* A function that makes system call nr with its own arguments; nr < 0: that returns -ENOSYS. */
+void native_call(uint8_t code[NATIVE_JUMP_SIZE], long nr);
+/* ELF e_machine of this CPU. */
+unsigned native_elf_machine(void);
+/* Components of an XSAVE area that need permission and are enabled at first use. */
+uint64_t native_dynamic_xstate(void);
+/* Number of arch_prctl(2) and the option that asks for such permission; -1: no such thing. */
+long native_xstate_permission_call(uint64_t *ret_option);
+
+/* ---- restore_mm.c, fill.c --------------------------------------------------------------------- */
+
+int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err);
+int stub_protect(struct recovery *rec, struct stub *stub, struct err *err);
+/* Writes the stored pages of the process's early or late regions into it. */
+int stub_fill(struct recovery *rec, struct stub *stub, bool late, struct err *err);
+/* Only reads (and so checks) them. */
+int stub_verify_pages(struct recovery *rec, struct stub *stub, bool late, struct err *err);
+
+/* ---- restore_files.c, temporary.c ------------------------------------------------------------- */
+
+int file_verify(struct recovery *rec, size_t index, struct err *err);
+int file_identify(struct recovery *rec, size_t index, struct err *err);
+int file_make_temporary(struct recovery *rec, size_t index, struct err *err);
+int file_restore(struct recovery *rec, size_t index, struct err *err);
+int file_truncate(struct recovery *rec, size_t index, struct err *err);
+int file_finish(struct recovery *rec, size_t index, struct err *err);
+/* Copies stored content into fd, up to file->size; absent pages stay holes. */
+int file_fill(struct recovery *rec, const Snap__File *file, int fd, struct err *err);
+/* Opens model file `index` with open(2) flags in our process. */
+int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct err *err);
+
+/* ---- restore_fds.c ---------------------------------------------------------------------------- */
+
+int open_file(struct recovery *rec, size_t index, struct err *err);
+int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err);
+/* Sends up to STUB_SEND descriptors; numbers[i] is the number of fds[i] in the stub. */
+int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n, int *numbers,
+	      struct err *err);
+
+/* ---- restore_process.c, credentials.c, timers.c ----------------------------------------------- */
+
+int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err);
+int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
+int stub_set_timers(struct stub *stub, struct err *err);
+
+/* ---- restore_threads.c, restart.c ------------------------------------------------------------- */
+
+int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err);
+int stub_restart(struct stub *stub, size_t thread, struct err *err);
+int stub_set_registers(struct stub *stub, struct err *err);
+
+#endif

@@ -1,0 +1,209 @@
+#include "recovery/recovery.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "recovery/rebuild.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+
+int recovery_check(const Snap__Snapshot *model, struct store *store,
+		   const struct recovery_options *options, struct err *err)
+{
+	struct plan plan;
+
+	if (plan_make(&plan, model, options->leave_files, err) < 0)
+		return -1;
+	if (options->plan_out)
+		plan_print(&plan, model, options->plan_out);
+	plan_clear(&plan);
+	return plan_check_machine(model, err);
+}
+
+static int map_and_fill(struct recovery *rec, struct stub *stub, bool late, struct err *err)
+{
+	if (stub_map(rec, stub, late, err) < 0)
+		return -1;
+	return stub_fill(rec, stub, late, err);
+}
+
+static int carry_out(struct recovery *rec, const struct plan_step *step, struct err *err)
+{
+	struct stub *stub = &rec->stubs[step->process];
+
+	switch (step->kind) {
+	case PLAN_VERIFY_FILE:
+		return file_verify(rec, step->object, err);
+	case PLAN_IDENTIFY_FILE:
+		return file_identify(rec, step->object, err);
+	case PLAN_TEMPORARY_FILE:
+		return file_make_temporary(rec, step->object, err);
+	case PLAN_SPAWN:
+		return stub_spawn(rec, stub, err);
+	case PLAN_GROUP:
+		return stub_set_group(stub, err);
+	case PLAN_CLEAR:
+		return stub_clear(rec, stub, err);
+	case PLAN_MAP:
+		return map_and_fill(rec, stub, false, err);
+	case PLAN_VERIFY_PAGES:
+		return stub_verify_pages(rec, stub, true, err);
+	case PLAN_RESTORE_FILE:
+		return file_restore(rec, step->object, err);
+	case PLAN_TRUNCATE_FILE:
+		return file_truncate(rec, step->object, err);
+	case PLAN_MAP_FILES:
+		return map_and_fill(rec, stub, true, err);
+	case PLAN_PROTECT:
+		return stub_protect(rec, stub, err);
+	case PLAN_OPEN:
+		return open_file(rec, step->object, err);
+	case PLAN_DESCRIPTORS:
+		return stub_place_fds(rec, stub, err);
+	case PLAN_FINISH_FILE:
+		return file_finish(rec, step->object, err);
+	case PLAN_ATTRIBUTES:
+		return stub_set_attributes(rec, stub, err);
+	case PLAN_THREADS:
+		return stub_make_threads(rec, stub, err);
+	case PLAN_CREDENTIALS:
+		return stub_set_credentials(rec, stub, err);
+	case PLAN_TIMERS:
+		return stub_set_timers(stub, err);
+	case PLAN_RESTART:
+		return stub_restart(stub, step->object, err);
+	case PLAN_REGISTERS:
+		return stub_set_registers(stub, err);
+	}
+	return err_set(err, ERR_INVALID, "unknown step %d", step->kind);
+}
+
+static int begin(struct recovery *rec, struct err *err)
+{
+	const Snap__Snapshot *model = rec->model;
+
+	rec->files = calloc(model->n_files + 1, sizeof(*rec->files));
+	rec->open_fds = calloc(model->n_open_files + 1, sizeof(*rec->open_fds));
+	rec->stubs = calloc(model->n_processes + 1, sizeof(*rec->stubs));
+	if (!rec->files || !rec->open_fds || !rec->stubs)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	for (size_t i = 0; i < model->n_files; i++)
+		rec->files[i].fd = -1;
+	for (size_t i = 0; i < model->n_open_files; i++)
+		rec->open_fds[i] = -1;
+	for (size_t i = 0; i < model->n_processes; i++)
+		rec->stubs[i] = (struct stub){.model = model->processes[i], .pidfd = -1};
+	return plan_make(&rec->plan, model, rec->leave_files, err);
+}
+
+static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
+{
+	char text[512];
+
+	if (begin(rec, err) < 0 || plan_check_machine(rec->model, err) < 0)
+		return -1;
+	if (out)
+		plan_print(&rec->plan, rec->model, out);
+	for (size_t i = 0; i < rec->plan.n_steps; i++) {
+		log_debug("recovery: %s", plan_step_text(&rec->plan.steps[i], rec->model, text,
+							 sizeof(text)));
+		if (carry_out(rec, &rec->plan.steps[i], err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Our copies of descriptors keep pipes open and files alive: they go as soon as they are placed. */
+static void close_files(struct recovery *rec)
+{
+	for (size_t i = 0; rec->open_fds && i < rec->model->n_open_files; i++) {
+		if (rec->open_fds[i] >= 0)
+			close(rec->open_fds[i]);
+		rec->open_fds[i] = -1;
+	}
+	for (size_t i = 0; rec->files && i < rec->model->n_files; i++) {
+		if (rec->files[i].fd >= 0)
+			close(rec->files[i].fd);
+		rec->files[i].fd = -1;
+		free(rec->files[i].differ);
+		rec->files[i].differ = NULL;
+	}
+}
+
+int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
+		     const struct recovery_host *host, const struct recovery_options *options,
+		     struct recovery_result *ret_result, struct err *err)
+{
+	uint64_t start = clock_ns(CLOCK_MONOTONIC);
+	struct recovery *rec = calloc(1, sizeof(*rec));
+
+	if (!rec)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	rec->store = store;
+	rec->model = model;
+	rec->host = host;
+	rec->leave_files = options->leave_files;
+	if (carry_out_all(rec, options->plan_out, err) < 0) {
+		recovery_free(rec);
+		return -1;
+	}
+	close_files(rec);
+	*ret_result = (struct recovery_result){
+		.leader = stub_by_pid(rec, model->capsule->leader)->pid,
+		.pages = rec->pages,
+		.bytes = rec->pages * STORE_PAGE_SIZE,
+		.wall_us = (clock_ns(CLOCK_MONOTONIC) - start) / 1000,
+	};
+	*ret = rec;
+	return 0;
+}
+
+static int release_stub(struct stub *stub, bool stopped, struct err *err)
+{
+	if ((stopped || stub->model->stopped) &&
+	    syscall(SYS_pidfd_send_signal, stub->pidfd, SIGSTOP, NULL, 0) < 0)
+		return err_sys(err, "stopping process %d", stub->model->pid);
+	for (size_t i = stub->n_threads; i-- > 0;) {
+		if (tracee_detach(&stub->threads[i], err) < 0)
+			return err_wrap(err, "letting thread %d run",
+					stub->model->threads[i]->tid);
+	}
+	return 0;
+}
+
+static void forget(struct recovery *rec)
+{
+	close_files(rec);
+	plan_clear(&rec->plan);
+	free(rec->files);
+	free(rec->open_fds);
+	free(rec->stubs);
+	free(rec);
+}
+
+int recovery_release(struct recovery *rec, bool stopped, struct err *err)
+{
+	for (size_t i = 0; i < rec->model->n_processes; i++) {
+		if (release_stub(&rec->stubs[i], stopped, err) < 0) {
+			recovery_free(rec);
+			return -1;
+		}
+	}
+	for (size_t i = 0; i < rec->model->n_processes; i++)
+		stub_forget(&rec->stubs[i]);
+	forget(rec);
+	return 0;
+}
+
+void recovery_free(struct recovery *rec)
+{
+	if (!rec)
+		return;
+	for (size_t i = 0; rec->stubs && i < rec->model->n_processes; i++)
+		stub_kill(&rec->stubs[i]);
+	forget(rec);
+}

@@ -1,0 +1,330 @@
+/*
+ * Regions: mapped writable where pages go in, then given their final protection and advice.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/prctl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "recovery/batch.h"
+#include "store/base/cleanup.h"
+
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* Linux 6.11 */
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462 /* Linux 6.10 */
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA           0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+#define KEPT_MAP_FLAGS                                                                    \
+	(MAP_GROWSDOWN | MAP_NORESERVE | MAP_STACK | MAP_HUGETLB |                        \
+	 (MAP_HUGE_MASK << MAP_HUGE_SHIFT))
+
+/* Made by us with mmap; the vdso has its own way, vsyscall is not the process's. */
+static bool is_mapped(const Snap__Region *r)
+{
+	return r->kind != SNAP__REGION__KIND__VDSO && r->kind != SNAP__REGION__KIND__VVAR &&
+	       r->kind != SNAP__REGION__KIND__VSYSCALL;
+}
+
+static bool is_shared(const Snap__Region *r)
+{
+	return r->kind == SNAP__REGION__KIND__FILE_SHARED ||
+	       r->kind == SNAP__REGION__KIND__SHARED_MEMORY;
+}
+
+/* Whether pages are stored for it: 1, 0 or -1. */
+static int is_populated(struct page_reader *reader, const Snap__Region *r, struct err *err)
+{
+	struct page_run run;
+	int found;
+
+	if (!plan_region_has_pages(r))
+		return 0;
+	found = page_reader_next(reader, r->start / STORE_PAGE_SIZE, &run, err);
+	return found <= 0 ? found : run.first < r->end / STORE_PAGE_SIZE;
+}
+
+static int queue_map(struct batch *b, struct page_reader *reader, const Snap__Region *r, int fd,
+		     struct err *err)
+{
+	uint64_t flags = MAP_FIXED_NOREPLACE | (r->map_flags & KEPT_MAP_FLAGS);
+	int populated = is_populated(reader, r, err);
+
+	if (populated < 0)
+		return err_wrap(err, "process %d: region %#" PRIx64, b->stub->model->pid, r->start);
+	if (r->kind == SNAP__REGION__KIND__ANONYMOUS || r->kind == SNAP__REGION__KIND__HUGETLB)
+		flags |= MAP_ANONYMOUS;
+	if (r->kind == SNAP__REGION__KIND__HUGETLB)
+		flags |= MAP_HUGETLB;
+	flags |= r->advice & ADVICE_DROPPABLE ? MAP_DROPPABLE :
+		 is_shared(r)		      ? MAP_SHARED :
+						MAP_PRIVATE;
+	if (batch_call(b, BATCH_MUST, err, SYS_mmap,
+		       ARGS(r->start, r->end - r->start,
+			    r->prot | (populated ? PROT_READ | PROT_WRITE : 0), flags,
+			    (uint64_t)(int64_t)fd, fd < 0 ? 0 : r->offset),
+		       "map region %#" PRIx64 "-%#" PRIx64, r->start, r->end) < 0)
+		return -1;
+	/* Before the pages come: it decides how they are laid out. */
+	if (r->advice & ADVICE_HUGEPAGE || r->advice & ADVICE_NOHUGEPAGE)
+		return batch_call(b, BATCH_IGNORE, err, SYS_madvise,
+				  ARGS(r->start, r->end - r->start,
+				       r->advice & ADVICE_HUGEPAGE ? MADV_HUGEPAGE :
+								     MADV_NOHUGEPAGE),
+				  "huge page advice");
+	return 0;
+}
+
+/* Opens for writing what may have been mapped writable: mprotect(2) must be able to come back to it. */
+static int open_for_region(struct recovery *rec, const Snap__Region *r, int *ret_fd, struct err *err)
+{
+	if (is_shared(r) && file_open(rec, (size_t)r->file, O_RDWR, ret_fd, err) == 0)
+		return 0;
+	if (is_shared(r) && r->prot & PROT_WRITE)
+		return -1;
+	return file_open(rec, (size_t)r->file, O_RDONLY, ret_fd, err);
+}
+
+struct mapped_file {
+	int32_t file;
+	bool shared;
+	int fd;     /* ours */
+	int number; /* in the stub */
+};
+
+struct file_set {
+	struct mapped_file files[STUB_SEND];
+	size_t n;
+};
+
+static struct mapped_file *find_file(struct file_set *set, const Snap__Region *r)
+{
+	for (size_t i = 0; i < set->n; i++) {
+		if (set->files[i].file == r->file && set->files[i].shared == is_shared(r))
+			return &set->files[i];
+	}
+	return NULL;
+}
+
+/* Collects the files of regions from *at on, as many as can be sent at once; *at moves behind them. */
+static int gather_files(struct recovery *rec, const Snap__Process *p, bool late, size_t *at,
+			struct file_set *set, struct err *err)
+{
+	for (; *at < p->n_regions && set->n < STUB_SEND; (*at)++) {
+		const Snap__Region *r = p->regions[*at];
+		struct mapped_file *file = &set->files[set->n];
+
+		if (r->file < 0 || plan_region_is_late(rec->model, r, rec->leave_files) != late ||
+		    !is_mapped(r) || find_file(set, r))
+			continue;
+		if (open_for_region(rec, r, &file->fd, err) < 0)
+			return err_wrap(err, "process %d: region %#" PRIx64, p->pid, r->start);
+		file->file = r->file;
+		file->shared = is_shared(r);
+		set->n++;
+	}
+	return 0;
+}
+
+static int send_files(struct recovery *rec, struct stub *stub, struct file_set *set, struct err *err)
+{
+	int fds[STUB_SEND], numbers[STUB_SEND];
+	int result;
+
+	for (size_t i = 0; i < set->n; i++)
+		fds[i] = set->files[i].fd;
+	result = set->n ? stub_send(rec, stub, fds, set->n, numbers, err) : 0;
+	for (size_t i = 0; i < set->n; i++) {
+		close(set->files[i].fd);
+		set->files[i].fd = -1;
+		set->files[i].number = numbers[i];
+	}
+	return result;
+}
+
+static int map_regions(struct recovery *rec, struct stub *stub, bool late, size_t from, size_t to,
+		       struct file_set *set, struct err *err)
+{
+	struct page_reader *reader;
+	struct batch b;
+	int result = 0;
+
+	if (page_reader_open(&reader, rec->store, stub->model->pages_root, err) < 0)
+		return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = from; i < to && result == 0; i++) {
+		const Snap__Region *r = stub->model->regions[i];
+		const struct mapped_file *file = r->file >= 0 ? find_file(set, r) : NULL;
+
+		if (is_mapped(r) &&
+		    plan_region_is_late(rec->model, r, rec->leave_files) == late)
+			result = queue_map(&b, reader, r, file ? file->number : -1, err);
+	}
+	for (size_t i = 0; i < set->n && result == 0; i++)
+		result = batch_call(&b, BATCH_MUST, err, SYS_close,
+				    ARGS((uint64_t)set->files[i].number), "close");
+	if (result == 0)
+		result = batch_run(&b, err);
+	page_reader_close(reader);
+	return result;
+}
+
+int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err)
+{
+	cleanup_free struct file_set *set = calloc(1, sizeof(*set));
+	size_t from = 0, to = 0;
+
+	if (!set)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	while (from < stub->model->n_regions) {
+		set->n = 0;
+		if (gather_files(rec, stub->model, late, &to, set, err) < 0) {
+			for (size_t i = 0; i < set->n; i++)
+				close(set->files[i].fd);
+			return -1;
+		}
+		if (send_files(rec, stub, set, err) < 0 ||
+		    map_regions(rec, stub, late, from, to, set, err) < 0)
+			return -1;
+		from = to;
+	}
+	return 0;
+}
+
+static int queue_advice(struct batch *b, const Snap__Region *r, struct err *err)
+{
+	static const struct {
+		uint32_t bit;
+		int advice;
+		const char *name;
+	} all[] = {
+		{ADVICE_DONTFORK, MADV_DONTFORK, "MADV_DONTFORK"},
+		{ADVICE_DONTDUMP, MADV_DONTDUMP, "MADV_DONTDUMP"},
+		{ADVICE_WIPEONFORK, MADV_WIPEONFORK, "MADV_WIPEONFORK"},
+		{ADVICE_MERGEABLE, MADV_MERGEABLE, "MADV_MERGEABLE"},
+		{ADVICE_SEQUENTIAL, MADV_SEQUENTIAL, "MADV_SEQUENTIAL"},
+		{ADVICE_RANDOM, MADV_RANDOM, "MADV_RANDOM"},
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		if (r->advice & all[i].bit && !(r->advice & ADVICE_DROPPABLE) &&
+		    batch_call(b, BATCH_WARN, err, SYS_madvise,
+			       ARGS(r->start, r->end - r->start, (uint64_t)all[i].advice),
+			       "region %#" PRIx64 ": %s", r->start, all[i].name) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err)
+{
+	uint64_t size = r->end - r->start;
+
+	if (plan_region_has_pages(r) && (r->prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE) &&
+	    batch_call(b, BATCH_MUST, err, SYS_mprotect, ARGS(r->start, size, r->prot),
+		       "protect region %#" PRIx64, r->start) < 0)
+		return -1;
+	if (queue_advice(b, r, err) < 0)
+		return -1;
+	if (r->name && *r->name) {
+		if (batch_room(b, 1, strlen(r->name) + 1, err) < 0 ||
+		    batch_call(b, BATCH_IGNORE, err, SYS_prctl,
+			       ARGS(PR_SET_VMA, PR_SET_VMA_ANON_NAME, r->start, size,
+				    batch_push_string(b, r->name)), "name of region") < 0)
+			return -1;
+	}
+	if (r->advice & (ADVICE_LOCKED | ADVICE_LOCKONFAULT) &&
+	    batch_call(b, BATCH_WARN, err, SYS_mlock2,
+		       ARGS(r->start, size, r->advice & ADVICE_LOCKONFAULT ? MLOCK_ONFAULT : 0),
+		       "lock region %#" PRIx64 " into memory", r->start) < 0)
+		return -1;
+	if (r->advice & ADVICE_SEALED)
+		return batch_call(b, BATCH_WARN, err, SYS_mseal, ARGS(r->start, size, 0),
+				  "seal region %#" PRIx64, r->start);
+	return 0;
+}
+
+static void fill_mm_map(struct prctl_mm_map *map, const Snap__Memory *m)
+{
+	*map = (struct prctl_mm_map){
+		.start_code = m->start_code,
+		.end_code = m->end_code,
+		.start_data = m->start_data,
+		.end_data = m->end_data,
+		.start_brk = m->start_brk,
+		.brk = m->brk,
+		.start_stack = m->start_stack,
+		.arg_start = m->arg_start,
+		.arg_end = m->arg_end,
+		.env_start = m->env_start,
+		.env_end = m->env_end,
+		.auxv_size = (uint32_t)m->auxv.len,
+		.exe_fd = (uint32_t)-1,
+	};
+}
+
+static int queue_mm_map(struct batch *b, enum batch_policy policy, int exe, const char *what,
+			struct err *err)
+{
+	const Snap__Memory *m = b->stub->model->memory;
+	struct prctl_mm_map map;
+
+	if (batch_room(b, 1, sizeof(map) + m->auxv.len, err) < 0)
+		return -1;
+	fill_mm_map(&map, m);
+	map.exe_fd = (uint32_t)exe;
+	map.auxv = (void *)(uintptr_t)(m->auxv.len ? batch_push(b, m->auxv.data, m->auxv.len) : 0);
+	return batch_call(b, policy, err, SYS_prctl,
+			  ARGS(PR_SET_MM, PR_SET_MM_MAP, batch_push(b, &map, sizeof(map)),
+			       sizeof(map)), "%s", what);
+}
+
+/* brk, arguments and auxv must be right; /proc/PID/exe should: another executable may be in use for
+ * writing (ETXTBSY) or unreadable, and the job hardly ever looks. */
+static int set_bounds(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	const Snap__Process *p = stub->model;
+	cleanup_fd int fd = -1;
+	int exe = -1;
+	struct batch b;
+
+	if (p->exe_file >= 0 && file_open(rec, (size_t)p->exe_file, O_RDONLY, &fd, err) < 0)
+		return err_wrap(err, "process %d: executable", p->pid);
+	if (fd >= 0 && stub_send(rec, stub, &fd, 1, &exe, err) < 0)
+		return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (queue_mm_map(&b, BATCH_MUST, -1, "brk, arguments and auxiliary vector", err) < 0)
+		return -1;
+	if (exe >= 0 &&
+	    (queue_mm_map(&b, BATCH_WARN, exe, "/proc/PID/exe", err) < 0 ||
+	     batch_call(&b, BATCH_MUST, err, SYS_close, ARGS((uint64_t)exe), "close") < 0))
+		return -1;
+	return batch_run(&b, err);
+}
+
+int stub_protect(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = 0; i < stub->model->n_regions; i++) {
+		if (is_mapped(stub->model->regions[i]) &&
+		    queue_protect(&b, stub->model->regions[i], err) < 0)
+			return -1;
+	}
+	if (batch_run(&b, err) < 0)
+		return -1;
+	return set_bounds(rec, stub, err);
+}

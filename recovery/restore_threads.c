@@ -1,0 +1,236 @@
+/*
+ * Threads under their old ids, what is each thread's own, and in the end their registers.
+ */
+#include <linux/prctl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include "recovery/batch.h"
+#include "store/base/cleanup.h"
+
+#define THREAD_FLAGS                                                                        \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
+#define IOPRIO_WHO_PROCESS 1
+
+/* Threads first … first+n-1 of the model, n <= TRACEE_MAX_NEW. They are caught before their first
+ * instruction, so that they need no stack. */
+static int clone_some(struct stub *stub, size_t first, size_t n, struct err *err)
+{
+	struct tracee *leader = &stub->threads[0];
+	struct batch b;
+
+	batch_begin(&b, stub, leader);
+	leader->n_born = 0;
+	for (size_t i = first; i < first + n; i++) {
+		int32_t tid = stub->model->threads[i]->tid;
+		struct clone_args args = {.flags = THREAD_FLAGS, .set_tid_size = 1};
+
+		args.set_tid = batch_push(&b, &tid, sizeof(tid));
+		if (batch_call(&b, BATCH_MUST, err, SYS_clone3,
+			       ARGS(batch_push(&b, &args, sizeof(args)), sizeof(args)),
+			       "create thread %d", tid) < 0)
+			return -1;
+	}
+	if (batch_run(&b, err) < 0)
+		return -1;
+	if (leader->n_born != n)
+		return err_set(err, ERR_SYSTEM, "process %d: %zu threads appeared instead of %zu",
+			       stub->model->pid, leader->n_born, n);
+	for (size_t i = 0; i < n; i++) {
+		if (tracee_adopt(&stub->threads[first + i], stub->pid, leader->born[i], err) < 0)
+			return err_wrap(err, "thread %d", stub->model->threads[first + i]->tid);
+		stub->n_threads = first + i + 1;
+	}
+	leader->n_born = 0;
+	return 0;
+}
+
+static int queue_scheduling(struct batch *b, const Snap__Thread *t, struct err *err)
+{
+	struct sched_param param = {.sched_priority = t->priority};
+
+	if (!t->affinity_all && t->affinity.len &&
+	    (batch_room(b, 1, t->affinity.len, err) < 0 ||
+	     batch_call(b, BATCH_WARN, err, SYS_sched_setaffinity,
+			ARGS(0, t->affinity.len,
+			     batch_push(b, t->affinity.data, t->affinity.len)),
+			"thread %d: CPU affinity", t->tid) < 0))
+		return -1;
+	if (t->policy != SCHED_OTHER &&
+	    (batch_room(b, 1, sizeof(param), err) < 0 ||
+	     batch_call(b, BATCH_WARN, err, SYS_sched_setscheduler,
+			ARGS(0, (uint64_t)t->policy, batch_push(b, &param, sizeof(param))),
+			"thread %d: scheduling policy %d", t->tid, t->policy) < 0))
+		return -1;
+	if (t->nice != getpriority(PRIO_PROCESS, (id_t)b->thread->tid) &&
+	    batch_call(b, BATCH_WARN, err, SYS_setpriority,
+		       ARGS(PRIO_PROCESS, 0, (uint64_t)(int64_t)t->nice), "thread %d: nice %d",
+		       t->tid, t->nice) < 0)
+		return -1;
+	if (t->io_priority)
+		return batch_call(b, BATCH_WARN, err, SYS_ioprio_set,
+				  ARGS(IOPRIO_WHO_PROCESS, 0, (uint64_t)t->io_priority),
+				  "thread %d: I/O priority", t->tid);
+	return 0;
+}
+
+static int queue_addresses(struct batch *b, const Snap__Thread *t, struct err *err)
+{
+	stack_t stack = {
+		.ss_sp = (void *)(uintptr_t)t->altstack,
+		.ss_flags = (int)t->altstack_flags,
+		.ss_size = t->altstack_size,
+	};
+
+	if (!(t->altstack_flags & SS_DISABLE) && t->altstack_size) {
+		/* SS_ONSTACK only says that the thread was on it. */
+		stack.ss_flags &= ~SS_ONSTACK;
+		if (batch_room(b, 1, sizeof(stack), err) < 0 ||
+		    batch_call(b, BATCH_MUST, err, SYS_sigaltstack,
+			       ARGS(batch_push(b, &stack, sizeof(stack))),
+			       "thread %d: alternate stack", t->tid) < 0)
+			return -1;
+	}
+	if (t->robust_list && batch_call(b, BATCH_MUST, err, SYS_set_robust_list,
+					 ARGS(t->robust_list, t->robust_list_size),
+					 "thread %d: robust list", t->tid) < 0)
+		return -1;
+	return batch_call(b, BATCH_MUST, err, SYS_set_tid_address, ARGS(t->clear_child_tid),
+			  "thread %d: clear_child_tid", t->tid);
+}
+
+static int set_thread(struct stub *stub, size_t index, struct err *err)
+{
+	const Snap__Thread *t = stub->model->threads[index];
+	char comm[16] = {0};
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[index]);
+	strncpy(comm, t->comm ? t->comm : "", sizeof(comm) - 1);
+	if (queue_addresses(&b, t, err) < 0 || queue_scheduling(&b, t, err) < 0 ||
+	    batch_room(&b, 1, sizeof(comm), err) < 0 ||
+	    batch_call(&b, BATCH_MUST, err, SYS_prctl,
+		       ARGS(PR_SET_NAME, batch_push(&b, comm, sizeof(comm))), "thread %d: name",
+		       t->tid) < 0 ||
+	    batch_call(&b, BATCH_WARN, err, SYS_prctl, ARGS(PR_SET_TIMERSLACK, t->timer_slack),
+		       "thread %d: timer slack", t->tid) < 0)
+		return -1;
+	return batch_run(&b, err);
+}
+
+int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	size_t total = stub->model->n_threads;
+
+	while (stub->n_threads < total) {
+		size_t n = total - stub->n_threads;
+
+		if (clone_some(stub, stub->n_threads, n < TRACEE_MAX_NEW ? n : TRACEE_MAX_NEW,
+			       err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < total; i++) {
+		if (set_thread(stub, i, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* ---- the end ---------------------------------------------------------------------------------- */
+
+/* From here on the kernel may write into the thread's rseq area whenever it runs. */
+static int set_last(struct stub *stub, size_t index, struct err *err)
+{
+	const Snap__Thread *t = stub->model->threads[index];
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[index]);
+	if (t->parent_death_signal &&
+	    batch_call(&b, BATCH_MUST, err, SYS_prctl,
+		       ARGS(PR_SET_PDEATHSIG, (uint64_t)t->parent_death_signal),
+		       "thread %d: parent death signal", t->tid) < 0)
+		return -1;
+	if (t->rseq && batch_call(&b, BATCH_MUST, err, SYS_rseq,
+				  ARGS(t->rseq, t->rseq_size, 0, t->rseq_signature),
+				  "thread %d: rseq", t->tid) < 0)
+		return -1;
+	return batch_run(&b, err);
+}
+
+/* The kernel takes an area of exactly its own size (arch/x86/kernel/fpu/regset.c xstateregs_set);
+ * components that only the larger of two CPUs has are not in use (plan_check_machine). */
+static int set_xstate(struct stub *stub, size_t index, struct err *err)
+{
+	const ProtobufCBinaryData *saved = &stub->model->threads[index]->xstate;
+	struct tracee *t = &stub->threads[index];
+	cleanup_free void *area = NULL, *own = NULL;
+	size_t len;
+
+	if (saved->len == 0)
+		return 0;
+	if (arch_xstate_in_use(saved->data, saved->len) & native_dynamic_xstate() &&
+	    remote_touch_xstate(&stub->remote, t, err) < 0)
+		return -1;
+	if (tracee_get_xstate(t, &own, &len, err) < 0)
+		return -1;
+	area = calloc(1, len > saved->len ? len : saved->len);
+	if (!area)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	memcpy(area, saved->data, saved->len);
+	return tracee_set_xstate(t, area, len, err);
+}
+
+/* What makes the process invisible to us comes after everything that looks into it, through registers
+ * alone: from the vdso, as the executor is gone. */
+static int set_undumpable(struct stub *stub, struct err *err)
+{
+	size_t len = (size_t)(stub->vdso_end - stub->vdso);
+	const uint64_t *arg = ARGS(PR_SET_DUMPABLE, 0);
+	cleanup_free void *image = malloc(len ? len : 1);
+	long at, ret;
+
+	if (!image)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	if (mem_read(stub->pid, stub->vdso, image, len, err) < 0)
+		return -1;
+	at = arch_find_syscall_insn(image, len);
+	if (at < 0)
+		return err_set(err, ERR_UNSUPPORTED, "it was not dumpable, and has no vdso");
+	return tracee_syscall_at(&stub->threads[0], stub->vdso + (uint64_t)at, SYS_prctl, arg, &ret,
+				 err);
+}
+
+static int set_registers(struct stub *stub, struct err *err)
+{
+	for (size_t i = 0; i < stub->n_threads; i++) {
+		const Snap__Thread *model = stub->model->threads[i];
+		struct tracee *t = &stub->threads[i];
+
+		if (tracee_set_regs(t, &stub->final[i], err) < 0 ||
+		    tracee_set_sigmask(t, model->blocked, err) < 0)
+			return err_wrap(err, "thread %d", model->tid);
+	}
+	return 0;
+}
+
+int stub_set_registers(struct stub *stub, struct err *err)
+{
+	for (size_t i = 0; i < stub->n_threads; i++) {
+		if (set_last(stub, i, err) < 0)
+			return -1;
+		if (set_xstate(stub, i, err) < 0)
+			return err_wrap(err, "thread %d: extended registers",
+					stub->model->threads[i]->tid);
+	}
+	if (remote_end(&stub->remote, &stub->threads[0], err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	stub->has_executor = false;
+	if (!stub->model->dumpable && set_undumpable(stub, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	return set_registers(stub, err);
+}

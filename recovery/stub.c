@@ -1,0 +1,262 @@
+/*
+ * Empty processes under their old pids, ready to be filled.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "recovery/batch.h"
+#include "store/base/cleanup.h"
+
+/* Well away from where executables, heaps, libraries and stacks are put, and from where they grow. */
+#define HOLE_FROM 0x100000000000ull
+
+#define RSEQ_UNREGISTER 1
+
+struct stub *stub_by_pid(struct recovery *rec, int32_t pid)
+{
+	for (size_t i = 0; i < rec->model->n_processes; i++) {
+		if (rec->stubs[i].pid && rec->stubs[i].model->pid == pid)
+			return &rec->stubs[i];
+	}
+	return NULL;
+}
+
+struct stub *stub_any(struct recovery *rec)
+{
+	for (size_t i = 0; i < rec->model->n_processes; i++) {
+		if (rec->stubs[i].pid)
+			return &rec->stubs[i];
+	}
+	return NULL;
+}
+
+static bool is_below(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	return strncmp(path, dir, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
+bool capsule_path_is_private(const char *path)
+{
+	return is_below(path, "/proc") || is_below(path, "/dev/shm");
+}
+
+const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len)
+{
+	struct stub *stub = stub_any(rec);
+
+	if (!stub || !capsule_path_is_private(path))
+		return path;
+	snprintf(buf, len, "/proc/%d/root%s", stub->pid, path);
+	return buf;
+}
+
+/* The executor's address must be free in what stubs start with and in what they become. */
+static int choose_executor(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	struct proc_map *maps = NULL;
+	struct range *taken = NULL;
+	size_t n_maps = 0, n_taken = 0;
+	int result;
+
+	if (rec->executor)
+		return 0;
+	if (proc_read_maps(stub->pid, false, &maps, &n_maps, err) < 0)
+		return -1;
+	result = taken_ranges(rec->model, maps, n_maps, &taken, &n_taken, err);
+	if (result == 0)
+		rec->executor = find_hole(taken, n_taken, REMOTE_ROOM, HOLE_FROM);
+	free(taken);
+	proc_maps_free(maps, n_maps);
+	return result;
+}
+
+/* The C library registered its rseq area; the kernel would write there after it is unmapped. */
+static int queue_rseq_off(struct batch *b, struct err *err)
+{
+	struct ptrace_rseq_configuration rseq = {0};
+
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, b->thread->tid, sizeof(rseq), &rseq) < 0) {
+		if (errno == EIO || errno == EINVAL) /* before Linux 5.13 */
+			return 0;
+		return err_sys(err, "process %d: rseq", b->stub->model->pid);
+	}
+	if (!rseq.rseq_abi_pointer)
+		return 0;
+	return batch_call(b, BATCH_MUST, err, SYS_rseq,
+			  ARGS(rseq.rseq_abi_pointer, rseq.rseq_abi_size, RSEQ_UNREGISTER,
+			       rseq.signature), "unregister rseq");
+}
+
+/* Work is done under the hard limits; the job's own come at the end. */
+static int queue_limits(struct batch *b, struct err *err)
+{
+	for (uint64_t i = 0; i < RLIMIT_NLIMITS; i++) {
+		struct rlimit limit;
+
+		if (prlimit(b->stub->pid, (__rlimit_resource_t)i, NULL, &limit) < 0)
+			return err_sys(err, "process %d: limit %d", b->stub->model->pid, (int)i);
+		limit.rlim_cur = limit.rlim_max;
+		if (batch_room(b, 1, sizeof(limit), err) < 0 ||
+		    batch_call(b, BATCH_MUST, err, SYS_prlimit64,
+			       ARGS(0, i, batch_push(b, &limit, sizeof(limit))), "limit %d",
+			       (int)i) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int queue_close_all(struct batch *b, struct err *err)
+{
+	uint64_t keep = (uint64_t)b->stub->socket;
+
+	if (keep > 0 && batch_call(b, BATCH_MUST, err, SYS_close_range, ARGS(0, keep - 1),
+				   "close inherited descriptors") < 0)
+		return -1;
+	return batch_call(b, BATCH_MUST, err, SYS_close_range, ARGS(keep + 1, UINT_MAX),
+			  "close inherited descriptors");
+}
+
+static int prepare(struct stub *stub, bool root, struct err *err)
+{
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (root && (queue_rseq_off(&b, err) < 0 || queue_limits(&b, err) < 0 ||
+		     queue_close_all(&b, err) < 0))
+		return -1;
+	if (stub->model->sid == stub->model->pid &&
+	    batch_call(&b, BATCH_MUST, err, SYS_setsid, ARGS(0), "new session") < 0)
+		return -1;
+	return batch_run(&b, err);
+}
+
+static int spawn_from_init(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	struct tracee *t = &stub->threads[0];
+
+	if (rec->host->spawn(rec->host->ctx, stub->model->pid, &stub->pid, &stub->pidfd, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	if (tracee_seize(t, stub->pid, stub->pid, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	stub->n_threads = 1;
+	if (tracee_wait_stop(t, err) < 0 || choose_executor(rec, stub, err) < 0 ||
+	    remote_begin(&stub->remote, t, rec->executor, REMOTE_ROOM, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	stub->has_executor = true;
+	return 0;
+}
+
+static int take_child(struct stub *parent, struct stub *stub, struct err *err)
+{
+	struct tracee *t = &parent->threads[0];
+
+	if (t->n_born != 1)
+		return err_set(err, ERR_SYSTEM, "process %d: no child appeared", parent->model->pid);
+	t->n_born = 0;
+	stub->pid = t->born[0];
+	if (tracee_adopt(&stub->threads[0], stub->pid, stub->pid, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	stub->n_threads = 1;
+	stub->pidfd = (int)syscall(SYS_pidfd_open, stub->pid, 0);
+	if (stub->pidfd < 0)
+		return err_sys(err, "process %d: pidfd", stub->model->pid);
+	if (remote_inherit(&stub->remote, &parent->remote, stub->pid, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	stub->has_executor = true;
+	return 0;
+}
+
+static int spawn_from_parent(struct stub *parent, struct stub *stub, struct err *err)
+{
+	struct clone_args args = {
+		.exit_signal = (uint64_t)(uint32_t)stub->model->exit_signal,
+		.set_tid_size = 1,
+	};
+	struct batch b;
+
+	batch_begin(&b, parent, &parent->threads[0]);
+	parent->threads[0].n_born = 0;
+	args.set_tid = batch_push(&b, &stub->model->pid, sizeof(stub->model->pid));
+	if (batch_call(&b, BATCH_MUST, err, SYS_clone3,
+		       ARGS(batch_push(&b, &args, sizeof(args)), sizeof(args)),
+		       "create child %d", stub->model->pid) < 0 ||
+	    batch_run(&b, err) < 0)
+		return -1;
+	return take_child(parent, stub, err);
+}
+
+int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	struct stub *parent = stub_by_pid(rec, stub->model->ppid);
+
+	stub->threads = calloc(stub->model->n_threads, sizeof(*stub->threads));
+	stub->final = calloc(stub->model->n_threads, sizeof(*stub->final));
+	if (!stub->threads || !stub->final)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	stub->socket = rec->host->stub_socket;
+	for (size_t i = 0; i < stub->model->n_threads; i++)
+		memcpy(&stub->final[i], stub->model->threads[i]->registers.data,
+		       sizeof(stub->final[i]));
+	if ((parent ? spawn_from_parent(parent, stub, err) : spawn_from_init(rec, stub, err)) < 0)
+		return -1;
+	return prepare(stub, !parent, err);
+}
+
+int stub_set_group(struct stub *stub, struct err *err)
+{
+	char what[64];
+
+	snprintf(what, sizeof(what), "process group %d", stub->model->pgid);
+	return stub_call(stub, &stub->threads[0], NULL, err, what, SYS_setpgid,
+			 ARGS(0, (uint64_t)stub->model->pgid));
+}
+
+/* A tracer sees the end of each thread first; init can reap the process only afterwards. */
+static void reap(pid_t tid)
+{
+	int status;
+
+	for (;;) {
+		pid_t got = waitpid(tid, &status, __WALL);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0 || WIFEXITED(status) || WIFSIGNALED(status))
+			return;
+		ptrace(PTRACE_CONT, tid, 0, 0); /* PTRACE_EVENT_EXIT and the like */
+	}
+}
+
+void stub_forget(struct stub *stub)
+{
+	remote_forget(&stub->remote);
+	if (stub->pidfd >= 0)
+		close(stub->pidfd);
+	free(stub->threads);
+	free(stub->final);
+	*stub = (struct stub){.model = stub->model, .pidfd = -1};
+}
+
+void stub_kill(struct stub *stub)
+{
+	if (stub->pid) {
+		kill(stub->pid, SIGKILL);
+		for (size_t i = stub->n_threads; i-- > 0;) {
+			if (stub->threads[i].state != TRACEE_GONE)
+				reap(stub->threads[i].tid);
+		}
+	}
+	stub_forget(stub);
+}

@@ -1,0 +1,186 @@
+/*
+ * Timers, and signals that were waiting to be taken.
+ */
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "recovery/batch.h"
+#include "store/base/units.h"
+
+#ifndef PR_TIMER_CREATE_RESTORE_IDS
+#define PR_TIMER_CREATE_RESTORE_IDS     77 /* Linux 6.15 */
+#define PR_TIMER_CREATE_RESTORE_IDS_ON  1
+#define PR_TIMER_CREATE_RESTORE_IDS_OFF 0
+#endif
+
+#define MAX_ATTEMPTS 65536
+
+static struct timespec to_timespec(uint64_t ns)
+{
+	return (struct timespec){(time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC)};
+}
+
+static struct timeval to_timeval(uint64_t ns)
+{
+	return (struct timeval){(time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC / 1000)};
+}
+
+/* ret: the id given, or a negative errno. */
+static int create_timer(struct stub *stub, const Snap__PosixTimer *t, long *ret, struct err *err)
+{
+	struct remote *r = &stub->remote;
+	struct sigevent event = {
+		.sigev_value.sival_ptr = (void *)(uintptr_t)t->value,
+		.sigev_signo = t->signal,
+		.sigev_notify = t->notify,
+	};
+	const int32_t *id;
+	int32_t wanted = t->id;
+	uint64_t event_at, id_at;
+	struct remote_call *call;
+
+	if (t->notify & SIGEV_THREAD_ID)
+		event._sigev_un._tid = t->thread;
+	remote_reset(r);
+	event_at = remote_push(r, &event, sizeof(event));
+	id = remote_data(r, sizeof(*id), &id_at);
+	if (!event_at || !id)
+		return err_set(err, ERR_SYSTEM, "no room for timer %d", t->id);
+	memcpy((void *)(uintptr_t)id, &wanted, sizeof(wanted));
+	call = remote_call(r, SYS_timer_create, (uint64_t)t->clock, event_at, id_at);
+	if (remote_run(r, &stub->threads[0], err) < 0)
+		return err_wrap(err, "process %d: timer %d", stub->model->pid, t->id);
+	*ret = call->ret < 0 ? (long)call->ret : *id;
+	remote_reset(r);
+	return 0;
+}
+
+/* Older kernels count ids up: those in between are created and deleted again. */
+static int create_with_id(struct stub *stub, const Snap__PosixTimer *t, struct err *err)
+{
+	long id;
+
+	for (int i = 0; i < MAX_ATTEMPTS; i++) {
+		if (create_timer(stub, t, &id, err) < 0)
+			return -1;
+		if (id < 0)
+			return err_code(err, (int)-id, "process %d: timer %d", stub->model->pid,
+					t->id);
+		if (id == t->id)
+			return 0;
+		if (stub_call(stub, &stub->threads[0], NULL, err, "timer", SYS_timer_delete,
+			      ARGS((uint64_t)id)) < 0)
+			return -1;
+		if (id > t->id)
+			break;
+	}
+	return err_set(err, ERR_UNSUPPORTED, "process %d: timer %d cannot have its id back",
+		       stub->model->pid, t->id);
+}
+
+static int choose_ids(struct stub *stub, bool on, struct err *err)
+{
+	long ignored; /* unknown before Linux 6.15 */
+
+	return stub_call(stub, &stub->threads[0], &ignored, err, "timer ids", SYS_prctl,
+			 ARGS(PR_TIMER_CREATE_RESTORE_IDS, on ? PR_TIMER_CREATE_RESTORE_IDS_ON :
+								PR_TIMER_CREATE_RESTORE_IDS_OFF));
+}
+
+static int create_timers(struct stub *stub, struct err *err)
+{
+	const Snap__Process *p = stub->model;
+
+	if (p->n_posix_timers == 0)
+		return 0;
+	if (choose_ids(stub, true, err) < 0)
+		return -1;
+	for (size_t i = 0; i < p->n_posix_timers; i++) {
+		if (create_with_id(stub, p->posix_timers[i], err) < 0)
+			return -1;
+	}
+	return choose_ids(stub, false, err);
+}
+
+static int queue_arming(struct batch *b, const Snap__Process *p, struct err *err)
+{
+	for (size_t i = 0; i < p->n_posix_timers; i++) {
+		const Snap__PosixTimer *t = p->posix_timers[i];
+		struct itimerspec spec = {to_timespec(t->interval), to_timespec(t->remaining)};
+
+		if (t->remaining == 0)
+			continue;
+		if (batch_room(b, 1, sizeof(spec), err) < 0 ||
+		    batch_call(b, BATCH_MUST, err, SYS_timer_settime,
+			       ARGS((uint64_t)t->id, 0, batch_push(b, &spec, sizeof(spec))),
+			       "timer %d", t->id) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < p->n_interval_timers; i++) {
+		const Snap__IntervalTimer *t = p->interval_timers[i];
+		struct itimerval value = {to_timeval(t->interval), to_timeval(t->value)};
+
+		if (t->value == 0)
+			continue;
+		if (value.it_value.tv_sec == 0 && value.it_value.tv_usec == 0)
+			value.it_value.tv_usec = 1; /* all but due: zero would disarm it */
+		if (batch_room(b, 1, sizeof(value), err) < 0 ||
+		    batch_call(b, BATCH_MUST, err, SYS_setitimer,
+			       ARGS(i, batch_push(b, &value, sizeof(value))), "interval timer %zu",
+			       i) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* A thread may send itself a signal with any siginfo (kernel/signal.c do_rt_sigqueueinfo). All are
+ * blocked until the registers are set. */
+static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, size_t n, int32_t tgid,
+			 int32_t tid, struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		siginfo_t info;
+		uint64_t at, signo, id;
+		int result;
+
+		if (batch_room(b, 1, sizeof(info), err) < 0)
+			return -1;
+		memcpy(&info, pending[i].data, sizeof(info));
+		at = batch_push(b, &info, sizeof(info));
+		signo = (uint64_t)info.si_signo;
+		id = (uint64_t)tgid;
+		result = tid ? batch_call(b, BATCH_MUST, err, SYS_rt_tgsigqueueinfo,
+					  ARGS(id, (uint64_t)tid, signo, at), "pending signal %d",
+					  info.si_signo) :
+			       batch_call(b, BATCH_MUST, err, SYS_rt_sigqueueinfo,
+					  ARGS(id, signo, at), "pending signal %d", info.si_signo);
+		if (result < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int stub_set_timers(struct stub *stub, struct err *err)
+{
+	const Snap__Process *p = stub->model;
+	struct batch b;
+
+	if (create_timers(stub, err) < 0)
+		return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (queue_signals(&b, p->pending, p->n_pending, p->pid, 0, err) < 0 ||
+	    queue_arming(&b, p, err) < 0 || batch_run(&b, err) < 0)
+		return -1;
+	for (size_t i = 0; i < p->n_threads; i++) {
+		const Snap__Thread *t = p->threads[i];
+
+		batch_begin(&b, stub, &stub->threads[i]);
+		if (queue_signals(&b, t->pending, t->n_pending, p->pid, t->tid, err) < 0 ||
+		    batch_run(&b, err) < 0)
+			return -1;
+	}
+	return 0;
+}
