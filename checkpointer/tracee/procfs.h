@@ -77,6 +77,7 @@ struct proc_stat {
 	int exit_code;
 };
 int proc_parse_stat(const char *text, struct proc_stat *ret, struct err *err);
+/* tid 0: of the process. */
 int proc_read_stat(pid_t pid, pid_t tid, struct proc_stat *ret, struct err *err);
 
 /* /proc/PID/status. */
@@ -97,6 +98,7 @@ struct proc_status {
 	bool thp_enabled;
 };
 int proc_parse_status(const char *text, struct proc_status *ret, struct err *err);
+/* tid 0: of the process. */
 int proc_read_status(pid_t pid, pid_t tid, struct proc_status *ret, struct err *err);
 void proc_status_clear(struct proc_status *status);
 

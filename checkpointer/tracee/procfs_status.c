@@ -87,7 +87,8 @@ int proc_read_stat(pid_t pid, pid_t tid, struct proc_stat *ret, struct err *err)
 {
 	cleanup_free char *text = NULL;
 
-	if (text_read(&text, err, "/proc/%d/task/%d/stat", (int)pid, (int)tid) < 0)
+	if (tid ? text_read(&text, err, "/proc/%d/task/%d/stat", (int)pid, (int)tid) < 0
+		: text_read(&text, err, "/proc/%d/stat", (int)pid) < 0)
 		return -1;
 	if (proc_parse_stat(text, ret, err) < 0)
 		return err_wrap(err, "process %d", (int)pid);
@@ -308,7 +309,8 @@ int proc_read_status(pid_t pid, pid_t tid, struct proc_status *ret, struct err *
 {
 	cleanup_free char *text = NULL;
 
-	if (text_read(&text, err, "/proc/%d/task/%d/status", (int)pid, (int)tid) < 0)
+	if (tid ? text_read(&text, err, "/proc/%d/task/%d/status", (int)pid, (int)tid) < 0
+		: text_read(&text, err, "/proc/%d/status", (int)pid) < 0)
 		return -1;
 	if (proc_parse_status(text, ret, err) < 0)
 		return err_wrap(err, "process %d", (int)pid);
