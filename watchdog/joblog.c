@@ -1,0 +1,168 @@
+#include "watchdog/joblog.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "watchdog/joblog_format.h"
+
+struct joblog {
+	int fd;
+	char *path;
+	uint64_t bytes;
+};
+
+static int write_header(struct joblog *log, uint64_t start, struct err *err)
+{
+	struct joblog_header header = {.magic = JOBLOG_MAGIC, .start = start};
+
+	joblog_header_seal(&header);
+	if (pwrite_full(log->fd, &header, sizeof(header), 0) < 0)
+		return err_sys(err, "cannot write %s", log->path);
+	return 0;
+}
+
+static int cut(struct joblog *log, uint64_t bytes, struct err *err)
+{
+	if (ftruncate(log->fd, (off_t)bytes) < 0)
+		return err_sys(err, "cannot truncate %s", log->path);
+	log->bytes = bytes;
+	return 0;
+}
+
+static int start_empty(struct joblog *log, struct err *err)
+{
+	if (cut(log, 0, err) < 0 || write_header(log, sizeof(struct joblog_header), err) < 0)
+		return -1;
+	log->bytes = sizeof(struct joblog_header);
+	return 0;
+}
+
+/* The end of the last whole record. What is damaged further on is lost in any case. */
+static int cut_tail(struct joblog *log, struct err *err)
+{
+	struct joblog_reader *reader;
+	struct joblog_record record;
+	struct err ignored;
+	uint64_t end;
+
+	if (joblog_reader_open(&reader, log->path, sizeof(struct joblog_header), err) < 0)
+		return -1;
+	while (joblog_read(reader, &record, &ignored) == 1)
+		;
+	end = joblog_reader_offset(reader);
+	joblog_reader_close(reader);
+	return end < log->bytes ? cut(log, end, err) : 0;
+}
+
+static int load(struct joblog *log, bool repair, struct err *err)
+{
+	struct joblog_header header;
+	struct stat st;
+
+	if (fstat(log->fd, &st) < 0)
+		return err_sys(err, "cannot stat %s", log->path);
+	log->bytes = (uint64_t)st.st_size;
+	if (log->bytes < sizeof(header))
+		return start_empty(log, err);
+	if (pread_upto(log->fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header))
+		return err_sys(err, "cannot read %s", log->path);
+	if (joblog_header_check(&header, log->path, err) < 0)
+		return -1;
+	return repair ? cut_tail(log, err) : 0;
+}
+
+int joblog_open(struct joblog **ret, const char *path, bool repair, struct err *err)
+{
+	struct joblog *log = calloc(1, sizeof(*log));
+
+	if (!log || !(log->path = strdup(path))) {
+		free(log);
+		return err_sys(err, "cannot open %s", path);
+	}
+	log->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (log->fd < 0) {
+		err_sys(err, "cannot open %s", path);
+		joblog_close(log);
+		return -1;
+	}
+	if (load(log, repair, err) < 0) {
+		joblog_close(log);
+		return -1;
+	}
+	*ret = log;
+	return 0;
+}
+
+void joblog_close(struct joblog *log)
+{
+	if (!log)
+		return;
+	cleanup_fd_p(&log->fd);
+	free(log->path);
+	free(log);
+}
+
+int joblog_begin(struct joblog *log, bool keep_earlier, struct err *err)
+{
+	return keep_earlier ? write_header(log, log->bytes, err) : start_empty(log, err);
+}
+
+int joblog_truncate(struct joblog *log, uint64_t bytes, struct err *err)
+{
+	struct joblog_header header;
+
+	if (bytes < sizeof(header) || bytes >= log->bytes)
+		return 0;
+	if (pread_upto(log->fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header))
+		return err_sys(err, "cannot read %s", log->path);
+	/* Back to before the current run's start: what is left is an earlier run's, shown whole. */
+	if (header.start > bytes && write_header(log, sizeof(header), err) < 0)
+		return -1;
+	return cut(log, bytes, err);
+}
+
+int joblog_append(struct joblog *log, enum joblog_stream stream, const void *data, size_t len,
+		  struct err *err)
+{
+	struct joblog_record_header header = {
+		.magic = JOBLOG_RECORD_MAGIC,
+		.stream = (uint8_t)stream,
+		.length = (uint32_t)len,
+		.time = clock_ns(CLOCK_REALTIME),
+	};
+	struct iovec iov[2] = {{&header, sizeof(header)}, {(void *)data, len}};
+	size_t whole = sizeof(header) + len;
+	ssize_t n;
+
+	header.checksum = joblog_record_checksum(&header, data);
+	do
+		n = pwritev(log->fd, iov, 2, (off_t)log->bytes);
+	while (n < 0 && errno == EINTR);
+	if (n == (ssize_t)whole) {
+		log->bytes += whole;
+		return 0;
+	}
+	err_code(err, n < 0 ? errno : ENOSPC, "cannot write %s", log->path);
+	if (ftruncate(log->fd, (off_t)log->bytes) < 0)
+		err_wrap(err, "a record is cut short");
+	return -1;
+}
+
+uint64_t joblog_bytes(const struct joblog *log)
+{
+	return log->bytes;
+}
+
+int joblog_sync(struct joblog *log, struct err *err)
+{
+	if (fdatasync(log->fd) < 0)
+		return err_sys(err, "cannot sync %s", log->path);
+	return 0;
+}
