@@ -34,9 +34,9 @@ struct job {
 struct worker {
 	struct job *job;
 	pthread_t thread;
-	uint64_t first, n;   /* its pages */
-	uint64_t digest;     /* of its pages */
-	int64_t longest_ns;  /* worker 0: longest step */
+	uint64_t first, n;  /* its pages */
+	uint64_t digest;    /* of its pages */
+	int64_t longest_ns; /* worker 0: longest step */
 };
 
 static uint64_t mix(uint64_t x)

@@ -195,8 +195,8 @@ def openmp(lab, rounds, **options):
 
 # program, size of the quick run, size of the long one (None: long only / quick only)
 PROGRAMS = [
-    (python, 400, 2500), (numpy, 120, 1500), (perl, 120, 900), (awk, 60, 500), (sqlite, 400000, 3000000),
-    (xz, 12, 60), (cc1, 350, 3000), (java, None, 400), (octave, None, 400),
+    (python, 60, 500), (numpy, 50, 800), (perl, 70, 600), (awk, 60, 500), (sqlite, 400000, 3000000),
+    (xz, 12, 60), (cc1, 350, 3000), (java, 300, 1500), (octave, None, 400),
     (target("target-counter", "10", "result"), 300, 2000),
     (target("target-counter-static", "10", "result"), 300, 2000),
     (target("target-threads64", "10"), 200, 1500), (target("target-floatsum", "5"), 200, 1200),

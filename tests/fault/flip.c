@@ -35,7 +35,8 @@ static int flip(MDB_txn *txn, const char *database, long index, size_t offset)
 	MDB_dbi dbi;
 	int rc;
 
-	if ((rc = mdb_dbi_open(txn, database, 0, &dbi)) || (rc = mdb_cursor_open(txn, dbi, &cursor)))
+	if ((rc = mdb_dbi_open(txn, database, 0, &dbi)) ||
+	    (rc = mdb_cursor_open(txn, dbi, &cursor)))
 		return fail(database, rc);
 	rc = find(cursor, index, &key, &value);
 	if (rc || offset >= value.mv_size)

@@ -10,8 +10,8 @@
 
 #define REQ_XCOMP_PERM 0x1023 /* ARCH_REQ_XCOMP_PERM, asm/prctl.h */
 #define XTILEDATA      18
-#define N_TILES        8
-#define ROWS           16
+#define N_TILES	       8
+#define ROWS	       16
 #define ROW_BYTES      64
 
 struct tile_config { /* Intel SDM vol. 1, 18.3 */

@@ -10,21 +10,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BLOCK      4096
-#define REC        64
+#define BLOCK	   4096
+#define REC	   64
 #define N_RECORDS  1024
 #define MAP_BLOCKS 16
 #define LOG_LIMIT  (1 << 20)
 
 struct files {
-	int append;       /* grows by O_APPEND */
-	int records;      /* rewritten in place */
-	int cycling;      /* grows and is truncated */
-	int deleted;      /* has no name */
-	int shared, dup;  /* two descriptors, one offset */
-	int separate;     /* the same file, an offset of its own */
+	int append;	 /* grows by O_APPEND */
+	int records;	 /* rewritten in place */
+	int cycling;	 /* grows and is truncated */
+	int deleted;	 /* has no name */
+	int shared, dup; /* two descriptors, one offset */
+	int separate;	 /* the same file, an offset of its own */
 	int readonly;
-	char *map;        /* MAP_SHARED */
+	char *map; /* MAP_SHARED */
 	int map_fd;
 	uint64_t round;
 	uint64_t record_round[N_RECORDS];

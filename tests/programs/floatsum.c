@@ -1,6 +1,6 @@
 /*
- * floatsum.c: floating point that shows every lost bit: a chaotic map and a long-double sum, printed
- * as hexadecimal floats. Usage: floatsum ROUNDS [STEP_MS]
+ * floatsum.c: floating point that shows every lost bit: a chaotic map and a long-double sum,
+ * printed as hexadecimal floats. Usage: floatsum ROUNDS [STEP_MS]
  */
 #include "target.h"
 

@@ -1,12 +1,12 @@
 /*
- * fpu.c: x87 stack and control word, MXCSR, and the sixteen AVX registers (SSE ones where the CPU has
- * no AVX), live in registers across the snapshot.
+ * fpu.c: x87 stack and control word, MXCSR, and the sixteen AVX registers (SSE ones where the CPU
+ * has no AVX), live in registers across the snapshot.
  */
 #include "xstate.h"
 
 #include <string.h>
 
-#define N_REGS    16
+#define N_REGS	  16
 #define REG_BYTES 32
 
 static void hold_ymm(uint8_t (*regs)[REG_BYTES], volatile int *told)
@@ -66,7 +66,8 @@ static void *hold_x87(void *arg)
 			 "fnstcw %0\n"
 			 : "=m"(control_now)
 			 : "m"(control), "r"(out), "r"(in), "r"(&w->told)
-			 : "memory", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)");
+			 : "memory", "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)",
+			   "st(7)");
 	CHECK_EQ(control, control_now);
 	for (int i = 0; i < 8; i++)
 		CHECK(in[i] == out[i]);

@@ -11,9 +11,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#define PAGE     4096ul
-#define MIB      (1ul << 20)
-#define N_MOST   32
+#define PAGE	 4096ul
+#define MIB	 (1ul << 20)
+#define N_MOST	 32
 #define TEXT_MAX 1024
 
 /* One region under test: what it held and how smaps described it when the target became ready. */
@@ -21,7 +21,7 @@ struct area {
 	const char *name;
 	char *start;
 	size_t len;
-	uint64_t seed;    /* pattern it holds; 0: content is not looked at */
+	uint64_t seed; /* pattern it holds; 0: content is not looked at */
 	char text[TEXT_MAX];
 };
 
@@ -75,8 +75,9 @@ static void add_anonymous(struct areas *all)
 	CHECK(mprotect(p, MIB, PROT_READ) == 0);
 	p = add(all, "PROT_NONE with content", map_private(MIB, 0), MIB, 102)->start;
 	CHECK(mprotect(p, MIB, PROT_NONE) == 0);
-	add(all, "PROT_NONE reserve", map(64 * MIB, PROT_NONE,
-	    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), 64 * MIB, 0);
+	add(all, "PROT_NONE reserve",
+	    map(64 * MIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), 64 * MIB,
+	    0);
 	p = add(all, "executable", map_private(PAGE, 0), PAGE, 103)->start;
 	CHECK(mprotect(p, PAGE, PROT_READ | PROT_EXEC) == 0);
 	p = map_private(16 * PAGE, MAP_GROWSDOWN);
@@ -101,10 +102,10 @@ static void add_advised(struct areas *all)
 		const char *name;
 		int advice;
 	} kinds[] = {
-		{"huge pages", MADV_HUGEPAGE},     {"no huge pages", MADV_NOHUGEPAGE},
-		{"dontfork", MADV_DONTFORK},       {"dontdump", MADV_DONTDUMP},
-		{"wipeonfork", MADV_WIPEONFORK},   {"mergeable", MADV_MERGEABLE},
-		{"sequential", MADV_SEQUENTIAL},   {"random", MADV_RANDOM},
+		{"huge pages", MADV_HUGEPAGE},	 {"no huge pages", MADV_NOHUGEPAGE},
+		{"dontfork", MADV_DONTFORK},	 {"dontdump", MADV_DONTDUMP},
+		{"wipeonfork", MADV_WIPEONFORK}, {"mergeable", MADV_MERGEABLE},
+		{"sequential", MADV_SEQUENTIAL}, {"random", MADV_RANDOM},
 	};
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -126,7 +127,8 @@ static void add_files(const struct target *t, struct areas *all)
 	int fd = make_file(t, "mapped", 16 * PAGE);
 	char *p;
 
-	add(all, "private file, untouched", map(8 * PAGE, PROT_READ, MAP_PRIVATE, fd, PAGE), 8 * PAGE, 0);
+	add(all, "private file, untouched", map(8 * PAGE, PROT_READ, MAP_PRIVATE, fd, PAGE),
+	    8 * PAGE, 0);
 	p = map(8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 2 * PAGE);
 	add(all, "private file, written", p, 4 * PAGE, 300)->len = 8 * PAGE;
 	p = map(4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 12 * PAGE);
@@ -152,14 +154,15 @@ static void add_memory_files(const struct target *t, struct areas *all)
 	}
 }
 
-/* VmFlags that the user set; those that the kernel or a checkpointer sets by itself are left out. */
+/* VmFlags that the user set, without those that kernel or checkpointer set by themselves. */
 static void keep_flags(const char *line, char *ret)
 {
 	static const char *const kept = "rd wr ex sh gd nr lo lf dc dd wf hg nh mg sr rr ";
 	char copy[TEXT_MAX];
 
 	snprintf(copy, sizeof(copy), "%s", line);
-	for (char *save, *word = strtok_r(copy, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
+	for (char *save, *word = strtok_r(copy, " \n", &save); word;
+	     word = strtok_r(NULL, " \n", &save))
 		if (strlen(word) == 2 && strstr(kept, word))
 			strcat(strcat(ret, word), " ");
 }
@@ -176,7 +179,8 @@ static void describe(const struct area *a, char ret[TEXT_MAX])
 	ret[0] = '\0';
 	while (fgets(line, sizeof(line), smaps)) {
 		if (sscanf(line, "%lx-%lx %7s %lx ", &start, &end, perms, &offset) == 4) {
-			inside = start < (unsigned long)(a->start + a->len) && end > (unsigned long)a->start;
+			inside = start < (unsigned long)(a->start + a->len) &&
+				 end > (unsigned long)a->start;
 			if (inside)
 				sprintf(ret + strlen(ret), "%s %lx ", perms, offset);
 		} else if (inside && !strncmp(line, "VmFlags:", 8)) {

@@ -1,6 +1,6 @@
 /*
- * openmp.c: a stencil over a grid of integers with OpenMP: a digest a round, the same for any number
- * of threads. Usage: openmp ROUNDS [STEP_MS]
+ * openmp.c: a stencil over a grid of integers with OpenMP: a digest a round, the same for any
+ * number of threads. Usage: openmp ROUNDS [STEP_MS]
  */
 #include "target.h"
 

@@ -1,6 +1,6 @@
 /*
- * rseq.c: threads that count on per-CPU counters in restartable sequences. A sequence that goes on in
- * its middle after a snapshot or on another CPU loses or doubles a count.
+ * rseq.c: threads that count on per-CPU counters in restartable sequences. A sequence that goes on
+ * in its middle after a snapshot or on another CPU loses or doubles a count.
  */
 #include "target.h"
 
@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #define N_THREADS 3
-#define N_CPUS    1024
+#define N_CPUS	  1024
 
 struct counter {
 	intptr_t value;
@@ -21,7 +21,8 @@ static struct rseq *own_rseq(void)
 	return (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
 }
 
-/* Adds 1 to *value if the thread still runs on cpu; false: it was interrupted, nothing was added. */
+/* Adds 1 to *value if the thread still runs on cpu; false: it was interrupted, nothing was added.
+ */
 static bool add_on_cpu(struct rseq *rs, intptr_t *value, uint32_t cpu)
 {
 	__asm__ goto(".pushsection __rseq_cs, \"aw\"\n"

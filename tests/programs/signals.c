@@ -1,6 +1,6 @@
 /*
- * signals.c: dispositions, masks, pending signals with their siginfo, threads inside sigsuspend, pause
- * and sigwaitinfo, and one inside a handler on its alternate stack.
+ * signals.c: dispositions, masks, pending signals with their siginfo, threads inside sigsuspend,
+ * pause and sigwaitinfo, and one inside a handler on its alternate stack.
  */
 #include "target.h"
 

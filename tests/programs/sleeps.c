@@ -1,7 +1,7 @@
 /*
- * sleeps.c: timed waits of every kind last as long as they were asked to, counted on CLOCK_MONOTONIC
- * (which stands still while the job does not exist), however often they are interrupted by snapshots.
- * With variant "epoll" also epoll_wait.
+ * sleeps.c: timed waits of every kind last as long as they were asked to, counted on
+ * CLOCK_MONOTONIC (which stands still while the job does not exist), however often they are
+ * interrupted by snapshots. With variant "epoll" also epoll_wait.
  */
 #include "target.h"
 
@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WAIT_MS      3000
+#define WAIT_MS	     3000
 #define TOLERANCE_MS 900
 
 static struct timespec in_ms(long ms)

@@ -7,9 +7,10 @@
 #include <pthread.h>
 
 #define FRAME_WORDS 512
-#define DEPTH       1200 /* times 4 KiB */
+#define DEPTH	    1200 /* times 4 KiB */
 
-static void descend(const struct target *t, unsigned depth, void (*at_bottom)(const struct target *))
+static void descend(const struct target *t, unsigned depth,
+		    void (*at_bottom)(const struct target *))
 {
 	uint64_t frame[FRAME_WORDS];
 

@@ -35,16 +35,16 @@ void target_skip(const char *reason) __attribute__((noreturn));
 void target_fail(const char *file, int line, const char *what, long long a, long long b)
 	__attribute__((noreturn));
 
-#define CHECK(cond)                                                                         \
-	do {                                                                                \
-		if (!(cond))                                                                \
-			target_fail(__FILE__, __LINE__, #cond, 0, 0);                       \
+#define CHECK(cond)                                                                                \
+	do {                                                                                       \
+		if (!(cond))                                                                       \
+			target_fail(__FILE__, __LINE__, #cond, 0, 0);                              \
 	} while (0)
-#define CHECK_EQ(a, b)                                                                      \
-	do {                                                                                \
-		long long a_ = (long long)(a), b_ = (long long)(b);                         \
-		if (a_ != b_)                                                               \
-			target_fail(__FILE__, __LINE__, #a " == " #b, a_, b_);              \
+#define CHECK_EQ(a, b)                                                                             \
+	do {                                                                                       \
+		long long a_ = (long long)(a), b_ = (long long)(b);                                \
+		if (a_ != b_)                                                                      \
+			target_fail(__FILE__, __LINE__, #a " == " #b, a_, b_);                     \
 	} while (0)
 
 int64_t now_ns(int clock);

@@ -1,7 +1,7 @@
 /*
- * threads64.c: 64 threads that hand work around through a mutex, a condition variable and a barrier.
- * Deterministic whatever the scheduling: a line of digest a round.
- * Usage: threads64 ROUNDS [STEP_MS]
+ * threads64.c: 64 threads that hand work around through a mutex, a condition variable and a
+ * barrier. Deterministic whatever the scheduling: a line of digest a round. Usage: threads64 ROUNDS
+ * [STEP_MS]
  */
 #include "target.h"
 
@@ -9,13 +9,13 @@
 #include <unistd.h>
 
 #define N_THREADS 64
-#define N_WORDS   4096
+#define N_WORDS	  4096
 
 struct team {
 	pthread_barrier_t barrier;
 	pthread_mutex_t lock;
 	pthread_cond_t turn_changed;
-	int turn;            /* whose turn it is to fold its result in: order matters */
+	int turn; /* whose turn it is to fold its result in: order matters */
 	uint64_t digest;
 	long rounds;
 	long step_ms;

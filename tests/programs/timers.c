@@ -15,7 +15,7 @@
 
 #define FAR_SECONDS  5000
 #define TOLERANCE_NS 500000000ll
-#define TICK_NS      50000000ll
+#define TICK_NS	     50000000ll
 
 /* Seen by handlers. */
 static struct {
@@ -89,7 +89,8 @@ static void start_thread(struct timers *t)
 static void set_up(struct timers *t)
 {
 	struct sigevent tick = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
-	struct sigevent thread_tick = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN + 1};
+	struct sigevent thread_tick = {.sigev_notify = SIGEV_THREAD_ID,
+				       .sigev_signo = SIGRTMIN + 1};
 	struct sigevent silent = {.sigev_notify = SIGEV_NONE};
 	struct itimerval far = {.it_value = {FAR_SECONDS, 0}, .it_interval = {7, 500000}};
 	struct itimerval cpu = {.it_value = {300, 0}, .it_interval = {11, 0}};

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define N_THREADS 2
-#define JUMP_NS   4000000000ll /* generous: a pause on a busy machine, never the time it was away */
+#define JUMP_NS	  4000000000ll /* generous: a pause on a busy machine, never the time it was away */
 
 static int64_t by_system_call(int clock)
 {
