@@ -1,0 +1,83 @@
+#include "tools/commands.h"
+
+#include <stdio.h>
+
+#include "store/base/units.h"
+#include "tools/cli.h"
+#include "tools/report.h"
+
+enum { GC_COMPACT = CLI_OWN };
+
+static const struct cli_option options[] = {
+	{GC_COMPACT, "compact", NULL,
+	 "also give the space back to the file system;\nneeds to be the only user of the store"},
+	CLI_OPTION_JSON,
+	CLI_OPTION_STORE,
+	CLI_OPTION_ANY_FS,
+	CLI_OPTION_HELP,
+	CLI_OPTION_END,
+};
+
+/* The only option of its own there is. */
+static int set(void *ctx, int key, const char *value, struct err *err)
+{
+	*(bool *)ctx = true;
+	return 0;
+}
+
+static const struct cli_spec spec = {
+	.name = "gc",
+	.operands = "",
+	.about = "Free what no snapshot refers to any more. The space is used again by later "
+		 "snapshots;\n"
+		 "the store's file keeps its size unless --compact is given. Jobs may run "
+		 "meanwhile.",
+	.options = options,
+	.set = set,
+};
+
+static void print_stats(const struct gc_stats *gc, const struct store_usage *usage)
+{
+	char freed[32], returned[32], file[32], reusable[32];
+
+	printf("freed %s", format_size(gc->bytes_freed, freed, sizeof(freed)));
+	if (gc->bytes_returned)
+		printf(", given back %s",
+		       format_size(gc->bytes_returned, returned, sizeof(returned)));
+	printf("; the store has %s, of which %s are free\n",
+	       format_size(usage->file_bytes, file, sizeof(file)),
+	       format_size(usage->free_bytes, reusable, sizeof(reusable)));
+}
+
+static json_t *stats_json(const struct gc_stats *gc, const struct store_usage *usage)
+{
+	return json_pack(
+		"{sIsIsIsIsIsIsIsI}", "bytes_freed", (json_int_t)gc->bytes_freed, "bytes_returned",
+		(json_int_t)gc->bytes_returned, "packs_freed", (json_int_t)gc->packs_freed,
+		"packs_compacted", (json_int_t)gc->packs_compacted, "nodes_freed",
+		(json_int_t)gc->nodes_freed, "snapshots_freed", (json_int_t)gc->snapshots_freed,
+		"store_bytes", (json_int_t)usage->file_bytes, "store_free_bytes",
+		(json_int_t)usage->free_bytes);
+}
+
+int cmd_gc(int argc, char **argv)
+{
+	cleanup_store struct store *store = NULL;
+	struct store_usage usage = {0};
+	struct gc_stats stats = {0};
+	struct err err = {0};
+	struct cli_args args;
+	bool compact = false;
+	int status;
+
+	if (!cli_begin(&spec, argc, argv, &compact, &args, &status))
+		return status;
+	if (cli_open_store(&args, STORE_WRITE, &store, &err) < 0 ||
+	    store_gc(store, compact, &stats, &err) < 0 || store_usage(store, &usage, &err) < 0)
+		return cli_fail(&err);
+	if (args.json)
+		report_print(stats_json(&stats, &usage));
+	else
+		print_stats(&stats, &usage);
+	return cli_finish();
+}

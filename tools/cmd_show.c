@@ -1,0 +1,260 @@
+#include "tools/commands.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+#include "store/base/units.h"
+#include "tools/cli.h"
+#include "tools/jobref.h"
+#include "tools/report.h"
+
+static const struct cli_option options[] = {
+	CLI_OPTION_JSON, CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP, CLI_OPTION_END,
+};
+
+static const struct cli_spec spec = {
+	.name = "show",
+	.operands = "JOB[@N]",
+	.about = "Describe snapshot N of JOB, or its latest good one: when it was taken and what "
+		 "it cost,\n"
+		 "its processes, and the files it holds.",
+	.options = options,
+	.least = 1,
+	.most = 1,
+};
+
+/* ---- the file table -----------------------------------------------------------------------------
+ */
+
+static const char *file_kind(const Snap__File *file)
+{
+	switch (file->kind) {
+	case SNAP__FILE__KIND__REGULAR:
+		return "file";
+	case SNAP__FILE__KIND__DIRECTORY:
+		return "directory";
+	case SNAP__FILE__KIND__CHARACTER:
+	case SNAP__FILE__KIND__BLOCK:
+		return "device";
+	case SNAP__FILE__KIND__FIFO:
+		return "fifo";
+	case SNAP__FILE__KIND__MEMFD:
+		return "memfd";
+	case SNAP__FILE__KIND__SHARED_ANONYMOUS:
+	case SNAP__FILE__KIND__SYSV:
+		return "shared memory";
+	case SNAP__FILE__KIND__SOCKET:
+		return "socket";
+	default:
+		return "unknown";
+	}
+}
+
+/* What recovery does with it, as a user would say it. */
+static const char *file_policy_text(const Snap__File *file)
+{
+	switch (file->policy) {
+	case SNAP__FILE__POLICY__IDENTITY:
+		return file->content ? "must match" : "must be there";
+	case SNAP__FILE__POLICY__RESTORE:
+		return "put back";
+	case SNAP__FILE__POLICY__TRUNCATE:
+		return "cut back";
+	case SNAP__FILE__POLICY__LEAVE:
+		return "left alone";
+	default:
+		return "unknown";
+	}
+}
+
+static json_t *files_json(const Snap__Snapshot *model)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < model->n_files; i++) {
+		const Snap__File *file = model->files[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "path", report_text(file->path));
+		json_object_set_new(o, "kind", json_string(file_kind(file)));
+		json_object_set_new(o, "recovery", json_string(file_policy_text(file)));
+		json_object_set_new(o, "size", json_integer((json_int_t)file->size));
+		json_object_set_new(o, "deleted", json_boolean(file->deleted));
+		json_object_set_new(o, "content", json_boolean(file->content));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static void print_files(const Snap__Snapshot *model)
+{
+	char size[32];
+
+	for (size_t i = 0; i < model->n_files; i++) {
+		const Snap__File *file = model->files[i];
+
+		printf("  %-13s %-13s %9s  %s%s\n", file_kind(file), file_policy_text(file),
+		       format_size(file->size, size, sizeof(size)),
+		       *file->path ? file->path : "(no name)", file->deleted ? " (deleted)" : "");
+	}
+}
+
+/* ---- processes ----------------------------------------------------------------------------------
+ */
+
+static uint64_t mapped_bytes(const Snap__Process *process)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < process->n_regions; i++)
+		sum += process->regions[i]->end - process->regions[i]->start;
+	return sum;
+}
+
+static const char *process_name(const Snap__Process *process)
+{
+	return process->n_threads ? process->threads[0]->comm : "?";
+}
+
+static json_t *processes_json(const Snap__Snapshot *model)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const Snap__Process *p = model->processes[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "pid", json_integer(p->pid));
+		json_object_set_new(o, "name", report_text(process_name(p)));
+		json_object_set_new(o, "threads", json_integer((json_int_t)p->n_threads));
+		json_object_set_new(o, "regions", json_integer((json_int_t)p->n_regions));
+		json_object_set_new(o, "mapped_bytes", json_integer((json_int_t)mapped_bytes(p)));
+		json_object_set_new(o, "descriptors", json_integer((json_int_t)p->n_fds));
+		json_object_set_new(o, "cwd", report_text(p->cwd));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static void print_processes(const Snap__Snapshot *model)
+{
+	char size[32];
+
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const Snap__Process *p = model->processes[i];
+
+		printf("  %d %s: %zu threads, %zu regions, %s mapped, %zu descriptors, in %s\n",
+		       p->pid, process_name(p), p->n_threads, p->n_regions,
+		       format_size(mapped_bytes(p), size, sizeof(size)), p->n_fds, p->cwd);
+	}
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------
+ */
+
+static void print_info(const struct snapshot_info *info, const Snap__Host *host)
+{
+	char time[40], age[32], pause[32], wall[32], raw[32], stored[32];
+
+	printf("%s@%llu\n", info->job, (unsigned long long)info->seq);
+	printf("taken     %s (%s ago)%s\n", report_time(info->time, time, sizeof(time)),
+	       report_age(clock_ns(CLOCK_REALTIME), info->time, age, sizeof(age)),
+	       info->final ? ", when the job was stopped" : "");
+	if (host)
+		printf("on        %s, Linux %s %s\n", host->hostname, host->kernel, host->machine);
+	printf("cost      pause %s, %s until durable\n",
+	       format_duration(info->pause_us * 1000, pause, sizeof(pause)),
+	       format_duration(info->wall_us * 1000, wall, sizeof(wall)));
+	printf("pages     %llu resident, %llu looked at, %llu changed (tracker: %s)\n",
+	       (unsigned long long)info->pages_resident, (unsigned long long)info->pages_candidate,
+	       (unsigned long long)info->pages_changed, info->tracker);
+	printf("stored    %s, of %s new content\n",
+	       format_size(info->bytes_stored, stored, sizeof(stored)),
+	       format_size(info->bytes_raw, raw, sizeof(raw)));
+	if (info->parent)
+		printf("parent    %s@%llu\n", info->job, (unsigned long long)info->parent);
+}
+
+static void print_snapshot(const struct snapshot_info *info, const Snap__Snapshot *model)
+{
+	print_info(info, model->host);
+	printf("processes\n");
+	print_processes(model);
+	printf("files\n");
+	print_files(model);
+}
+
+static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snapshot *model)
+{
+	json_t *o = report_snapshot(info);
+
+	if (model->host) {
+		json_object_set_new(o, "hostname", report_text(model->host->hostname));
+		json_object_set_new(o, "kernel", report_text(model->host->kernel));
+		json_object_set_new(o, "machine", report_text(model->host->machine));
+	}
+	json_object_set_new(o, "process_list", processes_json(model));
+	json_object_set_new(o, "file_list", files_json(model));
+	return o;
+}
+
+/* JOB alone is its latest good snapshot: damaged ones are passed over, and named. */
+static int load_latest_good(struct store *store, const char *job, struct snapshot_info *ret_info,
+			    Snap__Snapshot **ret_model, struct err *err)
+{
+	cleanup_free struct snapshot_info *list = NULL;
+	size_t n = 0;
+
+	if (store_snapshot_list(store, job, &list, &n, err) < 0)
+		return -1;
+	err_set(err, ERR_NOT_FOUND, "job %s has no snapshots yet", job);
+	while (n-- > 0) {
+		if (store_snapshot_load(store, job, list[n].seq, ret_info, ret_model, err) == 0)
+			return 0;
+		if (err->kind != ERR_CORRUPT)
+			return -1;
+		log_warn("%s", err->msg);
+	}
+	return -1;
+}
+
+static int show(const struct cli_args *args, struct err *err)
+{
+	cleanup_store struct store *store = NULL;
+	Snap__Snapshot *model = NULL;
+	struct snapshot_info info;
+	struct job_info job;
+	struct jobref ref;
+	int ret;
+
+	if (jobref_parse(args->operands[0], &ref, err) < 0 ||
+	    cli_open_store(args, STORE_READ, &store, err) < 0 ||
+	    store_job_get(store, ref.job, &job, err) < 0)
+		return -1;
+	job_info_clear(&job);
+	ret = ref.seq ? store_snapshot_load(store, ref.job, ref.seq, &info, &model, err)
+		      : load_latest_good(store, ref.job, &info, &model, err);
+	if (ret < 0)
+		return -1;
+	if (args->json)
+		report_print(snapshot_json(&info, model));
+	else
+		print_snapshot(&info, model);
+	snap__snapshot__free_unpacked(model, NULL);
+	return 0;
+}
+
+int cmd_show(int argc, char **argv)
+{
+	struct err err = {0};
+	struct cli_args args;
+	int status;
+
+	if (!cli_begin(&spec, argc, argv, NULL, &args, &status))
+		return status;
+	return show(&args, &err) < 0 ? cli_fail(&err) : cli_finish();
+}

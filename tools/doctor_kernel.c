@@ -1,0 +1,194 @@
+#include "tools/doctor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "checkpointer/checkpointer.h"
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+
+/* ---- a child to try things on -------------------------------------------------------------------
+ */
+
+static pid_t start_sleeper(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		alarm(10); /* should its parent forget it */
+		for (;;)
+			pause();
+	}
+	return pid;
+}
+
+static void end_sleeper(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+}
+
+static const char *yama_hint(void)
+{
+	char buf[16];
+	const char *scope =
+		doctor_read_line("/proc/sys/kernel/yama/ptrace_scope", buf, sizeof(buf));
+
+	if (scope && strcmp(scope, "3") == 0)
+		return "; Yama forbids all tracing (kernel.yama.ptrace_scope is 3, a reboot resets "
+		       "it)";
+	if (scope && strcmp(scope, "2") == 0)
+		return "; Yama allows it to administrators only (sysctl "
+		       "kernel.yama.ptrace_scope=1)";
+	return "; a container's seccomp profile may forbid it";
+}
+
+static void try_ptrace(struct doctor_report *report, pid_t pid)
+{
+	int status;
+
+	if (ptrace(PTRACE_SEIZE, pid, 0, 0) < 0 || ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0) {
+		doctor_add(report, "ptrace", DOCTOR_MISSING, "cannot trace a child: %s%s",
+			   strerror(errno), yama_hint());
+		return;
+	}
+	waitpid(pid, &status, __WALL);
+	ptrace(PTRACE_DETACH, pid, 0, 0);
+	doctor_add(report, "ptrace", DOCTOR_OK, "a job's processes can be stopped and read");
+}
+
+static void try_memory(struct doctor_report *report, pid_t pid)
+{
+	static const int there = 4711;
+	int here = 0;
+	struct iovec local = {&here, sizeof(here)};
+	struct iovec remote = {(void *)&there, sizeof(there)};
+
+	if (process_vm_readv(pid, &local, 1, &remote, 1, 0) == sizeof(here) && here == there)
+		doctor_add(report, "process memory", DOCTOR_OK, "process_vm_readv works");
+	else
+		doctor_add(report, "process memory", DOCTOR_MISSING, "process_vm_readv fails: %s",
+			   strerror(errno));
+}
+
+static void try_pidfd(struct doctor_report *report, pid_t pid)
+{
+	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	cleanup_fd int fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, STDERR_FILENO, 0);
+
+	/* A closed descriptor there answers EBADF: the call itself works. */
+	if (fd >= 0 || (pidfd >= 0 && errno == EBADF))
+		doctor_add(report, "pidfd_getfd", DOCTOR_OK,
+			   "a job's descriptors can be looked at");
+	else
+		doctor_add(report, "pidfd_getfd", DOCTOR_MISSING, "%s (needs Linux 5.6)",
+			   strerror(errno));
+}
+
+static void try_on_child(struct doctor_report *report)
+{
+	pid_t pid = start_sleeper();
+
+	if (pid < 0) {
+		doctor_add(report, "ptrace", DOCTOR_MISSING, "cannot try: %s", strerror(errno));
+		return;
+	}
+	try_ptrace(report, pid);
+	try_memory(report, pid);
+	try_pidfd(report, pid);
+	end_sleeper(pid);
+}
+
+/* ---- trackers, CPU, kernel ----------------------------------------------------------------------
+ */
+
+static void try_trackers(struct doctor_report *report)
+{
+	const char *why = "";
+	enum tracker_kind kind = checkpointer_probe_tracker(TRACKER_AUTO, &why);
+
+	doctor_add(report, "changed pages", kind == TRACKER_PAGEMAP ? DOCTOR_OK : DOCTOR_FALLBACK,
+		   "tracker %s: %s", tracker_name(kind), why);
+	if (kind == TRACKER_SOFT_DIRTY)
+		return;
+	kind = checkpointer_probe_tracker(TRACKER_SOFT_DIRTY, &why);
+	/* Not needed while the better one works: only said, not held against the machine. */
+	doctor_add(report, "soft-dirty", DOCTOR_OK, "%s: %s",
+		   kind == TRACKER_SOFT_DIRTY ? "works, not needed" : "not here, not needed", why);
+}
+
+/* A word of a line of /proc/cpuinfo that starts with field. */
+static bool cpu_has(const char *cpuinfo, const char *feature)
+{
+	const char *line = strstr(cpuinfo, "\nflags");
+	size_t len = strlen(feature);
+	const char *end, *p;
+
+	if (!line)
+		return false;
+	end = strchrnul(line + 1, '\n');
+	for (p = line; (p = strstr(p, feature)) && p < end; p += len)
+		if (p[-1] == ' ' && (p[len] == ' ' || p[len] == '\n'))
+			return true;
+	return false;
+}
+
+static void look_at_cpu(struct doctor_report *report)
+{
+	cleanup_free char *text = NULL;
+	struct err err;
+	const char *name, *end;
+
+	if (read_text(AT_FDCWD, "/proc/cpuinfo", &text, NULL, &err) < 0 ||
+	    !(name = strstr(text, "model name"))) {
+		doctor_add(report, "CPU", DOCTOR_FALLBACK, "/proc/cpuinfo does not describe it");
+		return;
+	}
+	end = strchrnul(name, '\n');
+	name += strcspn(name, ":");
+	name += name < end ? 2 : 0;
+	doctor_add(report, "CPU", DOCTOR_OK,
+		   "%.*s; AVX2 %s, AVX-512 %s, AMX %s (a job that uses one can only be recovered "
+		   "where "
+		   "it is)",
+		   (int)(end - name > 64 ? 64 : end - name), name,
+		   cpu_has(text, "avx2") ? "yes" : "no", cpu_has(text, "avx512f") ? "yes" : "no",
+		   cpu_has(text, "amx_tile") ? "yes" : "no");
+}
+
+static void look_at_kernel(struct doctor_report *report)
+{
+	struct utsname name;
+	bool known_cpu;
+
+	uname(&name);
+	known_cpu = strcmp(name.machine, "x86_64") == 0;
+	doctor_add(report, "kernel", known_cpu ? DOCTOR_OK : DOCTOR_MISSING, "%s %s on %s%s",
+		   name.sysname, name.release, name.machine,
+		   known_cpu ? "" : ": only x86_64 is supported");
+}
+
+void doctor_kernel(struct doctor_report *report)
+{
+	try_on_child(report);
+	try_trackers(report);
+	look_at_cpu(report);
+	look_at_kernel(report);
+}

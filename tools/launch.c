@@ -1,0 +1,54 @@
+#include "tools/launch_options.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "store/base/io.h"
+#include "store/base/log.h"
+
+/* The default store lies below directories that a fresh account does not have yet. */
+static int make_parent(const char *dir, struct err *err)
+{
+	char parent[PATH_MAX];
+	char *slash;
+
+	snprintf(parent, sizeof(parent), "%s", dir);
+	slash = strrchr(parent, '/');
+	if (!slash || slash == parent)
+		return 0;
+	*slash = '\0';
+	return make_dirs(parent, 0700, err);
+}
+
+static int run_here(const struct watchdog_config *config)
+{
+	struct err err = {0};
+	int status = PAWL_EXIT_FAILED;
+
+	if (watchdog_run(config, &status, &err) < 0)
+		cli_fail(&err);
+	return status;
+}
+
+int launch(struct launch_options *options, const struct cli_args *args)
+{
+	struct watchdog_config *config = &options->config;
+	char dir[PATH_MAX];
+	struct err err = {0};
+
+	if (cli_store_dir(args, dir, sizeof(dir), &err) < 0)
+		return cli_fail(&err) == EXIT_MISUSE ? EXIT_MISUSE : PAWL_EXIT_FAILED;
+	if (config->mode != LAUNCH_RECOVER && make_parent(dir, &err) < 0) {
+		cli_fail(&err);
+		return PAWL_EXIT_FAILED;
+	}
+	config->store_dir = dir;
+	config->store_flags = args->any_fs ? STORE_ANY_FS : 0;
+	config->progress = !config->quiet && !options->detach && isatty(STDERR_FILENO);
+	log_set_level(config->quiet	 ? LOG_LEVEL_WARN
+		      : options->verbose ? LOG_LEVEL_DEBUG
+					 : LOG_LEVEL_INFO);
+	return options->detach ? launch_detached(config) : run_here(config);
+}

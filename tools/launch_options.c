@@ -1,0 +1,276 @@
+#include "tools/launch_options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/base/units.h"
+
+static const struct cli_option run_options[] = {
+	{'n', "name", "NAME", "the job's name (default: made from CMD)"},
+	{LAUNCH_FRESH_START, "fresh", NULL, "start over, even if there is something to resume"},
+	LAUNCH_OPTIONS,
+	CLI_OPTION_END,
+};
+
+const struct cli_spec run_spec = {
+	.name = "run",
+	.operands = "[--] CMD [ARG]...",
+	.about = "Launch CMD and save its whole state periodically. If the job NAME has a snapshot "
+		 "and\n"
+		 "has not finished, it is resumed from the latest good one instead of started.\n"
+		 "\n"
+		 "Exit status: the job's own; 128+N if signal N ended it; 85 if it was saved and "
+		 "stopped\n"
+		 "on request (SIGINT, SIGTERM, pawl stop); 125 if pawl failed; 126 or 127 if CMD "
+		 "cannot\n"
+		 "be run or found; 2 on misuse. SIGUSR1 takes a snapshot now.",
+	.options = run_options,
+	.least = 1,
+	.most = -1,
+	.in_order = true,
+	.set = launch_options_set,
+};
+
+static const struct cli_option recover_options[] = {
+	{LAUNCH_STOPPED, "stopped", NULL,
+	 "leave the job stopped for a debugger and print its\npid"},
+	{LAUNCH_DRY_RUN, "dry-run", NULL, "print what would be done and create nothing"},
+	LAUNCH_OPTIONS,
+	CLI_OPTION_END,
+};
+
+const struct cli_spec recover_spec = {
+	.name = "recover",
+	.operands = "JOB[@N]",
+	.about = "Rebuild JOB from its latest good snapshot, or from snapshot N, and watch on. The "
+		 "files\n"
+		 "the job writes and its log are rolled back to the same instant.\n"
+		 "\n"
+		 "Exit status as of 'pawl run'.",
+	.options = recover_options,
+	.least = 1,
+	.most = 1,
+	.set = launch_options_set,
+};
+
+struct word {
+	const char *text;
+	int value;
+};
+
+void launch_options_init(struct launch_options *options)
+{
+	*options = (struct launch_options){
+		.config =
+			{
+				.interval_ns = 300 * NSEC_PER_SEC,
+				.stop_exit_code = PAWL_EXIT_STOPPED,
+				.codec = CODEC_LZ4,
+				.tracker = TRACKER_AUTO,
+			},
+	};
+}
+
+void launch_options_clear(struct launch_options *options)
+{
+	free(options->config.rules);
+	options->config.rules = NULL;
+	options->config.n_rules = 0;
+}
+
+static int parse_word(const char *option, const char *text, const struct word *words, int *ret,
+		      struct err *err)
+{
+	char list[128] = "";
+
+	for (const struct word *w = words; w->text; w++) {
+		if (strcmp(text, w->text) == 0) {
+			*ret = w->value;
+			return 0;
+		}
+		if (*list)
+			strcat(list, w[1].text ? ", " : " or ");
+		strcat(list, w->text);
+	}
+	return err_set(err, ERR_INVALID, "--%s: '%s' is not %s", option, text, list);
+}
+
+static int parse_count(const char *option, const char *text, unsigned most, unsigned *ret,
+		       struct err *err)
+{
+	size_t digits = strspn(text, "0123456789");
+	unsigned long value;
+
+	if (digits == 0 || digits > 9 || text[digits] != '\0')
+		return err_set(err, ERR_INVALID, "--%s: '%s' is not a whole number", option, text);
+	value = strtoul(text, NULL, 10);
+	if (value > most)
+		return err_set(err, ERR_INVALID, "--%s: %s is more than %u", option, text, most);
+	*ret = (unsigned)value;
+	return 0;
+}
+
+static int parse_files_rule(struct watchdog_config *config, const char *text, struct err *err)
+{
+	static const struct word words[] = {{"save", FILES_SAVE},
+					    {"truncate", FILES_TRUNCATE},
+					    {"leave", FILES_LEAVE},
+					    {"fail", FILES_FAIL},
+					    {NULL, 0}};
+	const char *colon = strchrnul(text, ':');
+	char policy[16] = "";
+	struct file_rule *rules;
+	int value;
+
+	if ((size_t)(colon - text) < sizeof(policy))
+		memcpy(policy, text, (size_t)(colon - text));
+	if (parse_word("files", *policy ? policy : text, words, &value, err) < 0)
+		return -1;
+	if (*colon && !colon[1])
+		return err_set(err, ERR_INVALID, "--files: '%s' has no pattern after ':'", text);
+	rules = reallocarray(config->rules, config->n_rules + 1, sizeof(*rules));
+	if (!rules)
+		return err_sys(err, "--files");
+	config->rules = rules;
+	rules[config->n_rules++] = (struct file_rule){
+		.policy = (enum file_policy)value,
+		.glob = *colon ? (char *)colon + 1 : NULL,
+	};
+	return 0;
+}
+
+static int parse_interval(struct watchdog_config *config, const char *text, struct err *err)
+{
+	if (strcmp(text, "never") == 0) {
+		config->interval_ns = 0;
+		return 0;
+	}
+	if (parse_duration(text, &config->interval_ns, err) < 0)
+		return err_wrap(err, "--interval");
+	return 0;
+}
+
+static int set_words(struct watchdog_config *config, int key, const char *value, struct err *err)
+{
+	static const struct word codecs[] = {
+		{"lz4", CODEC_LZ4}, {"zstd", CODEC_ZSTD}, {"none", CODEC_NONE}, {NULL, 0}};
+	static const struct word trackers[] = {{"auto", TRACKER_AUTO},
+					       {"pagemap", TRACKER_PAGEMAP},
+					       {"soft-dirty", TRACKER_SOFT_DIRTY},
+					       {"none", TRACKER_NONE},
+					       {NULL, 0}};
+	static const struct word answers[] = {{"warn", false}, {"fail", true}, {NULL, 0}};
+	int word;
+
+	switch (key) {
+	case LAUNCH_COMPRESS:
+		if (parse_word("compress", value, codecs, &word, err) < 0)
+			return -1;
+		config->codec = (enum store_codec)word;
+		return 0;
+	case LAUNCH_TRACKER:
+		if (parse_word("tracker", value, trackers, &word, err) < 0)
+			return -1;
+		config->tracker = (enum tracker_kind)word;
+		return 0;
+	default:
+		if (parse_word("on-unsupported", value, answers, &word, err) < 0)
+			return -1;
+		config->unsupported_fails = word;
+		return 0;
+	}
+}
+
+static int set_numbers(struct watchdog_config *config, int key, const char *value, struct err *err)
+{
+	struct retention *r = &config->retention;
+	unsigned code;
+
+	switch (key) {
+	case LAUNCH_KEEP:
+		return parse_count("keep", value, 1000000, &r->keep, err);
+	case LAUNCH_KEEP_HOURLY:
+		return parse_count("keep-hourly", value, 1000000, &r->keep_hourly, err);
+	case LAUNCH_KEEP_DAILY:
+		return parse_count("keep-daily", value, 1000000, &r->keep_daily, err);
+	case LAUNCH_RETRIES:
+		return parse_count("retries", value, 1000000, &config->retries, err);
+	default:
+		if (parse_count("stop-exit-code", value, 255, &code, err) < 0)
+			return -1;
+		config->stop_exit_code = (int)code;
+		return 0;
+	}
+}
+
+static int set_quantities(struct watchdog_config *config, int key, const char *value,
+			  struct err *err)
+{
+	switch (key) {
+	case 'i':
+		return parse_interval(config, value, err);
+	case LAUNCH_HANG_TIMEOUT:
+		if (parse_duration(value, &config->hang_timeout_ns, err) < 0)
+			return err_wrap(err, "--hang-timeout");
+		return 0;
+	default:
+		if (parse_size(value, &config->file_size_limit, err) < 0)
+			return err_wrap(err, "--max-file-size");
+		return 0;
+	}
+}
+
+static int set_name(struct watchdog_config *config, const char *value, struct err *err)
+{
+	if (job_name_check(value, err) < 0)
+		return err_wrap(err, "--name");
+	config->name = value;
+	return 0;
+}
+
+int launch_options_set(void *ctx, int key, const char *value, struct err *err)
+{
+	struct launch_options *options = ctx;
+	struct watchdog_config *config = &options->config;
+
+	switch (key) {
+	case 'n':
+		return set_name(config, value, err);
+	case 'd':
+		options->detach = true;
+		return 0;
+	case 'q':
+		config->quiet = true;
+		return 0;
+	case 'v':
+		options->verbose = true;
+		return 0;
+	case 'i':
+	case LAUNCH_HANG_TIMEOUT:
+	case LAUNCH_MAX_FILE_SIZE:
+		return set_quantities(config, key, value, err);
+	case LAUNCH_COMPRESS:
+	case LAUNCH_TRACKER:
+	case LAUNCH_ON_UNSUPPORTED:
+		return set_words(config, key, value, err);
+	case LAUNCH_FILES:
+		return parse_files_rule(config, value, err);
+	case LAUNCH_BEFORE_SNAPSHOT:
+		config->before_snapshot = value;
+		return 0;
+	case LAUNCH_AFTER_SNAPSHOT:
+		config->after_snapshot = value;
+		return 0;
+	case LAUNCH_FRESH_START:
+		config->mode = LAUNCH_FRESH;
+		return 0;
+	case LAUNCH_STOPPED:
+		config->recover_stopped = true;
+		return 0;
+	case LAUNCH_DRY_RUN:
+		config->dry_run = true;
+		return 0;
+	default:
+		return set_numbers(config, key, value, err);
+	}
+}

@@ -1,0 +1,80 @@
+/*
+ * launch_options.h: the options that `run` and `recover` share, turned into a watchdog's configuration.
+ */
+#ifndef PAWL_TOOLS_LAUNCH_OPTIONS_H
+#define PAWL_TOOLS_LAUNCH_OPTIONS_H
+
+#include "tools/cli.h"
+#include "watchdog/watchdog.h"
+
+struct launch_options {
+	struct watchdog_config config; /* texts point into argv */
+	bool detach;
+	bool verbose;
+};
+
+enum launch_key {
+	LAUNCH_KEEP_HOURLY = CLI_OWN,
+	LAUNCH_KEEP_DAILY,
+	LAUNCH_RETRIES,
+	LAUNCH_HANG_TIMEOUT,
+	LAUNCH_STOP_EXIT_CODE,
+	LAUNCH_COMPRESS,
+	LAUNCH_TRACKER,
+	LAUNCH_FILES,
+	LAUNCH_MAX_FILE_SIZE,
+	LAUNCH_ON_UNSUPPORTED,
+	LAUNCH_BEFORE_SNAPSHOT,
+	LAUNCH_AFTER_SNAPSHOT,
+	LAUNCH_KEEP,
+	LAUNCH_FRESH_START, /* run */
+	LAUNCH_STOPPED,     /* recover */
+	LAUNCH_DRY_RUN,     /* recover */
+};
+
+/* clang-format off */
+#define LAUNCH_OPTIONS                                                                              \
+	{'i', "interval", "TIME",                                                                   \
+	 "time between snapshots: 30s, 5m, 2h (default 5m);\n'never': only on request"},            \
+	{'d', "detach", NULL, "return as soon as the job runs; its output\ngoes to its log only"},  \
+	{LAUNCH_KEEP, "keep", "N", "keep the N newest snapshots (default: all)"},                   \
+	{LAUNCH_KEEP_HOURLY, "keep-hourly", "N",                                                    \
+	 "besides, the newest of each of N hours"},                                                 \
+	{LAUNCH_KEEP_DAILY, "keep-daily", "N", "besides, the newest of each of N days"},            \
+	{LAUNCH_RETRIES, "retries", "N",                                                            \
+	 "when the job dies by a signal, roll it back and\ntry again, N times (default 0)"},        \
+	{LAUNCH_HANG_TIMEOUT, "hang-timeout", "TIME",                                               \
+	 "a job that uses no CPU for TIME counts as dead"},                                         \
+	{LAUNCH_STOP_EXIT_CODE, "stop-exit-code", "N",                                              \
+	 "exit status when stopped on request (default 85)"},                                       \
+	{LAUNCH_COMPRESS, "compress", "CODEC", "lz4 (default), zstd or none"},                      \
+	{LAUNCH_TRACKER, "tracker", "KIND",                                                         \
+	 "how changed memory is found: auto (default),\npagemap, soft-dirty or none"},              \
+	{LAUNCH_FILES, "files", "POLICY[:GLOB]",                                                    \
+	 "what becomes of files the job writes: save\n(default), truncate, leave or fail; may be\n" \
+	 "repeated, the last that matches a path holds"},                                           \
+	{LAUNCH_MAX_FILE_SIZE, "max-file-size", "SIZE",                                             \
+	 "refuse to save written files larger than this"},                                          \
+	{LAUNCH_ON_UNSUPPORTED, "on-unsupported", "WHAT",                                           \
+	 "when something cannot be saved: warn (default)\nand go on, or fail: end the job with 125"}, \
+	{LAUNCH_BEFORE_SNAPSHOT, "before-snapshot", "CMD",                                          \
+	 "run CMD (sh -c) before each snapshot;\nPAWL_JOB names the job"},                          \
+	{LAUNCH_AFTER_SNAPSHOT, "after-snapshot", "CMD", "and this one after each"},                \
+	{'q', "quiet", NULL, "print warnings and errors only"},                                     \
+	{'v', "verbose", NULL, "print what is being done"},                                         \
+	CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP
+/* clang-format on */
+
+extern const struct cli_spec run_spec, recover_spec;
+
+void launch_options_init(struct launch_options *options);
+void launch_options_clear(struct launch_options *options);
+/* The `set` of both specs; ctx is a struct launch_options. */
+int launch_options_set(void *ctx, int key, const char *value, struct err *err);
+
+/* Runs the watchdog in this process, or detached from it. Prints its error. Returns the exit status. */
+int launch(struct launch_options *options, const struct cli_args *args);
+/* As launch, in a process of its own: returns once the job runs or has failed to. */
+int launch_detached(const struct watchdog_config *config);
+
+#endif

@@ -1,0 +1,97 @@
+/*
+ * pawl: keeps a long-running job from slipping back.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/cli.h"
+#include "tools/commands.h"
+
+struct command {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+};
+
+static const struct command commands[] = {
+	{"run", cmd_run, "launch a job and save it periodically, or resume it"},
+	{"recover", cmd_recover, "rebuild a job from a snapshot and go on"},
+	{"snapshot", cmd_snapshot, "save a running job now"},
+	{"stop", cmd_stop, "save a running job, then end it"},
+	{"list", cmd_list, "list jobs, or the snapshots of one"},
+	{"show", cmd_show, "describe a snapshot"},
+	{"log", cmd_log, "print what a job has written"},
+	{"verify", cmd_verify, "check every stored byte"},
+	{"rm", cmd_rm, "drop a job or a snapshot"},
+	{"gc", cmd_gc, "free the space of what was dropped"},
+	{"doctor", cmd_doctor, "say what this machine can do"},
+	{NULL, NULL, NULL},
+};
+
+static void print_usage(FILE *to)
+{
+	fprintf(to, "usage: pawl COMMAND [OPTION]... [ARGUMENT]...\n"
+		    "\n"
+		    "Saves the whole state of a long-running job while it runs; after a crash, a "
+		    "reboot or\n"
+		    "a lost node it goes on from the latest good snapshot.\n"
+		    "\n"
+		    "  pawl run -n sim -- ./sim input    launch, or resume if there is something "
+		    "to resume\n"
+		    "\n"
+		    "commands:\n");
+	for (const struct command *c = commands; c->name; c++)
+		fprintf(to, "  %-10s %s\n", c->name, c->summary);
+	fprintf(to, "\n'pawl COMMAND --help' tells more, as does pawl(1).\n");
+}
+
+static const struct command *find_command(const char *name)
+{
+	for (const struct command *c = commands; c->name; c++)
+		if (strcmp(c->name, name) == 0)
+			return c;
+	return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+	struct err err = {0};
+
+	err_set(&err, ERR_INVALID, "%s '%s' is unknown (see 'pawl --help')",
+		name[0] == '-' ? "option" : "command", name);
+	return cli_fail(&err);
+}
+
+/* pawl help [COMMAND] */
+static int help(const char *name)
+{
+	char *argv[] = {(char *)name, (char *)"--help", NULL};
+	const struct command *command;
+
+	if (!name) {
+		print_usage(stdout);
+		return cli_finish();
+	}
+	command = find_command(name);
+	return command ? command->run(2, argv) : unknown_command(name);
+}
+
+int main(int argc, char **argv)
+{
+	const struct command *command;
+
+	if (argc < 2) {
+		print_usage(stderr);
+		return EXIT_MISUSE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+		return help(NULL);
+	if (strcmp(argv[1], "help") == 0)
+		return help(argv[2]);
+	if (strcmp(argv[1], "--version") == 0) {
+		printf("pawl %s\n", PAWL_VERSION);
+		return cli_finish();
+	}
+	command = find_command(argv[1]);
+	return command ? command->run(argc - 1, argv + 1) : unknown_command(argv[1]);
+}
