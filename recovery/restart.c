@@ -93,20 +93,24 @@ static int wait_for(struct tracee *t, enum stop_kind kind, struct err *err)
 	return 0;
 }
 
-/* Between its entry and its exit the call is interrupted; the interrupt stays pending, so that the
- * thread stops once more before it executes anything else. *ret: the registers at the exit. */
+static int interrupt(struct tracee *t, struct err *err)
+{
+	return ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0 ? err_sys(err, "interrupting") : 0;
+}
+
+/* Between its entry and its exit the call is interrupted, and at its exit once more (each stop uses an
+ * interrupt up, kernel/signal.c ptrace_stop), so that the thread executes nothing behind the call. *ret:
+ * the registers at the exit. */
 static int call_and_interrupt(struct tracee *t, const struct arch_regs *regs, struct arch_regs *ret,
 			      struct err *err)
 {
 	if (tracee_set_regs(t, regs, err) < 0 || tracee_resume(t, PTRACE_SYSCALL, 0, err) < 0 ||
 	    wait_for(t, STOP_SYSCALL, err) < 0)
 		return -1;
-	if (ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0)
-		return err_sys(err, "interrupting");
-	if (tracee_resume(t, PTRACE_SYSCALL, 0, err) < 0 || wait_for(t, STOP_SYSCALL, err) < 0 ||
-	    tracee_get_regs(t, ret, err) < 0)
+	if (interrupt(t, err) < 0 || tracee_resume(t, PTRACE_SYSCALL, 0, err) < 0 ||
+	    wait_for(t, STOP_SYSCALL, err) < 0 || tracee_get_regs(t, ret, err) < 0)
 		return -1;
-	if (tracee_resume(t, PTRACE_CONT, 0, err) < 0)
+	if (interrupt(t, err) < 0 || tracee_resume(t, PTRACE_CONT, 0, err) < 0)
 		return -1;
 	return wait_for(t, STOP_TRAP, err);
 }

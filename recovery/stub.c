@@ -85,7 +85,7 @@ static int choose_executor(struct recovery *rec, struct stub *stub, struct err *
 /* The C library registered its rseq area; the kernel would write there after it is unmapped. */
 static int queue_rseq_off(struct batch *b, struct err *err)
 {
-	struct ptrace_rseq_configuration rseq = {0};
+	struct __ptrace_rseq_configuration rseq = {0};
 
 	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, b->thread->tid, sizeof(rseq), &rseq) < 0) {
 		if (errno == EIO || errno == EINVAL) /* before Linux 5.13 */

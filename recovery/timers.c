@@ -61,7 +61,7 @@ static int create_timer(struct stub *stub, const Snap__PosixTimer *t, long *ret,
 /* Older kernels count ids up: those in between are created and deleted again. */
 static int create_with_id(struct stub *stub, const Snap__PosixTimer *t, struct err *err)
 {
-	long id;
+	long id = -1;
 
 	for (int i = 0; i < MAX_ATTEMPTS; i++) {
 		if (create_timer(stub, t, &id, err) < 0)
