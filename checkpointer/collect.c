@@ -1,5 +1,7 @@
 #include "checkpointer/collect.h"
 
+#include "checkpointer/descriptor.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +100,7 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
 			return -1;
-	return 0;
+	return check_both_ends(c, err);
 }
 
 int collect_end(struct collection *c, struct err *err)

@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "checkpointer/descriptor.h"
 #include "store/base/cleanup.h"
 #include "store/base/units.h"
 
@@ -219,16 +220,9 @@ int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const 
 
 /* ---- descriptors ------------------------------------------------------------------------------ */
 
-struct descriptor {
-	int fd;
-	char link[4096]; /* what /proc/PID/fd/N shows */
-	char path[64];   /* /proc/PID/fd/N */
-	struct stat st;
-	struct proc_fdinfo info;
-};
 
-static int refuse(const struct collected_process *p, const struct descriptor *d, const char *what,
-		  struct err *err)
+int descriptor_refuse(const struct collected_process *p, const struct descriptor *d,
+		      const char *what, struct err *err)
 {
 	char label[96];
 
@@ -272,14 +266,12 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 {
 	bool writes = (d->info.flags & O_ACCMODE) != O_RDONLY && !(d->info.flags & O_PATH);
 
-	if (S_ISSOCK(d->st.st_mode))
-		return refuse(p, d, "a socket (sockets come with a later version)", err);
 	if (S_ISFIFO(d->st.st_mode))
-		return refuse(p, d, d->link[0] == '/' ? "a FIFO" : "a pipe to another process", err);
+		return descriptor_refuse(p, d, "a FIFO", err);
 	if (S_ISBLK(d->st.st_mode) || (S_ISCHR(d->st.st_mode) && !is_plain_device(&d->st)))
-		return refuse(p, d, d->link, err);
+		return descriptor_refuse(p, d, d->link, err);
 	if (d->link[0] != '/')
-		return refuse(p, d, d->link, err);
+		return descriptor_refuse(p, d, d->link, err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
 	return file_table_add(c, d->path, d->link, writes, &o->file, err);
@@ -292,8 +284,14 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 	o->flags = d->info.flags & ~(uint32_t)O_CLOEXEC;
 	if (match_stream(c, d, o))
 		return 0;
-	if (d->info.has_lock)
-		return refuse(p, d, "a file lock (locks come with a later version)", err);
+	if (d->info.has_lock && describe_locks(p, d, o, err) < 0)
+		return -1;
+	if (S_ISSOCK(d->st.st_mode))
+		return describe_socket(p, d, o, err);
+	if (S_ISFIFO(d->st.st_mode) && d->link[0] != '/')
+		return describe_pipe(c, p, d, o, err);
+	if (d->info.has_eventfd)
+		return describe_eventfd(d, o);
 	return describe_file(c, p, d, o, err);
 }
 
@@ -320,7 +318,7 @@ static bool same_description(pid_t pid_a, int fd_a, pid_t pid_b, int fd_b)
 static bool look_alike(const Snap__OpenFile *a, const Snap__OpenFile *b)
 {
 	return a->kind == b->kind && a->file == b->file && a->flags == b->flags &&
-	       a->offset == b->offset && a->stream == b->stream;
+	       a->offset == b->offset && a->stream == b->stream && a->object == b->object;
 }
 
 /* An earlier descriptor (of this or an earlier process) with the same description; -1: none. */
@@ -338,6 +336,16 @@ static int32_t find_shared(const struct collection *c, const struct collected_pr
 	return -1;
 }
 
+/* What describe() may have put into a description that is not added. Returns -1. */
+static int clear_open_file(Snap__OpenFile *o)
+{
+	for (size_t i = 0; i < o->n_locks; i++)
+		snap__file_lock__free_unpacked(o->locks[i], NULL);
+	free(o->locks);
+	free(o->queue.data);
+	return -1;
+}
+
 static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,
 			  struct err *err)
 {
@@ -346,14 +354,18 @@ static int add_descriptor(struct collection *c, struct collected_process *p, str
 	Snap__Fd *fd;
 
 	if (describe(c, p, d, &o, err) < 0)
-		return -1;
+		return clear_open_file(&o);
 	id = find_shared(c, p, d->fd, &o);
-	if (id < 0) {
+	if (id >= 0) {
+		clear_open_file(&o);
+	} else {
 		id = (int32_t)c->model->n_open_files;
 		added = snap_append(&c->model->open_files, &c->model->n_open_files, Snap__OpenFile,
 				    SNAP__OPEN_FILE__INIT);
-		if (!added)
+		if (!added) {
+			clear_open_file(&o);
 			return no_memory(err);
+		}
 		*added = o;
 	}
 	fd = snap_append(&p->model->fds, &p->model->n_fds, Snap__Fd, SNAP__FD__INIT);

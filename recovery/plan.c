@@ -235,6 +235,18 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 	case SNAP__OPEN_FILE__KIND__TERMINAL:
 		snprintf(buf, len, "take the capsule's terminal as open file %zu", index);
 		return;
+	case SNAP__OPEN_FILE__KIND__PIPE:
+		snprintf(buf, len, "make pipe %" PRIu64 " as open file %zu, %zu bytes unread",
+			 open->object, index, open->queue.len);
+		return;
+	case SNAP__OPEN_FILE__KIND__EVENTFD:
+		snprintf(buf, len, "make event counter %" PRIu64 " as open file %zu", open->value,
+			 index);
+		return;
+	case SNAP__OPEN_FILE__KIND__SOCKET:
+		snprintf(buf, len, "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",
+			 open->object, index, open->queue.len);
+		return;
 	default:
 		snprintf(buf, len, "open %s as open file %zu, flags %#o, offset %" PRIu64,
 			 file_name(model->files[open->file]), index, open->flags, open->offset);

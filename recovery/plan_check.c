@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -76,6 +77,15 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 			return corrupt(err, "stream of open file", (long)index);
 		return 0;
 	case SNAP__OPEN_FILE__KIND__TERMINAL:
+	case SNAP__OPEN_FILE__KIND__EVENTFD:
+		return 0;
+	case SNAP__OPEN_FILE__KIND__PIPE:
+		if (open->queue.len > open->capacity || open->capacity > INT32_MAX)
+			return corrupt(err, "pipe of open file", (long)index);
+		return 0;
+	case SNAP__OPEN_FILE__KIND__SOCKET:
+		if (open->domain != AF_UNIX || open->queue.len > INT32_MAX)
+			return corrupt(err, "socket of open file", (long)index);
 		return 0;
 	default:
 		return err_set(err, ERR_UNSUPPORTED,

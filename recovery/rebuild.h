@@ -135,6 +135,15 @@ int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n, int *numbers,
 	      struct err *err);
 
+/* ---- restore_ipc.c ---------------------------------------------------------------------------- */
+
+/* Each opens description `index`, and with it those that are other ends of the same object. */
+int open_pipe(struct recovery *rec, size_t index, struct err *err);
+int open_eventfd(struct recovery *rec, size_t index, struct err *err);
+int open_socket(struct recovery *rec, size_t index, struct err *err);
+int lock_open_file(struct recovery *rec, size_t index, struct err *err);
+int stub_take_locks(struct stub *stub, struct err *err);
+
 /* ---- restore_process.c, credentials.c, timers.c ----------------------------------------------- */
 
 int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err);

@@ -15,18 +15,20 @@
 #include "store/base/log.h"
 #include "store/base/units.h"
 
-#define NO_TIME UINT_MAX
+#define NO_TIME  UINT_MAX
+#define ABSOLUTE (UINT_MAX - 1)
 
-/* Which argument of a call points to the relative time it waits; NO_TIME: none. */
+/* Which argument of a call points to the relative time it waits. ABSOLUTE: it waits for a point in time,
+ * and is simply made again. NO_TIME: it is no timed wait that we know. */
 static unsigned timespec_argument(const struct arch_regs *regs)
 {
 	switch (arch_call_nr(regs)) {
 	case SYS_nanosleep:
 		return 0;
 	case SYS_clock_nanosleep:
-		return arch_call_arg(regs, 1) & TIMER_ABSTIME ? NO_TIME : 2;
+		return arch_call_arg(regs, 1) & TIMER_ABSTIME ? ABSOLUTE : 2;
 	case SYS_futex:
-		return (arch_call_arg(regs, 1) & FUTEX_CMD_MASK) == FUTEX_WAIT ? 3 : NO_TIME;
+		return (arch_call_arg(regs, 1) & FUTEX_CMD_MASK) == FUTEX_WAIT ? 3 : ABSOLUTE;
 	default:
 		return NO_TIME;
 	}
@@ -62,7 +64,7 @@ static uint64_t remaining_ms(uint64_t ms, uint64_t elapsed)
 	return ms > passed ? ms - passed : 0;
 }
 
-/* 1: arg[] is the shortened call, 0: it is no timed wait that we know, -1. */
+/* 1: arg[] is the shortened call, 0: the call is made again as it was, -1. */
 static int shorten(struct stub *stub, const struct arch_regs *regs, uint64_t elapsed,
 		   uint64_t arg[6], struct err *err)
 {
@@ -76,7 +78,9 @@ static int shorten(struct stub *stub, const struct arch_regs *regs, uint64_t ela
 		return 1;
 	}
 #endif
-	if (time == NO_TIME || arg[time] == 0)
+	if (time == NO_TIME)
+		log_warn("a wait (call %ld) starts anew, with its whole time", arch_call_nr(regs));
+	if (time == NO_TIME || time == ABSOLUTE || arg[time] == 0)
 		return 0;
 	return place_time(stub, arg[time], elapsed, &arg[time], err) < 0 ? -1 : 1;
 }
@@ -123,13 +127,8 @@ static int restart(struct stub *stub, size_t index, struct err *err)
 	uint64_t arg[6];
 	int known = shorten(stub, saved, model->restart_elapsed, arg, err);
 
-	if (known < 0)
-		return -1;
-	if (known == 0) {
-		log_warn("thread %d: its wait (call %ld) starts anew, %s", model->tid,
-			 arch_call_nr(saved), "with the whole time");
-		return 0;
-	}
+	if (known <= 0)
+		return known;
 	arch_set_call(&regs, stub->remote.syscall_insn, arch_call_nr(saved), arg);
 	if (call_and_interrupt(&stub->threads[index], &regs, &result, err) < 0)
 		return -1;

@@ -109,8 +109,16 @@ int open_file(struct recovery *rec, size_t index, struct err *err)
 				  err);
 	case SNAP__OPEN_FILE__KIND__TERMINAL:
 		return take_given(rec, index, rec->host->terminal, "a terminal", err);
+	case SNAP__OPEN_FILE__KIND__PIPE:
+		return open_pipe(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__EVENTFD:
+		return open_eventfd(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__SOCKET:
+		return open_socket(rec, index, err);
 	default:
-		return open_by_file(rec, index, err);
+		if (open_by_file(rec, index, err) < 0)
+			return -1;
+		return lock_open_file(rec, index, err);
 	}
 }
 
@@ -337,6 +345,8 @@ int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err)
 		}
 	}
 	if (send_and_place(rec, stub, wanted, n, err) < 0)
+		return -1;
+	if (stub_take_locks(stub, err) < 0)
 		return -1;
 	return stub_call(stub, &stub->threads[0], NULL, err, "close", SYS_close,
 			 ARGS((uint64_t)stub->socket));

@@ -106,6 +106,58 @@ int proc_parse_limits(const char *text, struct proc_limit ret[PROC_N_LIMITS], st
 /* ---- fdinfo -----------------------------------------------------------------------------------
  */
 
+static void skip_word(struct text *t)
+{
+	text_skip_blanks(t);
+	while (t->p < t->end && *t->p != ' ')
+		t->p++;
+	text_skip_blanks(t);
+}
+
+static bool take_lock_kind(struct text *t, enum proc_lock_kind *ret)
+{
+	static const struct {
+		const char *name;
+		enum proc_lock_kind kind;
+	} kinds[] = {{"POSIX", PROC_LOCK_POSIX},
+		     {"FLOCK", PROC_LOCK_FLOCK},
+		     {"OFDLCK", PROC_LOCK_OFD},
+		     {"LEASE", PROC_LOCK_LEASE}};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (text_prefix(t, kinds[i].name)) {
+			*ret = kinds[i].kind;
+			return true;
+		}
+	return false;
+}
+
+/* "lock:\t1: POSIX  ADVISORY  WRITE 1234 08:01:5678 0 EOF" */
+static bool take_lock(struct text *t, struct proc_fdinfo *info)
+{
+	struct proc_lock lock = {0};
+
+	skip_word(t); /* number */
+	if (!take_lock_kind(t, &lock.kind))
+		return false;
+	skip_word(t); /* ADVISORY */
+	lock.write = t->p < t->end && *t->p == 'W';
+	skip_word(t); /* READ, WRITE, UNLCK */
+	skip_word(t); /* pid */
+	skip_word(t); /* device and inode */
+	if (!text_field(t, 10, &lock.start))
+		return false;
+	text_skip_blanks(t);
+	if (text_prefix(t, "EOF"))
+		lock.end = UINT64_MAX;
+	else if (!text_field(t, 10, &lock.end))
+		return false;
+	if (info->n_locks < PROC_MAX_LOCKS)
+		info->locks[info->n_locks] = lock;
+	info->n_locks++;
+	return true;
+}
+
 static bool take_fdinfo(struct text *t, struct proc_fdinfo *info, unsigned *seen)
 {
 	uint64_t value;
@@ -142,8 +194,13 @@ static bool take_fdinfo(struct text *t, struct proc_fdinfo *info, unsigned *seen
 		info->has_inotify = true;
 	} else if (text_prefix(t, "clockid:")) {
 		info->has_timerfd = true;
+	} else if (text_prefix(t, "eventfd-semaphore:")) {
+		if (!text_field(t, 10, &value))
+			return false;
+		info->eventfd_semaphore = value != 0;
 	} else if (text_prefix(t, "lock:")) {
 		info->has_lock = true;
+		return take_lock(t, info);
 	}
 	return true;
 }

@@ -109,6 +109,16 @@ struct proc_limit {
 };
 int proc_parse_limits(const char *text, struct proc_limit ret[PROC_N_LIMITS], struct err *err);
 
+enum proc_lock_kind { PROC_LOCK_POSIX, PROC_LOCK_FLOCK, PROC_LOCK_OFD, PROC_LOCK_LEASE };
+
+/* A "lock:" line (fs/locks.c, lock_get_status). */
+struct proc_lock {
+	enum proc_lock_kind kind;
+	bool write;
+	uint64_t start, end; /* end: last byte; UINT64_MAX: "EOF" */
+};
+#define PROC_MAX_LOCKS 64
+
 /* /proc/PID/fdinfo/N, the fields every file has, and those of special files where present. */
 struct proc_fdinfo {
 	uint64_t pos;
@@ -116,6 +126,9 @@ struct proc_fdinfo {
 	uint64_t mnt_id, ino;
 	bool has_eventfd, has_epoll, has_inotify, has_timerfd, has_signalfd, has_pidfd, has_lock;
 	uint64_t eventfd_count;
+	bool eventfd_semaphore; /* printed since Linux 6.7 */
+	size_t n_locks;         /* may exceed PROC_MAX_LOCKS: then the rest is not in locks[] */
+	struct proc_lock locks[PROC_MAX_LOCKS];
 	uint64_t signalfd_mask;
 	pid_t pidfd_pid;
 };

@@ -1,0 +1,35 @@
+/*
+ * descriptor.h: one descriptor of a frozen process, for collect_files.c and collect_ipc.c.
+ */
+#ifndef PAWL_CHECKPOINTER_DESCRIPTOR_H
+#define PAWL_CHECKPOINTER_DESCRIPTOR_H
+
+#include <sys/stat.h>
+
+#include "checkpointer/collect.h"
+
+struct descriptor {
+	int fd;
+	char link[4096]; /* what /proc/PID/fd/N shows */
+	char path[64];   /* /proc/PID/fd/N */
+	struct stat st;
+	struct proc_fdinfo info;
+};
+
+/* ERR_UNSUPPORTED naming process, descriptor and object. */
+int descriptor_refuse(const struct collected_process *p, const struct descriptor *d,
+		      const char *what, struct err *err);
+
+/* Each fills what is particular to its kind of object. */
+int describe_pipe(struct collection *c, const struct collected_process *p,
+		  const struct descriptor *d, Snap__OpenFile *o, struct err *err);
+int describe_eventfd(const struct descriptor *d, Snap__OpenFile *o);
+int describe_socket(const struct collected_process *p, const struct descriptor *d,
+		    Snap__OpenFile *o, struct err *err);
+int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
+		   struct err *err);
+
+/* With all descriptors known: every pipe and connection must have both its ends in the job. */
+int check_both_ends(struct collection *c, struct err *err);
+
+#endif

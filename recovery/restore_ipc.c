@@ -1,0 +1,208 @@
+/*
+ * Pipes, event counters, unnamed Unix sockets and locks. Made here with what was unread in them, then
+ * sent into the processes like any other description.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "recovery/batch.h"
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+
+static int set_nonblock(int fd, uint32_t flags)
+{
+	int now = fcntl(fd, F_GETFL);
+
+	return now < 0 ? -1 : fcntl(fd, F_SETFL, (now & ~O_NONBLOCK) | (int)(flags & O_NONBLOCK));
+}
+
+/* The descriptions that are the same end of the same pipe, or the same socket, share what we made. */
+static int give_to(struct recovery *rec, size_t index, int fd)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+
+	rec->open_fds[index] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return rec->open_fds[index] < 0 ? -1 : set_nonblock(rec->open_fds[index], open->flags);
+}
+
+static bool reads(const Snap__OpenFile *open)
+{
+	return (open->flags & O_ACCMODE) == O_RDONLY;
+}
+
+/* A second description of an end that exists: opened anew, so that its flags are its own. */
+static int give_pipe_end(struct recovery *rec, size_t index, const int ends[2], bool taken[2])
+{
+	const Snap__OpenFile *end = rec->model->open_files[index];
+	int side = reads(end) ? 0 : 1;
+	char path[64];
+
+	if (!taken[side]) {
+		taken[side] = true;
+		return give_to(rec, index, ends[side]);
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", ends[side]);
+	rec->open_fds[index] = open(path, (int)(end->flags & (O_ACCMODE | O_NONBLOCK)) | O_CLOEXEC);
+	return rec->open_fds[index] < 0 ? -1 : 0;
+}
+
+static int fill_pipe(int in, const Snap__OpenFile *open)
+{
+	if (fcntl(in, F_SETPIPE_SZ, (int)open->capacity) < 0 || set_nonblock(in, O_NONBLOCK) < 0)
+		return -1;
+	if (open->queue.len && write_full(in, open->queue.data, open->queue.len) < 0)
+		return -1;
+	return set_nonblock(in, 0);
+}
+
+int open_pipe(struct recovery *rec, size_t index, struct err *err)
+{
+	uint64_t object = rec->model->open_files[index]->object;
+	cleanup_fd int out = -1, in = -1;
+	bool taken[2] = {false, false};
+	int ends[2];
+
+	if (rec->open_fds[index] >= 0)
+		return 0; /* made with its other end */
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_sys(err, "pipe");
+	out = ends[0];
+	in = ends[1];
+	for (size_t i = index; i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *open = rec->model->open_files[i];
+
+		if (open->kind != SNAP__OPEN_FILE__KIND__PIPE || open->object != object)
+			continue;
+		if ((reads(open) && fill_pipe(in, open) < 0) || give_pipe_end(rec, i, ends, taken) < 0)
+			return err_sys(err, "pipe of open file %zu", i);
+	}
+	return 0;
+}
+
+int open_eventfd(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	uint64_t value = open->value;
+	int fd = eventfd(0, EFD_CLOEXEC | (open->semaphore ? EFD_SEMAPHORE : 0));
+
+	rec->open_fds[index] = fd;
+	if (fd < 0 || (value && write_full(fd, &value, sizeof(value)) < 0) ||
+	    set_nonblock(fd, open->flags) < 0)
+		return err_sys(err, "event counter of open file %zu", index);
+	return 0;
+}
+
+/* What one end had received and not read is sent again from the other. */
+static int refill(int from, const Snap__OpenFile *open)
+{
+	if (open->queue.len == 0)
+		return 0;
+	if (set_nonblock(from, O_NONBLOCK) < 0 || write_full(from, open->queue.data, open->queue.len) < 0)
+		return -1;
+	return 0;
+}
+
+static ssize_t find_peer(const struct recovery *rec, const Snap__OpenFile *open)
+{
+	for (size_t i = 0; i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *other = rec->model->open_files[i];
+
+		if (other->kind == SNAP__OPEN_FILE__KIND__SOCKET && other->object == open->peer)
+			return (ssize_t)i;
+	}
+	return -1;
+}
+
+static int open_pair(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	ssize_t peer = open->peer ? find_peer(rec, open) : -1;
+	cleanup_fd int mine = -1, other = -1;
+	int pair[2];
+
+	if (socketpair(open->domain, open->type | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(err, "socket of open file %zu", index);
+	mine = pair[0];
+	other = pair[1];
+	if (refill(other, open) < 0 ||
+	    (peer >= 0 && refill(mine, rec->model->open_files[peer]) < 0) ||
+	    give_to(rec, index, mine) < 0 || (peer >= 0 && give_to(rec, (size_t)peer, other) < 0))
+		return err_sys(err, "socket of open file %zu", index);
+	return 0;
+}
+
+int open_socket(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	int fd;
+
+	if (rec->open_fds[index] >= 0)
+		return 0; /* made with its peer */
+	if (open->peer || open->hung_up)
+		return open_pair(rec, index, err);
+	fd = socket(open->domain, open->type | SOCK_CLOEXEC, 0);
+	rec->open_fds[index] = fd;
+	if (fd < 0 || set_nonblock(fd, open->flags) < 0)
+		return err_sys(err, "socket of open file %zu", index);
+	return 0;
+}
+
+/* ---- locks ------------------------------------------------------------------------------------ */
+
+static struct flock to_flock(const Snap__FileLock *lock)
+{
+	return (struct flock){
+		.l_type = lock->write ? F_WRLCK : F_RDLCK,
+		.l_whence = SEEK_SET,
+		.l_start = (off_t)lock->start,
+		.l_len = lock->end == UINT64_MAX ? 0 : (off_t)(lock->end - lock->start + 1),
+	};
+}
+
+/* Locks that belong to the description: taken before it is sent. */
+int lock_open_file(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+
+	for (size_t i = 0; i < open->n_locks; i++) {
+		const Snap__FileLock *lock = open->locks[i];
+		struct flock range = to_flock(lock);
+		int fd = rec->open_fds[index];
+		int result = lock->kind == SNAP__FILE_LOCK__KIND__OFD
+				     ? fcntl(fd, F_OFD_SETLK, &range)
+				     : flock(fd, (lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
+
+		if (result < 0)
+			return err_sys(err, "locking %s again",
+				       open->file >= 0 ? rec->model->files[open->file]->path : "a file");
+	}
+	return 0;
+}
+
+/* Locks that belong to the process: taken by it. */
+int stub_take_locks(struct stub *stub, struct err *err)
+{
+	const Snap__Process *p = stub->model;
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = 0; i < p->n_locks; i++) {
+		struct flock range = to_flock(p->locks[i]);
+
+		if (batch_room(&b, 1, sizeof(range), err) < 0 ||
+		    batch_call(&b, BATCH_MUST, err, SYS_fcntl,
+			       ARGS((uint64_t)p->locks[i]->fd, F_SETLK,
+				    batch_push(&b, &range, sizeof(range))),
+			       "locking the file of descriptor %d again", p->locks[i]->fd) < 0)
+			return -1;
+	}
+	return batch_run(&b, err);
+}
