@@ -216,9 +216,22 @@ int cli_open_store(const struct cli_args *args, int flags, struct store **ret, s
 	return store_open(ret, dir, flags | (args->any_fs ? STORE_ANY_FS : 0), err);
 }
 
+/* One line whatever a name in it holds; and nothing in it can steer the terminal. */
+static void print_line(const char *text)
+{
+	fputs("pawl: ", stderr);
+	for (; *text; text++) {
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			fprintf(stderr, "\\x%02x", (unsigned char)*text);
+		else
+			fputc(*text, stderr);
+	}
+	fputc('\n', stderr);
+}
+
 int cli_fail(const struct err *err)
 {
-	fprintf(stderr, "pawl: %s\n", err->msg);
+	print_line(err->msg);
 	return err->kind == ERR_INVALID ? EXIT_MISUSE : EXIT_FAILURE;
 }
 
