@@ -231,6 +231,25 @@ def stopped_recovery_for_a_debugger(lab):
 
 
 @case()
+def detached(lab):
+    lab.pawl("run", "-d", "-n", "job", "-i", "1h", "--", lab.target("target-counter"), *STEPS)
+    lab.snapshot()
+    lab.pawl("stop", "job")
+    check_resumable(lab)
+
+
+@case()
+def snapshot_hooks(lab):
+    """--before-snapshot and --after-snapshot run around each one, with the job's name."""
+    log = os.path.join(lab.dir, "hooks")
+    watchdog = counter(lab, options=["--before-snapshot", f"echo before $PAWL_JOB >> {log}",
+                                     "--after-snapshot", f"echo after $PAWL_JOB >> {log}"])
+    lab.snapshot()
+    wait_until(lambda: harness.read_bytes(log) == b"before job\nafter job\n", 5, "both hooks ran")
+    lab.kill(watchdog)
+
+
+@case()
 def dry_run_creates_nothing(lab):
     watchdog = counter(lab)
     lab.snapshot()

@@ -306,6 +306,7 @@ def survive(lab, argv, *, prepare=None, snapshots=3, in_snapshot=False, recover=
         lab.kill_in_snapshot(watchdog)
     else:
         time.sleep(lab.random.uniform(0, spacing))
+        check(watchdog.alive(), "the job ended before it could be killed")
         lab.kill(watchdog)
     finish(lab, expected, bare_dir, job_dir, recover)
 
