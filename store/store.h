@@ -65,6 +65,8 @@ struct job_info {
 	int exit_status;     /* exit code as `pawl run` reports it; of JOB_FINISHED */
 	uint64_t created;    /* CLOCK_REALTIME, ns */
 	uint64_t generation; /* +1 every time the job is launched or recovered */
+	uint64_t first_generation; /* of the latest start from the beginning: snapshots of earlier
+				    * generations belong to earlier runs, never resumed unasked */
 	uint64_t last_seq;   /* highest snapshot number ever given out */
 	int watchdog_pid;    /* host pid while JOB_RUNNING */
 	int leader_pid;      /* host pid of the job's leader while JOB_RUNNING */
@@ -169,7 +171,7 @@ struct session_counts {
 void session_counts(const struct store_session *session, struct session_counts *ret);
 
 /* Writes the model and info as the next snapshot of the job, syncs, frees the session in any case.
- * info's job, seq, parent and bytes_stored are filled in. */
+ * info's job, seq, parent, generation and bytes_stored are filled in. */
 int session_publish(struct store_session *session, const Snap__Snapshot *model,
 		    struct snapshot_info *info, struct err *err);
 

@@ -1,0 +1,72 @@
+#include "store/dedup.h"
+
+#include <stdlib.h>
+
+#include "store/hash.h"
+
+#define FIRST_SIZE 4096u
+#define MAX_SIZE   (2u << 20) /* 48 MiB */
+#define PROBES     8u
+
+void dedup_clear(struct dedup *table)
+{
+	free(table->slots);
+	*table = (struct dedup){0};
+}
+
+uint64_t dedup_find(const struct dedup *table, struct page_hash hash)
+{
+	size_t i;
+
+	for (i = 0; table->size && i < PROBES; i++) {
+		const struct dedup_slot *slot = &table->slots[(hash.lo + i) & (table->size - 1)];
+
+		if (slot->id && hash_equal(slot->hash, hash))
+			return slot->id;
+	}
+	return 0;
+}
+
+/* Whether a place was free, or the hash was there already. */
+static int insert(struct dedup *table, struct page_hash hash, uint64_t id)
+{
+	size_t i;
+
+	for (i = 0; i < PROBES; i++) {
+		struct dedup_slot *slot = &table->slots[(hash.lo + i) & (table->size - 1)];
+
+		if (slot->id && !hash_equal(slot->hash, hash))
+			continue;
+		table->used += !slot->id;
+		*slot = (struct dedup_slot){hash, id};
+		return 1;
+	}
+	return 0;
+}
+
+static void grow(struct dedup *table)
+{
+	struct dedup bigger = {.size = table->size ? table->size * 4 : FIRST_SIZE};
+	size_t i;
+
+	if (bigger.size > MAX_SIZE)
+		bigger.size = MAX_SIZE;
+	bigger.slots = calloc(bigger.size, sizeof(*bigger.slots));
+	if (!bigger.slots)
+		return;
+	for (i = 0; i < table->size; i++)
+		if (table->slots[i].id)
+			insert(&bigger, table->slots[i].hash, table->slots[i].id);
+	free(table->slots);
+	*table = bigger;
+}
+
+void dedup_add(struct dedup *table, struct page_hash hash, uint64_t id)
+{
+	if (table->used >= table->size / 2 && table->size < MAX_SIZE)
+		grow(table);
+	if (!table->size || insert(table, hash, id))
+		return;
+	table->slots[(hash.lo + hash.hi % PROBES) & (table->size - 1)] =
+		(struct dedup_slot){hash, id};
+}

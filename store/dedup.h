@@ -1,0 +1,28 @@
+/*
+ * dedup.h: hash -> id, bounded in memory: when full, older entries are forgotten.
+ */
+#ifndef PAWL_STORE_DEDUP_H
+#define PAWL_STORE_DEDUP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "store/store.h"
+
+struct dedup_slot {
+	struct page_hash hash;
+	uint64_t id; /* 0: empty */
+};
+
+struct dedup { /* starts as {0} */
+	struct dedup_slot *slots;
+	size_t size, used; /* size: a power of two */
+};
+
+void dedup_clear(struct dedup *table);
+/* 0: not known. */
+uint64_t dedup_find(const struct dedup *table, struct page_hash hash);
+/* Best effort: without memory the entry is just not kept. */
+void dedup_add(struct dedup *table, struct page_hash hash, uint64_t id);
+
+#endif

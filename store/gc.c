@@ -1,0 +1,57 @@
+#include "store/gc.h"
+
+#include <stdlib.h>
+
+#include "store/lock.h"
+#include "store/session.h"
+
+#define GC_WAIT_MS 10000
+
+static int collect(struct gc *gc, struct err *err)
+{
+	if (sessions_reclaim(gc->store, err) < 0 || gc_mark(gc, err) < 0 || gc_sweep(gc, err) < 0)
+		return -1;
+	return store_sync(gc->store, err);
+}
+
+static void gc_clear(struct gc *gc)
+{
+	id_ranges_clear(&gc->live_pages);
+	id_ranges_clear(&gc->live_nodes);
+	idset_clear(&gc->pages);
+	idset_clear(&gc->nodes);
+	free(gc->roots);
+	free(gc->forget);
+}
+
+/* Under gc_mutex, which LOCK_GC is not among the threads of one process. */
+static int run(struct gc *gc, bool compact, struct err *err)
+{
+	int rc = lock_byte_wait(gc->store->lock_fd, LOCK_GC, F_WRLCK, GC_WAIT_MS);
+
+	if (rc < 0)
+		return err_sys(err, "%s: cannot lock", gc->store->dir);
+	if (rc == 0)
+		return err_set(err, ERR_BUSY, "%s: another pawl is freeing space", gc->store->dir);
+	rc = collect(gc, err);
+	if (rc == 0 && compact)
+		rc = gc_give_back(gc, err);
+	lock_byte(gc->store->lock_fd, LOCK_GC, F_UNLCK);
+	return rc;
+}
+
+int store_gc(struct store *store, bool compact, struct gc_stats *ret, struct err *err)
+{
+	struct gc gc = {.store = store};
+	int rc;
+
+	if (!(store->flags & STORE_WRITE))
+		return err_set(err, ERR_INVALID, "%s: opened for reading only", store->dir);
+	pthread_mutex_lock(&store->gc_mutex);
+	rc = run(&gc, compact, err);
+	pthread_mutex_unlock(&store->gc_mutex);
+	gc_clear(&gc);
+	if (rc == 0 && ret)
+		*ret = gc.stats;
+	return rc;
+}

@@ -1,0 +1,40 @@
+/*
+ * gc.h: the parts of a garbage collection: look and mark (mark.c), sweep (sweep.c), give back
+ * (compact.c).
+ *
+ * Nothing is counted: what no snapshot leads to is free. That is safe because pages and nodes are
+ * reused only from a session's parent snapshot, which stays while the session lives, or from the
+ * session itself, whose ids no sweep touches. So what is unreachable now stays so.
+ */
+#ifndef PAWL_STORE_GC_H
+#define PAWL_STORE_GC_H
+
+#include "store/idset.h"
+#include "store/source.h"
+
+struct gc_root_key {
+	uint8_t bytes[16];
+};
+
+struct gc {
+	struct store *store;
+	struct gc_stats stats;
+	/* As one read transaction saw it: */
+	struct next_ids next;                   /* ids from here on are not judged */
+	struct id_ranges live_pages, live_nodes; /* reserved by sessions: not judged either */
+	uint64_t *roots;
+	size_t n_roots;
+	struct gc_root_key *forget; /* "dropped" records that no session needs */
+	size_t n_forget;
+	/* Marked: */
+	struct idset pages, nodes;
+};
+
+/* Fills all of the above. ERR_CORRUPT where a snapshot's record does not tell its roots: then nothing
+ * may be freed until that snapshot is removed. */
+int gc_mark(struct gc *gc, struct err *err);
+int gc_sweep(struct gc *gc, struct err *err);
+/* ERR_BUSY where anybody else has the store open. */
+int gc_give_back(struct gc *gc, struct err *err);
+
+#endif

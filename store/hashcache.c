@@ -1,0 +1,135 @@
+#include "store/source.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CACHED_PACKS 1024u
+
+static void free_pack(struct hash_pack *pack)
+{
+	free(pack->delta);
+	free(pack->hash);
+}
+
+void hash_cache_clear(struct hash_cache *cache)
+{
+	size_t i;
+
+	for (i = 0; i < cache->n; i++)
+		free_pack(&cache->packs[i]);
+	free(cache->packs);
+	*cache = (struct hash_cache){0};
+}
+
+/* How many packs start at or below id. */
+static size_t count_upto(const struct hash_cache *cache, uint64_t id)
+{
+	size_t low = 0, high = cache->n;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (cache->packs[mid].first <= id)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+static bool find_in(const struct hash_pack *pack, uint64_t id, struct page_hash *ret)
+{
+	uint64_t delta = id - pack->first;
+	uint32_t low = 0, high = pack->count;
+
+	if (id < pack->first || delta > pack->span)
+		return false;
+	if (delta < pack->count && pack->delta[delta] == delta) { /* no gaps before it */
+		*ret = pack->hash[delta];
+		return true;
+	}
+	while (low < high) {
+		uint32_t mid = low + (high - low) / 2;
+
+		if (pack->delta[mid] == delta) {
+			*ret = pack->hash[mid];
+			return true;
+		}
+		if (pack->delta[mid] < delta)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return false;
+}
+
+bool hash_cache_find(struct hash_cache *cache, uint64_t id, struct page_hash *ret)
+{
+	size_t at;
+
+	if (cache->last < cache->n && find_in(&cache->packs[cache->last], id, ret))
+		return true;
+	at = count_upto(cache, id);
+	if (at == 0 || !find_in(&cache->packs[at - 1], id, ret))
+		return false;
+	cache->last = at - 1;
+	cache->packs[at - 1].used_at = ++cache->clock;
+	return true;
+}
+
+static int copy_pack(struct hash_pack *pack, const struct pack_view *view)
+{
+	uint32_t i;
+
+	*pack = (struct hash_pack){.first = view->first, .span = view->span, .count = view->count};
+	pack->delta = malloc(view->count * sizeof(*pack->delta));
+	pack->hash = malloc(view->count * sizeof(*pack->hash));
+	if (!pack->delta || !pack->hash) {
+		free_pack(pack);
+		return -1;
+	}
+	for (i = 0; i < view->count; i++) {
+		struct pack_entry e = pack_entry(view, i);
+
+		pack->delta[i] = (uint32_t)(e.id - view->first);
+		pack->hash[i] = e.hash;
+	}
+	return 0;
+}
+
+static void evict_oldest(struct hash_cache *cache)
+{
+	size_t i, oldest = 0;
+
+	for (i = 1; i < cache->n; i++)
+		if (cache->packs[i].used_at < cache->packs[oldest].used_at)
+			oldest = i;
+	free_pack(&cache->packs[oldest]);
+	cache->n--;
+	memmove(cache->packs + oldest, cache->packs + oldest + 1,
+		(cache->n - oldest) * sizeof(*cache->packs));
+}
+
+void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
+{
+	struct hash_pack pack;
+	size_t at;
+
+	if (!cache->packs)
+		cache->packs = malloc(CACHED_PACKS * sizeof(*cache->packs));
+	if (!cache->packs || copy_pack(&pack, view) < 0)
+		return;
+	if (cache->n == CACHED_PACKS)
+		evict_oldest(cache);
+	pack.used_at = ++cache->clock;
+	at = count_upto(cache, view->first);
+	if (at > 0 && cache->packs[at - 1].first == view->first) { /* it was compacted since */
+		free_pack(&cache->packs[--at]);
+	} else {
+		memmove(cache->packs + at + 1, cache->packs + at,
+			(cache->n - at) * sizeof(*cache->packs));
+		cache->n++;
+	}
+	cache->packs[at] = pack;
+	cache->last = at;
+}

@@ -1,0 +1,84 @@
+/*
+ * session.h: the inside of a writer, for the page table code.
+ *
+ * Pages go into the open pack; full packs and new nodes gather in memory and are written in one
+ * transaction when they amount to SESSION_BATCH packs. Page and node ids come from blocks that are
+ * reserved in the session's record, so that no two writers ever give out the same one, and what a dead
+ * writer left is known by its ids.
+ */
+#ifndef PAWL_STORE_SESSION_H
+#define PAWL_STORE_SESSION_H
+
+#include "store/dedup.h"
+#include "store/source.h"
+
+#define SESSION_BATCH 32u /* packs, 1 MiB each */
+
+struct sealed_pack {
+	struct pack_view view; /* of bytes */
+	uint8_t *bytes;        /* PACK_SIZE */
+	size_t len;
+};
+
+struct pending_node {
+	uint64_t id;
+	uint8_t *record;
+	size_t len;
+};
+
+struct id_block {
+	uint64_t next, end;
+};
+
+struct store_session {
+	struct store *store;
+	uint64_t id;
+	int lock_fd;          /* sessions.lock, byte id */
+	char job[128];
+	enum store_codec codec;
+	Cat__Session record;  /* as stored; arrays malloc'ed */
+	struct id_block page_ids, node_ids;
+	struct pack_builder open;
+	struct sealed_pack sealed[SESSION_BATCH];
+	size_t n_sealed;
+	uint8_t *spare[SESSION_BATCH + 1]; /* PACK_SIZE buffers for reuse */
+	size_t n_spare;
+	struct pending_node *nodes; /* ascending by id */
+	size_t n_nodes, room_nodes;
+	struct dedup known_pages, known_nodes;
+	struct hash_cache hashes;
+	struct page_source source;
+	void *cctx;                 /* ZSTD_CCtx */
+	struct session_counts counts;
+	bool failed;                /* a write failed: only abort is left */
+};
+
+/* Hash of a page by id: of this session or stored. ERR_CORRUPT where it cannot be told. */
+int session_page_hash(struct store_session *session, uint64_t id, struct page_hash *ret,
+		      struct err *err);
+/* Stores new content; *ret_id is its id. May write a batch. */
+int session_add_page(struct store_session *session, const void *page, struct page_hash hash,
+		     uint64_t *ret_id, struct err *err);
+
+/* Slots of a node of this session or a stored one. */
+int session_node(struct store_session *session, uint64_t id, unsigned *ret_level,
+		 uint64_t slots[NODE_SLOTS], struct err *err);
+/* The id of a node with that content: a known one, or a new one. */
+int session_add_node(struct store_session *session, unsigned level,
+		     const uint64_t slots[NODE_SLOTS], uint64_t *ret_id, struct err *err);
+/* Makes a stored node's content known, so that session_add_node finds it again. */
+void session_know_node(struct store_session *session, unsigned level,
+		       const uint64_t slots[NODE_SLOTS], uint64_t id);
+
+/* Closes the open pack; then session_write puts all that was gathered. */
+int session_seal(struct store_session *session, struct err *err);
+int session_write(struct store_session *session, MDB_txn *txn, struct err *err);
+/* Adds a block of page or node ids to the record (which the caller writes). */
+int session_reserve(struct store_session *session, struct next_ids *next, bool pages,
+		    struct err *err);
+int session_put_record(struct store_session *session, MDB_txn *txn, struct err *err);
+
+/* Frees what dead sessions left. Short transactions. */
+int sessions_reclaim(struct store *store, struct err *err);
+
+#endif

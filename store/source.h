@@ -1,0 +1,56 @@
+/*
+ * source.h: finding stored pages and nodes by id.
+ *
+ * A page is in the pack with the greatest first id not above its own. A source keeps one read
+ * transaction for reuse; between source_begin and source_end the last pack's view stays valid.
+ */
+#ifndef PAWL_STORE_SOURCE_H
+#define PAWL_STORE_SOURCE_H
+
+#include "store/pack.h"
+#include "store/node.h"
+#include "store/txn.h"
+
+struct page_source { /* starts as {0} */
+	struct store *store;
+	MDB_txn *txn;
+	MDB_cursor *cursor;
+	bool active;
+	bool has_view;
+	struct pack_view view; /* checked */
+	void *dctx;
+};
+
+int source_open(struct page_source *source, struct store *store, struct err *err);
+void source_close(struct page_source *source); /* also of {0} */
+int source_begin(struct page_source *source, struct err *err);
+void source_end(struct page_source *source);
+
+/* Points source->view at id's pack and *ret at its entry. ERR_CORRUPT: damaged or missing. */
+int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct err *err);
+/* Decompressed and checked; id >= ID_FIRST. */
+int source_page(struct page_source *source, uint64_t id, void *page, struct err *err);
+int source_node(struct page_source *source, uint64_t id, unsigned *ret_level,
+		uint64_t slots[NODE_SLOTS], struct err *err);
+
+/* ---- hashes of pages, kept across transactions ---- */
+
+struct hash_pack {
+	uint64_t first, used_at;
+	uint32_t span, count;
+	uint32_t *delta;
+	struct page_hash *hash;
+};
+
+struct hash_cache { /* starts as {0} */
+	struct hash_pack *packs; /* ascending by first */
+	size_t n, last;
+	uint64_t clock;
+};
+
+void hash_cache_clear(struct hash_cache *cache);
+bool hash_cache_find(struct hash_cache *cache, uint64_t id, struct page_hash *ret);
+/* Best effort: without memory it is just not kept. */
+void hash_cache_add(struct hash_cache *cache, const struct pack_view *view);
+
+#endif

@@ -1,0 +1,403 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/base/cleanup.h"
+#include "store/bytes.h"
+#include "store/gc.h"
+
+#define LOOK_BATCH  1024u /* packs looked at in one read transaction */
+#define DROP_BATCH  256u  /* packs deleted in one write transaction */
+#define NODE_BATCH  8192u
+#define MERGE_BATCH 16u   /* new packs in one write transaction */
+
+/* A pack that is left alone also keeps its neighbours apart: merging them across it would hide it. */
+enum pack_fate { PACK_BARRIER, PACK_DEAD, PACK_LIVE };
+
+struct pack_use {
+	uint64_t key;
+	enum pack_fate fate;
+	uint32_t value_len;
+	uint32_t live_len; /* live pages' bytes and entries */
+	uint32_t live;     /* pages */
+};
+
+struct pack_list {
+	struct pack_use *use;
+	size_t n, room;
+};
+
+/* ---- looking at packs ---- */
+
+static void count_live(const struct gc *gc, const struct pack_view *view, struct pack_use *use)
+{
+	uint32_t i;
+
+	for (i = 0; i < view->count; i++) {
+		struct pack_entry e = pack_entry(view, i);
+
+		if (!idset_has(&gc->pages, e.id))
+			continue;
+		use->live++;
+		use->live_len += e.len + PACK_ENTRY;
+	}
+}
+
+static struct pack_use judge(const struct gc *gc, uint64_t key, const MDB_val *value)
+{
+	struct pack_use use = {.key = key, .value_len = (uint32_t)value->mv_size};
+	const struct store_secret *secret = &gc->store->secret;
+	struct pack_view view;
+	struct err ignored; /* a damaged pack is verify's to report; here it is left alone */
+
+	if (pack_peek(&view, value->mv_data, value->mv_size, key, &ignored) < 0 ||
+	    view.first + view.span >= gc->next.page ||
+	    id_ranges_meet(&gc->live_pages, view.first, view.first + view.span))
+		return use;
+	use.live = (uint32_t)idset_count(&gc->pages, view.first, view.first + view.span);
+	if (use.live == 0 || (use.live == view.count && view.count - 1 == view.span)) {
+		use.fate = use.live ? PACK_LIVE : PACK_DEAD;
+		use.live_len = use.live ? view.used - PACK_HEADER : 0;
+		return use;
+	}
+	use.live = 0;
+	if (pack_open(&view, value->mv_data, value->mv_size, key, secret, &ignored) < 0)
+		return use;
+	count_live(gc, &view, &use);
+	use.fate = use.live ? PACK_LIVE : PACK_DEAD;
+	return use;
+}
+
+static int list_add(struct pack_list *list, struct pack_use use, struct err *err)
+{
+	if (list->n == list->room) {
+		size_t room = list->room ? list->room * 2 : 256;
+		struct pack_use *more = reallocarray(list->use, room, sizeof(*more));
+
+		if (!more)
+			return err_sys(err, "garbage collection");
+		list->use = more;
+		list->room = room;
+	}
+	list->use[list->n++] = use;
+	return 0;
+}
+
+/* Looks at packs with keys above *at, a batch. 1: there are more. */
+static int look_some(struct gc *gc, struct pack_list *list, uint64_t *at, struct err *err)
+{
+	struct id_key from = id_key(*at + 1);
+	MDB_val key = *KEY_VAL(from), value;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	unsigned n;
+	int failed = 0, rc;
+
+	if (txn_read(gc->store, &txn, err) < 0)
+		return -1;
+	rc = mdb_cursor_open(txn, gc->store->packs, &cursor);
+	if (rc == 0) {
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+		for (n = 0; rc == 0 && n < LOOK_BATCH && !failed; n++) {
+			*at = get_le64(key.mv_data);
+			failed = list_add(list, judge(gc, *at, &value), err);
+			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		}
+		mdb_cursor_close(cursor);
+	}
+	txn_end(gc->store, txn);
+	if (failed || rc == MDB_NOTFOUND)
+		return failed;
+	return rc ? err_lmdb(err, rc, "cannot read packs") : 1;
+}
+
+/* ---- deleting ---- */
+
+struct id_list {
+	uint64_t *id;
+	size_t n, room;
+};
+
+static int id_list_add(struct id_list *list, uint64_t id, struct err *err)
+{
+	if (list->n == list->room) {
+		size_t room = list->room ? list->room * 2 : 1024;
+		uint64_t *more = reallocarray(list->id, room, sizeof(*more));
+
+		if (!more)
+			return err_sys(err, "garbage collection");
+		list->id = more;
+		list->room = room;
+	}
+	list->id[list->n++] = id;
+	return 0;
+}
+
+static int delete_batch(struct store *store, MDB_dbi dbi, const uint64_t *ids, size_t n,
+			struct err *err)
+{
+	MDB_txn *txn;
+	size_t i;
+
+	if (txn_write(store, &txn, err) < 0)
+		return -1;
+	for (i = 0; i < n; i++) {
+		struct id_key key = id_key(ids[i]);
+
+		if (record_delete(txn, dbi, KEY_VAL(key), "garbage", err) < 0) {
+			txn_end(store, txn);
+			return -1;
+		}
+	}
+	return txn_commit(store, txn, false, err);
+}
+
+static int delete_ids(struct store *store, MDB_dbi dbi, const struct id_list *list, size_t batch,
+		      struct err *err)
+{
+	size_t at, n;
+
+	for (at = 0; at < list->n; at += n) {
+		n = list->n - at < batch ? list->n - at : batch;
+		if (delete_batch(store, dbi, list->id + at, n, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int drop_dead_packs(struct gc *gc, const struct pack_list *packs, struct err *err)
+{
+	struct id_list dead = {0};
+	size_t i;
+	int rc = 0;
+
+	for (i = 0; i < packs->n && rc == 0; i++) {
+		if (packs->use[i].fate != PACK_DEAD)
+			continue;
+		rc = id_list_add(&dead, packs->use[i].key, err);
+		gc->stats.packs_freed++;
+		gc->stats.bytes_freed += packs->use[i].value_len + 16;
+	}
+	if (rc == 0)
+		rc = delete_ids(gc->store, gc->store->packs, &dead, DROP_BATCH, err);
+	free(dead.id);
+	return rc;
+}
+
+/* ---- merging ---- */
+
+/* Packs from..to-1 that fit in one; dead ones among them are gone already. *ret_gain: bytes saved. */
+static size_t group_end(const struct pack_list *packs, size_t from, int64_t *ret_gain)
+{
+	size_t len = PACK_HEADER, old = 0, pages = 0, i;
+
+	for (i = from; i < packs->n; i++) {
+		const struct pack_use *use = &packs->use[i];
+
+		if (use->fate == PACK_DEAD)
+			continue;
+		if (use->fate == PACK_BARRIER || len + use->live_len > PACK_SIZE ||
+		    pages + use->live > PACK_MAX_PAGES ||
+		    use->key - packs->use[from].key > UINT32_MAX / 2)
+			break;
+		len += use->live_len;
+		old += use->value_len;
+		pages += use->live;
+	}
+	*ret_gain = (int64_t)old - (int64_t)pack_value_len(len) * 2;
+	return i > from ? i : from + 1;
+}
+
+/* Moves the live pages of one pack into the builder. */
+static int copy_live(struct gc *gc, MDB_txn *txn, uint64_t id, struct pack_builder *builder,
+		     struct err *err)
+{
+	struct id_key key = id_key(id);
+	struct pack_view view;
+	MDB_val value;
+	uint32_t i;
+	int found = record_get(txn, gc->store->packs, KEY_VAL(key), &value, "a pack", err);
+
+	if (found < 0)
+		return -1;
+	if (!found)
+		return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is missing", id);
+	if (pack_open(&view, value.mv_data, value.mv_size, id, &gc->store->secret, err) < 0)
+		return -1;
+	for (i = 0; i < view.count; i++) {
+		struct pack_entry e = pack_entry(&view, i);
+
+		if (!idset_has(&gc->pages, e.id))
+			continue;
+		if (e.offset < PACK_HEADER || e.offset > view.entries ||
+		    e.len > view.entries - e.offset || !pack_has_room(builder, e.id, e.len))
+			return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is damaged", id);
+		pack_add(builder, e, view.bytes + e.offset);
+	}
+	return record_delete(txn, gc->store->packs, KEY_VAL(key), "a pack", err);
+}
+
+static int merge_group(struct gc *gc, MDB_txn *txn, const struct pack_list *packs, size_t from,
+		       size_t to, struct pack_builder *builder, struct err *err)
+{
+	struct id_key key;
+	MDB_val value;
+	size_t i;
+	int rc;
+
+	pack_start(builder);
+	for (i = from; i < to; i++) {
+		if (packs->use[i].fate != PACK_LIVE)
+			continue;
+		if (copy_live(gc, txn, packs->use[i].key, builder, err) < 0)
+			return -1;
+		gc->stats.packs_compacted++;
+		gc->stats.bytes_freed += packs->use[i].value_len + 16;
+	}
+	value = (MDB_val){pack_seal(builder, &gc->store->secret), builder->bytes};
+	gc->stats.bytes_freed -= value.mv_size + 16;
+	key = id_key(builder->first);
+	rc = mdb_put(txn, gc->store->packs, KEY_VAL(key), &value, MDB_NOOVERWRITE);
+	return rc ? err_lmdb(err, rc, "cannot write a pack") : 0;
+}
+
+/* One transaction of merges, from *at on. */
+static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
+		      struct pack_builder *builder, struct err *err)
+{
+	MDB_txn *txn = NULL;
+	unsigned merged = 0;
+
+	while (*at < packs->n && merged < MERGE_BATCH) {
+		int64_t gain = 0;
+		size_t from = *at;
+
+		*at = from + 1;
+		if (packs->use[from].fate != PACK_LIVE)
+			continue;
+		*at = group_end(packs, from, &gain);
+		if (gain <= 0)
+			continue;
+		if (!txn && txn_write(gc->store, &txn, err) < 0)
+			return -1;
+		if (merge_group(gc, txn, packs, from, *at, builder, err) < 0) {
+			txn_end(gc->store, txn);
+			return -1;
+		}
+		merged++;
+	}
+	return txn ? txn_commit(gc->store, txn, false, err) : 0;
+}
+
+static int merge_sparse(struct gc *gc, const struct pack_list *packs, struct err *err)
+{
+	cleanup_free uint8_t *bytes = malloc(PACK_SIZE);
+	cleanup_free uint8_t *table = malloc((size_t)PACK_MAX_PAGES * PACK_ENTRY);
+	struct pack_builder builder = {.bytes = bytes, .table = table};
+	size_t at = 0;
+
+	if (!bytes || !table)
+		return err_sys(err, "garbage collection");
+	while (at < packs->n) {
+		if (merge_some(gc, packs, &at, &builder, err) == 0)
+			continue;
+		/* No room to move things: what was dead is free all the same. */
+		return err->kind == ERR_FULL ? 0 : -1;
+	}
+	return 0;
+}
+
+/* ---- nodes ---- */
+
+static int look_at_nodes(struct gc *gc, struct id_list *dead, uint64_t *at, struct err *err)
+{
+	struct id_key from = id_key(*at + 1);
+	MDB_val key = *KEY_VAL(from), value;
+	MDB_cursor *cursor;
+	MDB_txn *txn;
+	unsigned n;
+	int failed = 0, rc;
+
+	if (txn_read(gc->store, &txn, err) < 0)
+		return -1;
+	rc = mdb_cursor_open(txn, gc->store->nodes, &cursor);
+	if (rc == 0) {
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+		for (n = 0; rc == 0 && n < NODE_BATCH && !failed; n++) {
+			*at = get_le64(key.mv_data);
+			if (*at < gc->next.node && !idset_has(&gc->nodes, *at) &&
+			    !id_ranges_meet(&gc->live_nodes, *at, *at)) {
+				failed = id_list_add(dead, *at, err);
+				gc->stats.nodes_freed++;
+				gc->stats.bytes_freed += value.mv_size;
+			}
+			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		}
+		mdb_cursor_close(cursor);
+	}
+	txn_end(gc->store, txn);
+	if (failed || rc == MDB_NOTFOUND)
+		return failed;
+	return rc ? err_lmdb(err, rc, "cannot read page tables") : 1;
+}
+
+static int sweep_nodes(struct gc *gc, struct err *err)
+{
+	struct id_list dead = {0};
+	uint64_t at = 0;
+	int rc;
+
+	do
+		rc = look_at_nodes(gc, &dead, &at, err);
+	while (rc == 1);
+	if (rc == 0)
+		rc = delete_ids(gc->store, gc->store->nodes, &dead, NODE_BATCH, err);
+	free(dead.id);
+	return rc;
+}
+
+static int sweep_packs(struct gc *gc, struct err *err)
+{
+	struct pack_list packs = {0};
+	uint64_t at = 0;
+	int rc;
+
+	do
+		rc = look_some(gc, &packs, &at, err);
+	while (rc == 1);
+	if (rc == 0)
+		rc = drop_dead_packs(gc, &packs, err);
+	if (rc == 0)
+		rc = merge_sparse(gc, &packs, err);
+	free(packs.use);
+	return rc;
+}
+
+static int forget_dropped(struct gc *gc, struct err *err)
+{
+	MDB_txn *txn;
+	size_t i;
+
+	if (gc->n_forget == 0)
+		return 0;
+	if (txn_write(gc->store, &txn, err) < 0)
+		return -1;
+	for (i = 0; i < gc->n_forget; i++) {
+		if (record_delete(txn, gc->store->dropped, KEY_VAL(gc->forget[i]),
+				  "a dropped snapshot", err) < 0) {
+			txn_end(gc->store, txn);
+			return -1;
+		}
+		gc->stats.snapshots_freed++;
+	}
+	return txn_commit(gc->store, txn, false, err);
+}
+
+int gc_sweep(struct gc *gc, struct err *err)
+{
+	/* The records first: a sweep that is cut short is made good by the next one. */
+	if (forget_dropped(gc, err) < 0 || sweep_packs(gc, err) < 0 || sweep_nodes(gc, err) < 0)
+		return -1;
+	return 0;
+}

@@ -1,0 +1,255 @@
+#include "store/txn.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/base/cleanup.h"
+#include "store/bytes.h"
+#include "store/record.h"
+
+static enum err_kind kind_of_lmdb(int rc)
+{
+	switch (rc) {
+	case MDB_MAP_FULL:
+	case MDB_TXN_FULL:
+	case EFBIG: /* RLIMIT_FSIZE */
+		return ERR_FULL;
+	case MDB_CORRUPTED:
+	case MDB_PAGE_NOTFOUND:
+	case MDB_INVALID:
+		return ERR_CORRUPT;
+	case MDB_VERSION_MISMATCH:
+	case MDB_INCOMPATIBLE:
+		return ERR_VERSION;
+	case MDB_READERS_FULL:
+		return ERR_BUSY;
+	case MDB_NOTFOUND:
+		return ERR_NOT_FOUND;
+	default:
+		return ERR_SYSTEM;
+	}
+}
+
+int err_lmdb(struct err *err, int rc, const char *fmt, ...)
+{
+	char what[256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	if (rc > 0 && rc != EFBIG)
+		return err_code(err, rc, "%s", what);
+	return err_set(err, kind_of_lmdb(rc), "%s: %s", what, mdb_strerror(rc));
+}
+
+/* Another process has let the file grow beyond our map: take its size over. */
+static int follow_map(struct store *store)
+{
+	int rc;
+
+	pthread_rwlock_wrlock(&store->map_lock);
+	rc = mdb_env_set_mapsize(store->env, 0);
+	pthread_rwlock_unlock(&store->map_lock);
+	return rc;
+}
+
+static int begin(struct store *store, unsigned flags, MDB_txn **ret)
+{
+	int tries, rc = MDB_MAP_RESIZED;
+
+	for (tries = 0; tries < 3 && rc == MDB_MAP_RESIZED; tries++) {
+		if (tries > 0 && (rc = follow_map(store)) != 0)
+			return rc;
+		pthread_rwlock_rdlock(&store->map_lock);
+		rc = mdb_txn_begin(store->env, NULL, flags, ret);
+		if (rc != 0)
+			pthread_rwlock_unlock(&store->map_lock);
+	}
+	return rc;
+}
+
+int txn_read(struct store *store, MDB_txn **ret, struct err *err)
+{
+	int rc = begin(store, MDB_RDONLY, ret);
+
+	return rc ? err_lmdb(err, rc, "%s: cannot read", store->dir) : 0;
+}
+
+int txn_write(struct store *store, MDB_txn **ret, struct err *err)
+{
+	int rc;
+
+	if (!(store->flags & STORE_WRITE))
+		return err_set(err, ERR_INVALID, "%s: opened for reading only", store->dir);
+	rc = begin(store, 0, ret);
+	return rc ? err_lmdb(err, rc, "%s: cannot write", store->dir) : 0;
+}
+
+int txn_renew(struct store *store, MDB_txn *txn, struct err *err)
+{
+	int tries, rc = MDB_MAP_RESIZED;
+
+	for (tries = 0; tries < 3 && rc == MDB_MAP_RESIZED; tries++) {
+		if (tries > 0 && (rc = follow_map(store)) != 0)
+			break;
+		pthread_rwlock_rdlock(&store->map_lock);
+		rc = mdb_txn_renew(txn);
+		if (rc != 0)
+			pthread_rwlock_unlock(&store->map_lock);
+	}
+	return rc ? err_lmdb(err, rc, "%s: cannot read", store->dir) : 0;
+}
+
+void txn_reset(struct store *store, MDB_txn *txn)
+{
+	mdb_txn_reset(txn);
+	pthread_rwlock_unlock(&store->map_lock);
+}
+
+int store_sync(struct store *store, struct err *err)
+{
+	int rc = mdb_env_sync(store->env, 1);
+
+	return rc ? err_lmdb(err, rc, "%s: cannot sync", store->dir) : 0;
+}
+
+int txn_commit(struct store *store, MDB_txn *txn, bool sync, struct err *err)
+{
+	int rc = mdb_txn_commit(txn);
+
+	pthread_rwlock_unlock(&store->map_lock);
+	if (rc)
+		return err_lmdb(err, rc, "%s: cannot write", store->dir);
+	return sync ? store_sync(store, err) : 0;
+}
+
+void txn_end(struct store *store, MDB_txn *txn)
+{
+	if (!txn)
+		return;
+	mdb_txn_abort(txn);
+	pthread_rwlock_unlock(&store->map_lock);
+}
+
+struct id_key id_key(uint64_t id)
+{
+	struct id_key key;
+
+	put_le64(key.bytes, id);
+	return key;
+}
+
+struct snapshot_key snapshot_key(uint64_t job, uint64_t seq)
+{
+	struct snapshot_key key;
+
+	put_be64(key.bytes, job);
+	put_be64(key.bytes + 8, seq);
+	return key;
+}
+
+int record_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *ret, const char *what,
+	       struct err *err)
+{
+	int rc = mdb_get(txn, dbi, key, ret);
+
+	if (rc == MDB_NOTFOUND)
+		return 0;
+	return rc ? err_lmdb(err, rc, "cannot read %s", what) : 1;
+}
+
+int record_delete(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const char *what, struct err *err)
+{
+	int rc = mdb_del(txn, dbi, key, NULL);
+
+	return rc && rc != MDB_NOTFOUND ? err_lmdb(err, rc, "cannot delete %s", what) : 0;
+}
+
+int message_decode(struct store *store, MDB_val *key, MDB_val *value, uint32_t magic,
+		   const ProtobufCMessageDescriptor *type, void *ret, struct err *err)
+{
+	ProtobufCMessage *message;
+	struct frame frame;
+
+	if (frame_open(&frame, value->mv_data, value->mv_size, magic, UINT32_MAX, key->mv_data,
+		       key->mv_size, &store->secret, err) < 0)
+		return -1;
+	message = protobuf_c_message_unpack(type, NULL, frame.len, frame.payload);
+	if (!message)
+		return err_set(err, ERR_CORRUPT, "does not decode");
+	*(ProtobufCMessage **)ret = message;
+	return 0;
+}
+
+int message_get(struct store *store, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, uint32_t magic,
+		const ProtobufCMessageDescriptor *type, void *ret, const char *what,
+		struct err *err)
+{
+	MDB_val value;
+	int found = record_get(txn, dbi, key, &value, what, err);
+
+	if (found != 1)
+		return found;
+	if (message_decode(store, key, &value, magic, type, ret, err) < 0)
+		return err_wrap(err, "record of %s", what);
+	return 1;
+}
+
+int message_put(struct store *store, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, uint32_t magic,
+		const ProtobufCMessage *message, const char *what, struct err *err)
+{
+	size_t len = protobuf_c_message_get_packed_size(message);
+	MDB_val value = {.mv_size = FRAME_HEADER + len};
+	cleanup_free uint8_t *record = malloc(value.mv_size);
+	int rc;
+
+	if (!record)
+		return err_sys(err, "%s", what);
+	protobuf_c_message_pack(message, record + FRAME_HEADER);
+	frame_seal(record, len, magic, key->mv_data, key->mv_size, &store->secret);
+	value.mv_data = record;
+	rc = mdb_put(txn, dbi, key, &value, 0);
+	return rc ? err_lmdb(err, rc, "cannot write %s", what) : 0;
+}
+
+static const char next_name[] = "next";
+
+int next_get(struct store *store, MDB_txn *txn, struct next_ids *ret, struct err *err)
+{
+	MDB_val key = {sizeof(next_name) - 1, (void *)next_name}, value;
+	struct frame frame;
+	int found = record_get(txn, store->meta, &key, &value, "the id counters", err);
+
+	if (found < 0)
+		return -1;
+	if (!found)
+		return err_set(err, ERR_CORRUPT, "the id counters are missing");
+	if (frame_open(&frame, value.mv_data, value.mv_size, MAGIC_NEXT, UINT32_MAX, key.mv_data,
+		       key.mv_size, &store->secret, err) < 0)
+		return err_wrap(err, "record of the id counters");
+	if (frame.len < 32)
+		return err_set(err, ERR_CORRUPT, "record of the id counters is too short");
+	*ret = (struct next_ids){get_le64(frame.payload), get_le64(frame.payload + 8),
+				 get_le64(frame.payload + 16), get_le64(frame.payload + 24)};
+	return 0;
+}
+
+int next_put(struct store *store, MDB_txn *txn, const struct next_ids *next, struct err *err)
+{
+	MDB_val key = {sizeof(next_name) - 1, (void *)next_name}, value;
+	uint8_t record[FRAME_HEADER + 32];
+	int rc;
+
+	put_le64(record + FRAME_HEADER, next->page);
+	put_le64(record + FRAME_HEADER + 8, next->node);
+	put_le64(record + FRAME_HEADER + 16, next->session);
+	put_le64(record + FRAME_HEADER + 24, next->job);
+	frame_seal(record, 32, MAGIC_NEXT, key.mv_data, key.mv_size, &store->secret);
+	value = (MDB_val){sizeof(record), record};
+	rc = mdb_put(txn, store->meta, &key, &value, 0);
+	return rc ? err_lmdb(err, rc, "cannot write the id counters") : 0;
+}
