@@ -26,6 +26,7 @@ static const struct cli_spec spec = {
 static const char *const grades[] = {
 	[DOCTOR_OK] = "ok",
 	[DOCTOR_FALLBACK] = "fallback",
+	[DOCTOR_ABSENT] = "missing",
 	[DOCTOR_MISSING] = "missing",
 };
 

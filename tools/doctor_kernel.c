@@ -123,15 +123,18 @@ static void try_trackers(struct doctor_report *report)
 {
 	const char *why = "";
 	enum tracker_kind kind = checkpointer_probe_tracker(TRACKER_AUTO, &why);
+	bool has_pagemap = kind == TRACKER_PAGEMAP;
 
-	doctor_add(report, "changed pages", kind == TRACKER_PAGEMAP ? DOCTOR_OK : DOCTOR_FALLBACK,
+	doctor_add(report, "changed pages", has_pagemap ? DOCTOR_OK : DOCTOR_FALLBACK,
 		   "tracker %s: %s", tracker_name(kind), why);
 	if (kind == TRACKER_SOFT_DIRTY)
 		return;
 	kind = checkpointer_probe_tracker(TRACKER_SOFT_DIRTY, &why);
-	/* Not needed while the better one works: only said, not held against the machine. */
-	doctor_add(report, "soft-dirty", DOCTOR_OK, "%s: %s",
-		   kind == TRACKER_SOFT_DIRTY ? "works, not needed" : "not here, not needed", why);
+	doctor_add(report, "soft-dirty",
+		   kind == TRACKER_SOFT_DIRTY ? DOCTOR_OK
+		   : has_pagemap	      ? DOCTOR_ABSENT
+					      : DOCTOR_FALLBACK,
+		   "%s%s", why, has_pagemap ? " (not needed here)" : "");
 }
 
 /* A word of a line of /proc/cpuinfo that starts with field. */
