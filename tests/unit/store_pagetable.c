@@ -136,9 +136,11 @@ static void check_runs(struct page_reader *reader, const uint64_t *model, uint64
 {
 	struct page_run run;
 	uint64_t at = 0, next = 0;
-	int rc;
+	int rc = 0;
 
-	while ((rc = page_reader_next(reader, next, &run, &err)) == 1) {
+	/* next is 0 again after the last index of all */
+	while ((at == 0 || next != 0) &&
+	       (rc = page_reader_next(reader, next, &run, &err)) == 1) {
 		uint64_t i;
 
 		assert_true(run.n > 0);
