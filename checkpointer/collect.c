@@ -5,13 +5,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/units.h"
 
 static int no_memory(struct err *err)
 {
 	return err_set(err, ERR_SYSTEM, "out of memory while describing the job");
+}
+
+static uint64_t to_ns(const struct timespec *ts)
+{
+	return (uint64_t)ts->tv_sec * NSEC_PER_SEC + (uint64_t)ts->tv_nsec;
 }
 
 static void name_process(struct collected_process *p)
@@ -62,6 +71,32 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 	return collect_threads(c, p, err);
 }
 
+/* The capsule's clocks, asked last: a thread stepped out of the vdso meanwhile has read one, and none may
+ * ever go back. */
+static int collect_clocks(struct collection *c, struct err *err)
+{
+	struct collected_process *p = NULL;
+	struct timespec *monotonic, *boottime;
+	uint64_t addr;
+
+	for (size_t i = 0; i < c->n && !p; i++)
+		p = c->processes[i].frozen->zombie ? NULL : &c->processes[i];
+	if (!p)
+		return err_set(err, ERR_GONE, "every process of the job has ended");
+	remote_reset(&p->remote);
+	monotonic = remote_data(&p->remote, sizeof(*monotonic), &addr);
+	remote_call(&p->remote, SYS_clock_gettime, CLOCK_MONOTONIC, addr);
+	boottime = remote_data(&p->remote, sizeof(*boottime), &addr);
+	remote_call(&p->remote, SYS_clock_gettime, CLOCK_BOOTTIME, addr);
+	if (remote_run(&p->remote, &p->frozen->threads[0]->tracee, err) < 0)
+		return -1;
+	c->model->clocks->monotonic = to_ns(monotonic);
+	c->model->clocks->boottime = to_ns(boottime);
+	c->model->clocks->realtime = clock_ns(CLOCK_REALTIME);
+	remote_reset(&p->remote);
+	return 0;
+}
+
 static int new_model(struct collection *c, struct err *err)
 {
 	Snap__Snapshot *m = c->model = malloc(sizeof(*m));
@@ -100,6 +135,8 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
 			return -1;
+	if (collect_clocks(c, err) < 0)
+		return -1;
 	return check_both_ends(c, err);
 }
 

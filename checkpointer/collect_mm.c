@@ -89,6 +89,7 @@ static int map_file(struct collection *c, const struct collected_process *p,
 	if (writes) {
 		c->sources[id].mapped_shared = true;
 		c->model->files[id]->policy = SNAP__FILE__POLICY__RESTORE;
+		c->model->files[id]->content = true; /* a read-only mapping may have come first */
 	}
 	if (map->prot & PROT_EXEC)
 		c->model->files[id]->content = true; /* a program or library: travels with the job */

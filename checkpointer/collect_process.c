@@ -186,7 +186,6 @@ static int collect_from_proc(struct collected_process *p, struct err *err)
 struct queries {
 	struct kernel_sigaction *actions[N_SIGNALS];
 	struct itimerval *itimers[N_ITIMERS];
-	struct timespec *monotonic, *boottime;
 	uint64_t *xcomp;
 	int *subreaper;
 	struct remote_call *personality, *dumpable, *thp_disable, *securebits, *brk, *xcomp_call;
@@ -205,10 +204,6 @@ static void queue_queries(struct remote *r, struct queries *q)
 		q->itimers[i] = remote_data(r, sizeof(*q->itimers[i]), &addr);
 		remote_call(r, SYS_getitimer, (uint64_t)i, addr);
 	}
-	q->monotonic = remote_data(r, sizeof(*q->monotonic), &addr);
-	remote_call(r, SYS_clock_gettime, CLOCK_MONOTONIC, addr);
-	q->boottime = remote_data(r, sizeof(*q->boottime), &addr);
-	remote_call(r, SYS_clock_gettime, CLOCK_BOOTTIME, addr);
 	q->xcomp = remote_data(r, sizeof(*q->xcomp), &addr);
 	q->xcomp_call = remote_call(r, SYS_arch_prctl, ARCH_GET_XCOMP_PERM, addr);
 	q->subreaper = remote_data(r, sizeof(*q->subreaper), &addr);
@@ -274,11 +269,6 @@ static int take_answers(struct collection *c, struct collected_process *p, const
 	m->credentials->securebits = q->securebits->ret > 0 ? (uint32_t)q->securebits->ret : 0;
 	m->xcomp_permission = q->xcomp_call->ret == 0 ? *q->xcomp : 0;
 	m->memory->brk = (uint64_t)q->brk->ret;
-	if (p == &c->processes[0]) {
-		c->model->clocks->monotonic = timespec_ns(q->monotonic);
-		c->model->clocks->boottime = timespec_ns(q->boottime);
-		c->model->clocks->realtime = clock_ns(CLOCK_REALTIME);
-	}
 	return take_actions(m, q, err) < 0 ? -1 : take_itimers(m, q, err);
 }
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/prctl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -228,6 +229,25 @@ static int queue_advice(struct batch *b, const Snap__Region *r, struct err *err)
 	return 0;
 }
 
+/* Shown as "[anon:NAME]" in /proc/PID/maps. */
+static int queue_name(struct batch *b, const Snap__Region *r, struct err *err)
+{
+	char name[128];
+	size_t len;
+
+	if (!r->name || strncmp(r->name, "[anon:", 6) != 0)
+		return 0;
+	snprintf(name, sizeof(name), "%s", r->name + 6);
+	len = strlen(name);
+	if (len && name[len - 1] == ']')
+		name[len - 1] = '\0';
+	if (batch_room(b, 1, sizeof(name), err) < 0)
+		return -1;
+	return batch_call(b, BATCH_IGNORE, err, SYS_prctl,
+			  ARGS(PR_SET_VMA, PR_SET_VMA_ANON_NAME, r->start, r->end - r->start,
+			       batch_push_string(b, name)), "name of region");
+}
+
 static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err)
 {
 	uint64_t size = r->end - r->start;
@@ -238,13 +258,8 @@ static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err
 		return -1;
 	if (queue_advice(b, r, err) < 0)
 		return -1;
-	if (r->name && *r->name) {
-		if (batch_room(b, 1, strlen(r->name) + 1, err) < 0 ||
-		    batch_call(b, BATCH_IGNORE, err, SYS_prctl,
-			       ARGS(PR_SET_VMA, PR_SET_VMA_ANON_NAME, r->start, size,
-				    batch_push_string(b, r->name)), "name of region") < 0)
-			return -1;
-	}
+	if (queue_name(b, r, err) < 0)
+		return -1;
 	if (r->advice & (ADVICE_LOCKED | ADVICE_LOCKONFAULT) &&
 	    batch_call(b, BATCH_WARN, err, SYS_mlock2,
 		       ARGS(r->start, size, r->advice & ADVICE_LOCKONFAULT ? MLOCK_ONFAULT : 0),
