@@ -10,6 +10,7 @@
 enum doctor_grade {
 	DOCTOR_OK,
 	DOCTOR_FALLBACK, /* works, but slower or less */
+	DOCTOR_ABSENT,	 /* missing, and not needed while something better works */
 	DOCTOR_MISSING,	 /* `pawl run` cannot work without */
 };
 
