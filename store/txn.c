@@ -1,12 +1,16 @@
 #include "store/txn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "store/base/cleanup.h"
+#include "store/base/io.h"
 #include "store/bytes.h"
 #include "store/record.h"
 
@@ -117,11 +121,35 @@ int store_sync(struct store *store, struct err *err)
 	return rc ? err_lmdb(err, rc, "%s: cannot sync", store->dir) : 0;
 }
 
+/*
+ * LMDB 0.9 says EIO where a write came out short ("filesystem full?" its source wonders). What the disk
+ * says now tells: a short write has used up what there was.
+ */
+static int why_short(struct store *store)
+{
+	static const char block[65536];
+	cleanup_fd int fd = openat(store->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	struct rlimit limit;
+	struct stat st;
+	int i;
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+	    fstatat(store->dir_fd, "data.mdb", &st, 0) == 0 &&
+	    (uint64_t)st.st_size + sizeof(block) > limit.rlim_cur)
+		return EFBIG;
+	for (i = 0; fd >= 0 && i < 16; i++)
+		if (write_full(fd, block, sizeof(block)) < 0)
+			return errno;
+	return EIO;
+}
+
 int txn_commit(struct store *store, MDB_txn *txn, bool sync, struct err *err)
 {
 	int rc = mdb_txn_commit(txn);
 
 	pthread_rwlock_unlock(&store->map_lock);
+	if (rc == EIO)
+		rc = why_short(store);
 	if (rc)
 		return err_lmdb(err, rc, "%s: cannot write", store->dir);
 	return sync ? store_sync(store, err) : 0;
