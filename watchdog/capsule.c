@@ -413,6 +413,7 @@ int capsule_next_event(struct capsule *c, struct capsule_event *ret)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n != (ssize_t)sizeof(event)) {
+		c->gone = true;
 		*ret = (struct capsule_event){.kind = CAPSULE_GONE, .status = SIGKILL};
 		return 1;
 	}

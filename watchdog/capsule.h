@@ -36,6 +36,7 @@ struct capsule {
 	int init_fd;         /* pidfd of init */
 	int requests, events;
 	bool user_namespace;
+	bool gone;           /* CAPSULE_GONE has been told */
 	int stub_host;       /* our end of the socket that every stub has at stub_number */
 	int stub_number;
 	pthread_mutex_t lock;

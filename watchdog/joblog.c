@@ -44,8 +44,8 @@ static int start_empty(struct joblog *log, struct err *err)
 	return 0;
 }
 
-/* The end of the last whole record. What is damaged further on is lost in any case. */
-static int cut_tail(struct joblog *log, struct err *err)
+/* What is damaged further on is lost in any case. */
+int joblog_repair(struct joblog *log, struct err *err)
 {
 	struct joblog_reader *reader;
 	struct joblog_record record;
@@ -61,7 +61,7 @@ static int cut_tail(struct joblog *log, struct err *err)
 	return end < log->bytes ? cut(log, end, err) : 0;
 }
 
-static int load(struct joblog *log, bool repair, struct err *err)
+static int load(struct joblog *log, struct err *err)
 {
 	struct joblog_header header;
 	struct stat st;
@@ -73,12 +73,10 @@ static int load(struct joblog *log, bool repair, struct err *err)
 		return start_empty(log, err);
 	if (pread_upto(log->fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header))
 		return err_sys(err, "cannot read %s", log->path);
-	if (joblog_header_check(&header, log->path, err) < 0)
-		return -1;
-	return repair ? cut_tail(log, err) : 0;
+	return joblog_header_check(&header, log->path, err);
 }
 
-int joblog_open(struct joblog **ret, const char *path, bool repair, struct err *err)
+int joblog_open(struct joblog **ret, const char *path, struct err *err)
 {
 	struct joblog *log = calloc(1, sizeof(*log));
 
@@ -92,7 +90,7 @@ int joblog_open(struct joblog **ret, const char *path, bool repair, struct err *
 		joblog_close(log);
 		return -1;
 	}
-	if (load(log, repair, err) < 0) {
+	if (load(log, err) < 0) {
 		joblog_close(log);
 		return -1;
 	}

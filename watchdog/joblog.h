@@ -41,8 +41,10 @@ enum joblog_stream { JOBLOG_STDOUT = 1, JOBLOG_STDERR = 2, JOBLOG_TERMINAL = 3 }
 
 struct joblog;
 
-/* Opens or creates. What follows the last whole record is cut off where `repair` is set. */
-int joblog_open(struct joblog **ret, const char *path, bool repair, struct err *err);
+/* Opens or creates. */
+int joblog_open(struct joblog **ret, const char *path, struct err *err);
+/* Cuts off what follows the last whole record (reads it all). */
+int joblog_repair(struct joblog *log, struct err *err);
 void joblog_close(struct joblog *log); /* takes NULL */
 /* A new run from the beginning: keep_earlier keeps the records of earlier runs, else the log becomes
  * empty. */

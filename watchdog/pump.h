@@ -43,6 +43,7 @@ struct inflow {
 	int outer;        /* -1: none, or ended */
 	int job_fd;       /* write end; -1: none or closed */
 	bool used;        /* there is a pipe at all */
+	bool outer_opened; /* outer has been opened before, whatever became of it */
 	uint64_t written; /* position of the next byte for the pipe */
 	uint64_t skip;    /* bytes of the caller's input that the log already has */
 	char *held;       /* read, but the input log cannot be written: no more until it can */

@@ -27,7 +27,8 @@ enum wd_event {
 	WE_NONE = 0,
 	WE_DUE,            /* the schedule wants a snapshot */
 	WE_REQUEST,        /* somebody wants one now */
-	WE_STOP,           /* final snapshot, then end */
+	WE_STOP,           /* final snapshot, then end; asking twice is asking once */
+	WE_INTERRUPT,      /* the same by a signal: a second one ends the job at once */
 	WE_TAKEN,          /* the snapshot is durable */
 	WE_FAILED,         /* the snapshot failed, the job is unharmed */
 	WE_REFUSED,        /* … of something unsupported, and policy says to end the job */

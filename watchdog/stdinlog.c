@@ -145,6 +145,11 @@ uint64_t stdinlog_size(const struct stdinlog *log)
 	return log->size;
 }
 
+uint64_t stdinlog_start(const struct stdinlog *log)
+{
+	return log->header.start;
+}
+
 bool stdinlog_ended(const struct stdinlog *log)
 {
 	return log->header.end != NO_END;

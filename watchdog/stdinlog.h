@@ -35,6 +35,7 @@ int stdinlog_resume(struct stdinlog *log, uint64_t position, struct err *err);
 int stdinlog_append(struct stdinlog *log, const void *data, size_t len, struct err *err);
 int stdinlog_set_end(struct stdinlog *log, struct err *err); /* the input ends here */
 uint64_t stdinlog_size(const struct stdinlog *log);  /* position after the last byte kept */
+uint64_t stdinlog_start(const struct stdinlog *log); /* position where the current run's input begins */
 bool stdinlog_ended(const struct stdinlog *log);
 /* Up to len bytes from position; fewer only at the end. -1 with errno. */
 ssize_t stdinlog_read(struct stdinlog *log, uint64_t position, void *buf, size_t len);

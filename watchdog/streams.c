@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
@@ -50,12 +51,21 @@ static void find_outer_terminal(struct streams *s)
 	s->outer.keep_post = !isatty(STDOUT_FILENO);
 }
 
-void streams_classify(struct streams *s, const struct caller *caller)
+static bool is_null_device(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
+}
+
+void streams_classify(struct streams *s, const struct caller *caller, bool keep_output)
 {
 	int i;
 
 	for (i = 0; i < 3; i++) {
 		s->kind[i] = caller->closed[i] ? STREAM_CLOSED : kind_of(i);
+		if (i > 0 && keep_output && s->kind[i] == STREAM_AS_IS && is_null_device(i))
+			s->kind[i] = STREAM_PUMPED;
 		s->terminal |= s->kind[i] == STREAM_TERMINAL;
 	}
 	s->joined = s->kind[1] == STREAM_PUMPED && s->kind[2] == STREAM_PUMPED && same_file(1, 2);
@@ -120,10 +130,25 @@ static int build_input(struct streams *s, struct err *err)
 		return -1;
 	if (fcntl(in->job_fd, F_SETFL, O_NONBLOCK) < 0)
 		return err_sys(err, "cannot set up a pipe for the job");
-	if (!in->used && !stdinlog_ended(s->pump.input))
-		in->outer = inlet_open(STDIN_FILENO);
 	in->used = true;
 	return 0;
+}
+
+void streams_open_input(struct streams *s, uint64_t position, uint64_t skip)
+{
+	struct inflow *in = &s->pump.in;
+
+	if (!in->used)
+		return;
+	in->written = position;
+	if (in->outer_opened)
+		return;
+	in->outer_opened = true;
+	in->skip = skip;
+	if (stdinlog_ended(s->pump.input))
+		inlet_close(-1, STDIN_FILENO);
+	else
+		in->outer = inlet_open(STDIN_FILENO);
 }
 
 static int build_output(struct streams *s, int number, struct err *err)

@@ -31,14 +31,18 @@ struct streams {
 void streams_init(struct streams *streams);
 void streams_clear(struct streams *streams);
 
-/* For a launch: looks at descriptors 0 to 2. */
-void streams_classify(struct streams *streams, const struct caller *caller);
+/* For a launch: looks at descriptors 0 to 2. keep_output: output to /dev/null is pumped too, for the
+ * log's sake. */
+void streams_classify(struct streams *streams, const struct caller *caller, bool keep_output);
 /* For a recovery: what the snapshot's job had. */
 void streams_from_model(struct streams *streams, const Snap__Snapshot *model);
 
 /* Makes pipes and pseudo-terminal for a new capsule; the caller's sides are opened the first time. The
  * pump's logs must be there. model: a recovery's terminal settings; NULL: the caller's terminal's. */
 int streams_build(struct streams *streams, const Snap__Snapshot *model, struct err *err);
+/* The job's input goes on at `position` of the input log, then with the caller's standard input, of
+ * which the first `skip` bytes are in the log already. Opened the first time only. */
+void streams_open_input(struct streams *streams, uint64_t position, uint64_t skip);
 /* The job has its ends; ours go, so that ends of file are seen. */
 void streams_close_job_ends(struct streams *streams);
 /* The capsule is gone: drains and closes what belonged to it. */

@@ -59,6 +59,7 @@ struct watchdog_config {
 	const char *before_snapshot, *after_snapshot; /* sh -c commands, PAWL_JOB in the environment */
 	bool progress;              /* progress line on stderr (a terminal) */
 	bool quiet;
+	bool keep_output;           /* output to /dev/null is kept in the job's log too (a detached job) */
 	bool no_capsule_user;       /* as root: without a user namespace (default as root) */
 };
 

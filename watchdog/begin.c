@@ -1,0 +1,185 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+#include "watchdog/jobname.h"
+#include "watchdog/signals.h"
+#include "watchdog/supervise.h"
+
+static int take_signals(struct watchdog *w, struct err *err)
+{
+	sigset_t handled;
+
+	if (caller_capture(&w->caller, err) < 0)
+		return -1;
+	w->captured = true;
+	signals_block(&handled);
+	w->signals = signalfd(-1, &handled, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (w->signals < 0)
+		return err_sys(err, "cannot handle signals");
+	return 0;
+}
+
+static int take_job(struct watchdog *w, struct err *err)
+{
+	const struct watchdog_config *config = w->config;
+	bool recover = config->mode == LAUNCH_RECOVER;
+	int flags = config->store_flags | (recover ? STORE_WRITE : STORE_CREATE);
+	char name[128];
+
+	if (store_open(&w->store, config->store_dir, flags, err) < 0)
+		return -1;
+	if (recover || config->name) {
+		snprintf(name, sizeof(name), "%s", config->name);
+		if (job_name_check(config->name, err) < 0)
+			return -1;
+		/* The lock would make the job. */
+		w->job_is_new = store_job_get(w->store, name, &w->job, err) < 0;
+		if (w->job_is_new && (recover || err->kind != ERR_NOT_FOUND))
+			return -1;
+		job_info_clear(&w->job);
+		if (store_job_lock(w->store, name, &w->lock, err) < 0)
+			return -1;
+	} else if (jobname_take(w->store, config->argv, name, &w->lock, &w->job_is_new, err) < 0) {
+		return -1;
+	}
+	return store_job_get(w->store, name, &w->job, err);
+}
+
+int wd_begin(struct watchdog *w, struct err *err)
+{
+	if (take_signals(w, err) < 0 || take_job(w, err) < 0)
+		return -1;
+	if (w->job.watchdog_pid && w->job.state == JOB_RUNNING)
+		log_debug("the last watchdog of job %s ended without a word", w->job.name);
+	return 0;
+}
+
+/* ---- where to start from ---------------------------------------------------------------------- */
+
+static int add_candidate(struct resume *resume, uint64_t seq, struct err *err)
+{
+	uint64_t *more = realloc(resume->seqs, (resume->n + 1) * sizeof(*more));
+
+	if (!more)
+		return err_sys(err, "list of snapshots");
+	resume->seqs = more;
+	resume->seqs[resume->n++] = seq;
+	return 0;
+}
+
+/* `run` goes on only with the current run's snapshots, `recover` with whatever the job has. */
+static bool may_use(const struct watchdog *w, const struct snapshot_info *info)
+{
+	if (w->config->mode == LAUNCH_RECOVER)
+		return true;
+	return info->time == 0 || info->generation >= w->job.first_generation;
+}
+
+static int list_candidates(struct watchdog *w, struct err *err)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	size_t n, i;
+
+	if (store_snapshot_list(w->store, w->job.name, &infos, &n, err) < 0)
+		return -1;
+	for (i = n; i-- > 0;)
+		if (may_use(w, &infos[i]) && add_candidate(&w->resume, infos[i].seq, err) < 0)
+			return -1;
+	return 0;
+}
+
+int wd_choose_start(struct watchdog *w, struct err *err)
+{
+	const struct watchdog_config *config = w->config;
+
+	if (config->recover_seq)
+		return add_candidate(&w->resume, config->recover_seq, err);
+	if (config->mode == LAUNCH_FRESH)
+		return 0;
+	if (config->mode == LAUNCH_RESUME_OR_START &&
+	    (w->job.state == JOB_FINISHED || w->job.state == JOB_NEW))
+		return 0;
+	if (list_candidates(w, err) < 0)
+		return -1;
+	if (w->resume.n == 0 && config->mode == LAUNCH_RECOVER)
+		return err_set(err, ERR_NOT_FOUND, "job '%s' has no snapshot", w->job.name);
+	return 0;
+}
+
+/* ---- services --------------------------------------------------------------------------------- */
+
+int wd_start_services(struct watchdog *w, struct err *err)
+{
+	const struct snapshotter_config config = {
+		.store = w->store,
+		.job = w->job.name,
+		.options = w->config,
+		.pump = &w->streams.pump,
+		.hook_mask = &w->caller.mask,
+	};
+	char path[PATH_MAX];
+	struct err why;
+
+	if (!w->snapshotter && snapshotter_start(&w->snapshotter, &config, err) < 0)
+		return -1;
+	store_job_socket_path(w->store, &w->job, path, sizeof(path));
+	/* Without it the job is as safe as with it. */
+	if (!w->control && control_open(&w->control, path, &why) < 0)
+		log_warn("`pawl snapshot` and `pawl stop` will not reach this job: %s", why.msg);
+	return 0;
+}
+
+static int copy_argv(struct job_info *job, char *const *argv, struct err *err)
+{
+	size_t n = 0;
+	char **copy;
+
+	while (argv[n])
+		n++;
+	copy = calloc(n + 1, sizeof(*copy));
+	if (!copy)
+		return err_sys(err, "job '%s'", job->name);
+	while (job->argc > 0)
+		free(job->argv[--job->argc]);
+	free(job->argv);
+	job->argv = copy;
+	for (; job->argc < n; job->argc++)
+		if (!(copy[job->argc] = strdup(argv[job->argc])))
+			return err_sys(err, "job '%s'", job->name);
+	return 0;
+}
+
+static int describe_command(struct watchdog *w, struct err *err)
+{
+	char *cwd;
+
+	if (!w->config->argv || w->resume.n > 0)
+		return 0;
+	if (copy_argv(&w->job, w->config->argv, err) < 0)
+		return -1;
+	cwd = getcwd(NULL, 0);
+	if (!cwd)
+		return err_sys(err, "cannot tell the current directory");
+	free(w->job.cwd);
+	w->job.cwd = cwd;
+	return 0;
+}
+
+int wd_put_running(struct watchdog *w, struct err *err)
+{
+	if (describe_command(w, err) < 0)
+		return -1;
+	w->job.state = JOB_RUNNING;
+	w->job.watchdog_pid = getpid();
+	return store_job_put(w->store, &w->job, err);
+}

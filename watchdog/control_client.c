@@ -1,0 +1,93 @@
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "watchdog/control.h"
+#include "watchdog/watchdog.h"
+
+static int connect_to(struct store *store, const char *job, struct err *err)
+{
+	char path[PATH_MAX];
+	struct job_info info;
+	bool runs;
+	int fd = -1;
+
+	if (store_job_get(store, job, &info, err) < 0)
+		return -1;
+	runs = store_job_is_locked(store, &info);
+	if (runs) {
+		store_job_socket_path(store, &info, path, sizeof(path));
+		fd = control_socket(path, false, err);
+	}
+	job_info_clear(&info);
+	if (!runs || (fd < 0 && (err->sys_errno == ENOENT || err->sys_errno == ECONNREFUSED)))
+		return err_set(err, ERR_NOT_FOUND, "job '%s' does not run", job);
+	return fd;
+}
+
+static int read_line(int fd, char *line, size_t room, struct err *err)
+{
+	size_t used = 0;
+
+	while (used + 1 < room) {
+		ssize_t n = recv(fd, line + used, room - 1 - used, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, "cannot read the watchdog's answer");
+		if (n == 0)
+			return err_set(err, ERR_GONE, "the job's watchdog ended without an answer");
+		used += (size_t)n;
+		line[used] = '\0';
+		if (line[used - 1] == '\n')
+			return 0;
+	}
+	return err_set(err, ERR_CORRUPT, "the watchdog's answer is too long");
+}
+
+static int understand(const char *line, struct snapshot_info *ret, struct err *err)
+{
+	json_t *reply = json_loads(line, 0, NULL);
+	json_t *kind = json_object_get(reply, "kind");
+	const char *why = json_string_value(json_object_get(reply, "error"));
+	int result;
+
+	if (json_is_true(json_object_get(reply, "ok")))
+		result = control_unpack_snapshot(json_object_get(reply, "snapshot"), ret, err);
+	else if (why && json_integer_value(kind) > ERR_NONE && json_integer_value(kind) <= ERR_DENIED)
+		result = err_set(err, (enum err_kind)json_integer_value(kind), "%s", why);
+	else
+		result = err_set(err, ERR_CORRUPT, "the watchdog's answer is not understood");
+	json_decref(reply);
+	return result;
+}
+
+static int ask(struct store *store, const char *job, const char *request, struct snapshot_info *ret,
+	       struct err *err)
+{
+	cleanup_fd int fd = connect_to(store, job, err);
+	char line[4096];
+
+	if (fd < 0)
+		return -1;
+	if (send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
+		return err_sys(err, "cannot ask the watchdog of job '%s'", job);
+	if (read_line(fd, line, sizeof(line), err) < 0)
+		return -1;
+	return understand(line, ret, err);
+}
+
+int control_snapshot(struct store *store, const char *job, struct snapshot_info *ret,
+		     struct err *err)
+{
+	return ask(store, job, "{\"cmd\": \"snapshot\"}\n", ret, err);
+}
+
+int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err)
+{
+	return ask(store, job, "{\"cmd\": \"stop\"}\n", ret, err);
+}

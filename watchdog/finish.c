@@ -1,0 +1,160 @@
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/log.h"
+#include "watchdog/supervise.h"
+
+void wd_retire_capsule(struct watchdog *w)
+{
+	if (!w->capsule)
+		return;
+	pump_drain(&w->streams.pump);
+	capsule_destroy(w->capsule);
+	w->capsule = NULL;
+	streams_detach(&w->streams);
+}
+
+/* A slow reader gets all of the output; a signal ends the wait. */
+static void flush_output(struct watchdog *w)
+{
+	while (pump_has_pending(&w->streams.pump)) {
+		struct pollfd fds[PUMP_MAX_POLL + 1];
+		size_t n = pump_poll(&w->streams.pump, fds);
+		struct signalfd_siginfo info;
+
+		fds[n] = (struct pollfd){.fd = w->signals, .events = POLLIN};
+		if (poll(fds, n + 1, -1) < 0 && errno != EINTR)
+			return;
+		pump_move(&w->streams.pump, fds, n);
+		if (fds[n].revents && read(w->signals, &info, sizeof(info)) == sizeof(info) &&
+		    (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM ||
+		     info.ssi_signo == SIGHUP))
+			return;
+	}
+}
+
+static void end_job(struct watchdog *w)
+{
+	if (w->capsule) {
+		if (w->left_behind && !w->stopped)
+			log_warn("job %s left processes behind, which end with it", w->job.name);
+		pump_drain(&w->streams.pump);
+		capsule_kill(w->capsule);
+	}
+	flush_output(w);
+	snapshotter_finish(w->snapshotter);
+	w->snapshotter = NULL;
+	wd_retire_capsule(w);
+	flush_output(w);
+	streams_leave_terminal(&w->streams);
+	progress_clear(&w->progress);
+}
+
+static int status_to_exit(int status)
+{
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static int exit_code(const struct watchdog *w)
+{
+	if (w->exec_errno == ENOENT)
+		return PAWL_EXIT_NO_COMMAND;
+	if (w->exec_errno)
+		return PAWL_EXIT_CANNOT_RUN;
+	if (w->stopped)
+		return w->config->stop_exit_code;
+	if (w->failed || !w->started)
+		return PAWL_EXIT_FAILED;
+	/* Ended at once by the second request: by that signal, for the caller. */
+	if (w->state == WD_OVER && w->stop_signal && WIFSIGNALED(w->wait_status) &&
+	    WTERMSIG(w->wait_status) == SIGKILL)
+		return 128 + w->stop_signal;
+	return status_to_exit(w->wait_status);
+}
+
+static void put_end(struct watchdog *w)
+{
+	struct err err;
+
+	if (!w->started)
+		return;
+	if (w->stopped)
+		w->job.state = JOB_STOPPED;
+	else if (!w->failed && WIFEXITED(w->wait_status))
+		w->job.state = JOB_FINISHED;
+	else
+		w->job.state = JOB_FAILED;
+	w->job.exit_status = exit_code(w);
+	w->job.watchdog_pid = 0;
+	w->job.leader_pid = 0;
+	if (store_job_put(w->store, &w->job, &err) < 0)
+		log_warn("the end of job %s is not recorded: %s", w->job.name, err.msg);
+}
+
+static void why_no_snapshot(const struct watchdog *w, struct err *ret)
+{
+	if (w->failed)
+		*ret = w->failure;
+	else
+		err_set(ret, ERR_GONE, "job '%s' has ended by itself", w->job.name);
+}
+
+/* Answers go out only when the job's lock is free: who asked may take it at once. */
+static void release_job(struct watchdog *w)
+{
+	bool drop = w->job_is_new && !w->started && w->lock >= 0;
+	struct err err;
+
+	control_unlink(w->control);
+	store_job_unlock(w->lock);
+	if (drop && store_job_drop(w->store, w->job.name, &err) < 0)
+		log_debug("cannot remove job %s again: %s", w->job.name, err.msg);
+	why_no_snapshot(w, &err);
+	if (w->control)
+		control_answer_end(w->control, w->stopped && w->final.seq ? &w->final : NULL, &err);
+	control_close(w->control);
+}
+
+static void close_all(struct watchdog *w)
+{
+	joblog_close(w->log);
+	stdinlog_close(w->input);
+	streams_clear(&w->streams);
+	free(w->resume.seqs);
+	if (w->resume.model)
+		snap__snapshot__free_unpacked(w->resume.model, NULL);
+	job_info_clear(&w->job);
+	store_close(w->store);
+	cleanup_fd_p(&w->signals);
+	if (w->captured) {
+		caller_restore(&w->caller);
+		caller_clear(&w->caller);
+	}
+}
+
+int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
+{
+	bool had_job = w->started || w->stopped;
+
+	end_job(w);
+	if (w->stopped && w->final.seq)
+		log_info("job %s is stopped; it goes on from %s@%" PRIu64, w->job.name, w->job.name,
+			 w->final.seq);
+	if (w->store) {
+		put_end(w);
+		release_job(w);
+	}
+	*ret_exit = exit_code(w);
+	if (w->failed && had_job)
+		log_error("%s", w->failure.msg);
+	else if (w->failed)
+		*err = w->failure;
+	close_all(w);
+	return w->failed && !had_job ? -1 : 0;
+}

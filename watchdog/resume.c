@@ -1,0 +1,290 @@
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+#include "watchdog/supervise.h"
+
+/* ---- candidates ------------------------------------------------------------------------------- */
+
+static void say_damaged(const struct watchdog *w, uint64_t seq, const struct err *why)
+{
+	const struct resume *r = &w->resume;
+
+	if (r->next < r->n)
+		log_warn("snapshot %s@%" PRIu64 " is damaged (%s), taking %s@%" PRIu64, w->job.name,
+			 seq, why->msg, w->job.name, r->seqs[r->next]);
+}
+
+static void drop_model(struct resume *r)
+{
+	if (r->model)
+		snap__snapshot__free_unpacked(r->model, NULL);
+	r->model = NULL;
+}
+
+/* The next candidate whose record is good. 1, 0: none left (err says why the last was not), -1. */
+static int load_next(struct watchdog *w, struct err *err)
+{
+	struct resume *r = &w->resume;
+
+	while (r->next < r->n) {
+		r->seq = r->seqs[r->next++];
+		drop_model(r);
+		if (store_snapshot_load(w->store, w->job.name, r->seq, NULL, &r->model, err) == 0) {
+			if (r->model->capsule && r->model->clocks)
+				return 1;
+			err_set(err, ERR_CORRUPT, "it lacks the capsule or the clocks");
+		}
+		if (err->kind != ERR_CORRUPT)
+			return -1;
+		say_damaged(w, r->seq, err);
+	}
+	return 0;
+}
+
+bool wd_plan_roll_back(struct watchdog *w)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	cleanup_free uint64_t *good = NULL;
+	uint64_t now = clock_ns(CLOCK_MONOTONIC), seq;
+	struct resume *r = &w->resume;
+	size_t n, n_good = 0, i;
+	struct err err;
+
+	if (store_snapshot_list(w->store, w->job.name, &infos, &n, &err) < 0)
+		return false;
+	good = calloc(2 * n + 1, sizeof(*good));
+	if (!good)
+		return false;
+	for (i = 0; i < n; i++)
+		if (infos[i].time && infos[i].generation >= w->job.first_generation)
+			good[n_good++] = infos[i].seq;
+	seq = policy_roll_back(&w->retry, w->config->retries, now, w->config->interval_ns, good,
+			       n_good);
+	if (seq == 0)
+		return false;
+	retry_note(&w->retry, seq, now);
+	free(r->seqs);
+	r->seqs = steal_ptr(&good);
+	r->n = r->next = 0;
+	for (i = n_good; i-- > 0;)
+		if (r->seqs[i] <= seq)
+			r->seqs[n_good + r->n++] = r->seqs[i];
+	memmove(r->seqs, r->seqs + n_good, r->n * sizeof(*r->seqs));
+	log_warn("job %s died of signal %d (%s): going back to %s@%" PRIu64 " (retry %u of %u)",
+		 w->job.name, WTERMSIG(w->wait_status), strsignal(WTERMSIG(w->wait_status)),
+		 w->job.name, seq, w->retry.used, w->config->retries);
+	return true;
+}
+
+int wd_dry_run(struct watchdog *w, struct err *err)
+{
+	const struct recovery_options options = {.dry_run = true, .plan_out = stdout};
+	int found = load_next(w, err);
+
+	if (found <= 0)
+		return -1;
+	if (recovery_check(w->resume.model, w->store, &options, err) < 0)
+		return err_wrap(err, "snapshot %s@%" PRIu64, w->job.name, w->resume.seq);
+	if (fflush(stdout) != 0)
+		return err_sys(err, "cannot write the plan");
+	return 0;
+}
+
+/* ---- rebuilding ------------------------------------------------------------------------------- */
+
+static int make_capsule(struct watchdog *w, struct err *err)
+{
+	const Snap__Snapshot *model = w->resume.model;
+	const struct capsule_config config = {
+		.plain_root = true,
+		.set_clocks = true,
+		.monotonic = model->clocks->monotonic,
+		.boottime = model->clocks->boottime,
+		.terminal = w->streams.slave,
+		.stream = {-1, -1, -1},
+	};
+
+	return capsule_create(&w->capsule, &config, err);
+}
+
+static void fill_host(struct watchdog *w)
+{
+	const struct streams *s = &w->streams;
+	int i;
+
+	w->resume.host = capsule_recovery_host(w->capsule);
+	for (i = 0; i < 3; i++)
+		if (s->kind[i] == STREAM_PUMPED)
+			w->resume.host.stream[i] = s->job_end[i];
+	w->resume.host.terminal = s->slave;
+}
+
+static int start_rebuild(struct watchdog *w, struct err *err)
+{
+	const struct recovery_options options = {0};
+	const struct snap_command command = {
+		.op = SNAP_REBUILD, .model = w->resume.model, .host = &w->resume.host};
+
+	if (recovery_check(w->resume.model, w->store, &options, err) < 0)
+		return -1;
+	wd_retire_capsule(w);
+	streams_from_model(&w->streams, w->resume.model);
+	if (wd_open_logs(w, err) < 0 || streams_build(&w->streams, w->resume.model, err) < 0 ||
+	    make_capsule(w, err) < 0 || wd_start_services(w, err) < 0)
+		return -1;
+	fill_host(w);
+	w->suspended = false;
+	snapshotter_post(w->snapshotter, &command);
+	return 0;
+}
+
+int wd_resume_next(struct watchdog *w, struct err *err)
+{
+	int found = load_next(w, err);
+
+	if (found <= 0) {
+		err_wrap(err, "snapshot %s@%" PRIu64, w->job.name, w->resume.seq);
+		return found;
+	}
+	if (start_rebuild(w, err) < 0)
+		return err_wrap(err, "cannot recover %s@%" PRIu64, w->job.name, w->resume.seq);
+	return 1;
+}
+
+int wd_resume_failed(struct watchdog *w, const struct err *why)
+{
+	struct err err = *why;
+
+	if (why->kind == ERR_CORRUPT && w->resume.next < w->resume.n) {
+		say_damaged(w, w->resume.seq, why);
+		return 0;
+	}
+	err_wrap(&err, "cannot recover %s@%" PRIu64, w->job.name, w->resume.seq);
+	wd_fail(w, &err);
+	return -1;
+}
+
+/* ---- letting it go ---------------------------------------------------------------------------- */
+
+/* What the rolled-back job will write again its reader has already. A person at a terminal sees it
+ * again, after the message that says why. */
+static void skip_what_was_passed_on(struct watchdog *w)
+{
+	char path[PATH_MAX];
+	uint64_t bytes[4];
+	struct err err;
+	size_t i;
+
+	store_job_log_path(w->store, &w->job, path, sizeof(path));
+	if (joblog_count(path, w->resume.model->capsule->log_bytes, bytes, &err) < 0) {
+		log_warn("output since the snapshot will be repeated: %s", err.msg);
+		return;
+	}
+	for (i = 0; i < 2; i++)
+		w->streams.pump.out[i].skip += bytes[i + 1];
+}
+
+/* A `run` that resumes is given the same input again, from its beginning; a `recover` what follows. */
+static uint64_t input_to_skip(const struct watchdog *w)
+{
+	if (w->config->mode != LAUNCH_RESUME_OR_START)
+		return 0;
+	return stdinlog_size(w->input) - stdinlog_start(w->input);
+}
+
+static int roll_back_logs(struct watchdog *w, struct err *err)
+{
+	const Snap__Capsule *capsule = w->resume.model->capsule;
+
+	if (w->started)
+		skip_what_was_passed_on(w);
+	/* Shorter than the snapshot says: a crash has eaten of it. */
+	if (joblog_bytes(w->log) < capsule->log_bytes && joblog_repair(w->log, err) < 0)
+		return -1;
+	if (joblog_truncate(w->log, capsule->log_bytes, err) < 0)
+		return -1;
+	if (!w->input)
+		return 0;
+	if (stdinlog_resume(w->input, capsule->stdin_bytes, err) < 0)
+		return -1;
+	if (stdinlog_size(w->input) < capsule->stdin_bytes)
+		return err_set(err, ERR_CORRUPT, "the job's kept input is shorter than the snapshot says");
+	streams_open_input(&w->streams, capsule->stdin_bytes, input_to_skip(w));
+	return 0;
+}
+
+static int note_generation(struct watchdog *w, const struct recovery_result *built, struct err *err)
+{
+	struct snapshot_info info;
+
+	if (store_snapshot_load(w->store, w->job.name, w->resume.seq, &info, NULL, err) < 0)
+		return -1;
+	if (info.generation < w->job.first_generation)
+		w->job.first_generation = info.generation;
+	w->job.generation++;
+	w->job.leader_pid = built->leader;
+	return wd_put_running(w, err);
+}
+
+static void restore_foreground(struct watchdog *w)
+{
+	const Snap__Capsule *capsule = w->resume.model->capsule;
+	struct err err;
+
+	if (w->streams.slave >= 0 && capsule->foreground > 0 &&
+	    capsule_foreground(w->capsule, capsule->foreground, &err) < 0)
+		log_warn("%s", err.msg);
+}
+
+int wd_release(struct watchdog *w, const struct recovery_result *built, struct err *err)
+{
+	const Snap__Capsule *capsule = w->resume.model->capsule;
+	const struct snap_command command = {.op = SNAP_RELEASE,
+					     .stopped = w->config->recover_stopped && !w->started};
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	struct checkpoint_config config;
+
+	if (capsule_watch(w->capsule, capsule->leader, err) < 0 || roll_back_logs(w, err) < 0 ||
+	    note_generation(w, built, err) < 0)
+		return -1;
+	restore_foreground(w);
+	config = wd_checkpoint_config(w, capsule->leader);
+	snapshotter_attach(w->snapshotter, w->capsule, &config, w->resume.seq);
+	streams_close_job_ends(&w->streams);
+	if (capsule_close_streams(w->capsule, err) < 0)
+		return -1;
+	w->started = true;
+	w->due = policy_next_due(now, now, w->config->interval_ns);
+	hang_reset(&w->hang);
+	streams_enter_terminal(&w->streams);
+	snapshotter_post(w->snapshotter, &command);
+	log_info("job %s goes on from %s@%" PRIu64, w->job.name, w->job.name, w->resume.seq);
+	return 0;
+}
+
+static void print_pids(const struct watchdog *w)
+{
+	cleanup_free pid_t *pids = NULL;
+	struct err err;
+	size_t n, i;
+
+	if (capsule_pids(w->capsule, &pids, &n, &err) < 0)
+		return;
+	for (i = 0; i < n; i++)
+		printf("%d\n", pids[i]);
+	fflush(stdout);
+}
+
+void wd_resume_done(struct watchdog *w)
+{
+	drop_model(&w->resume);
+	if (w->config->recover_stopped && w->retry.used == 0)
+		print_pids(w);
+}

@@ -1,0 +1,139 @@
+#include "watchdog/snapshotter.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "watchdog/snapshotter_work.h"
+
+/* Between a posted command and the end of its work the thread owns everything but the mailbox. */
+struct snapshotter {
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t posted;
+	bool has_command, has_result, quit;
+	struct snap_command command;
+	struct snap_result result;
+	struct snap_work work;
+};
+
+static void publish_result(struct snapshotter *s, const struct snap_result *result)
+{
+	pthread_mutex_lock(&s->lock);
+	s->result = *result;
+	s->has_result = true;
+	pthread_mutex_unlock(&s->lock);
+	eventfd_write(s->work.wake, 1);
+}
+
+static bool next_command(struct snapshotter *s, struct snap_command *ret)
+{
+	bool more;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->has_command && !s->quit)
+		pthread_cond_wait(&s->posted, &s->lock);
+	more = s->has_command;
+	*ret = s->command;
+	s->has_command = false;
+	pthread_mutex_unlock(&s->lock);
+	return more;
+}
+
+static void *run(void *arg)
+{
+	struct snapshotter *s = arg;
+	struct snap_command command;
+
+	while (next_command(s, &command)) {
+		struct snap_result result = {.op = command.op};
+
+		snap_work_do(&s->work, &command, &result);
+		publish_result(s, &result);
+		if (command.op == SNAP_TAKE && result.ok)
+			snap_work_thin(&s->work, 0);
+	}
+	snap_work_end(&s->work);
+	return NULL;
+}
+
+int snapshotter_start(struct snapshotter **ret, const struct snapshotter_config *config,
+		      struct err *err)
+{
+	struct snapshotter *s = calloc(1, sizeof(*s));
+	int code;
+
+	if (!s)
+		return err_sys(err, "cannot start the snapshot thread");
+	s->work.config = *config;
+	s->work.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->work.wake < 0) {
+		free(s);
+		return err_sys(err, "cannot start the snapshot thread");
+	}
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->posted, NULL);
+	code = pthread_create(&s->thread, NULL, run, s);
+	if (code != 0) {
+		close(s->work.wake);
+		free(s);
+		return err_code(err, code, "cannot start the snapshot thread");
+	}
+	*ret = s;
+	return 0;
+}
+
+void snapshotter_attach(struct snapshotter *s, const struct capsule *capsule,
+			const struct checkpoint_config *config, uint64_t parent)
+{
+	pthread_mutex_lock(&s->lock);
+	s->work.next = (struct snap_target){capsule, *config, parent, true};
+	pthread_mutex_unlock(&s->lock);
+}
+
+void snapshotter_post(struct snapshotter *s, const struct snap_command *command)
+{
+	pthread_mutex_lock(&s->lock);
+	s->command = *command;
+	s->has_command = true;
+	pthread_cond_signal(&s->posted);
+	pthread_mutex_unlock(&s->lock);
+}
+
+int snapshotter_fd(const struct snapshotter *s)
+{
+	return s->work.wake;
+}
+
+bool snapshotter_result(struct snapshotter *s, struct snap_result *ret)
+{
+	eventfd_t count;
+	bool has;
+
+	eventfd_read(s->work.wake, &count);
+	pthread_mutex_lock(&s->lock);
+	has = s->has_result;
+	s->has_result = false;
+	if (has)
+		*ret = s->result;
+	pthread_mutex_unlock(&s->lock);
+	return has;
+}
+
+void snapshotter_finish(struct snapshotter *s)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&s->lock);
+	s->quit = true;
+	pthread_cond_signal(&s->posted);
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->thread, NULL);
+	close(s->work.wake);
+	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->posted);
+	free(s);
+}

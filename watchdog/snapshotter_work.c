@@ -1,0 +1,260 @@
+#include "watchdog/snapshotter_work.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/statvfs.h>
+#include <time.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+#include "store/base/units.h"
+#include "watchdog/policy.h"
+
+/* ---- hooks of the checkpointer ---------------------------------------------------------------- */
+
+static int ensure_capsule(Snap__Snapshot *model, struct err *err)
+{
+	if (model->capsule)
+		return 0;
+	model->capsule = malloc(sizeof(*model->capsule));
+	if (!model->capsule)
+		return err_sys(err, "the snapshot's capsule");
+	snap__capsule__init(model->capsule);
+	return 0;
+}
+
+static int on_frozen(void *ctx, Snap__Snapshot *model, struct err *err)
+{
+	struct snap_work *w = ctx;
+
+	if (ensure_capsule(model, err) < 0)
+		return -1;
+	model->capsule->user_namespace = w->target.config.user_namespace;
+	model->capsule->leader = w->target.config.leader_vpid;
+	return pump_freeze(w->config.pump, w->target.capsule, model->capsule, err);
+}
+
+/* What the freeze has drained is the main thread's to pass on. */
+static void on_resumed(void *ctx, uint64_t pause_us)
+{
+	struct snap_work *w = ctx;
+
+	eventfd_write(w->wake, 1);
+}
+
+static int on_publish(void *ctx, struct err *err)
+{
+	struct snap_work *w = ctx;
+
+	return pump_sync(w->config.pump, err);
+}
+
+/* ---- retention -------------------------------------------------------------------------------- */
+
+static long utc_offset(void)
+{
+	time_t now = time(NULL);
+	struct tm local;
+
+	return localtime_r(&now, &local) ? local.tm_gmtoff : 0;
+}
+
+static void drop_marked(struct snap_work *w, const struct snapshot_info *infos, size_t n,
+			const bool *drop)
+{
+	struct gc_stats stats;
+	struct err err;
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (drop[i] && store_snapshot_drop(w->config.store, w->config.job, infos[i].seq,
+						   &err) < 0)
+			log_warn("cannot drop %s@%" PRIu64 ": %s", w->config.job, infos[i].seq,
+				 err.msg);
+	if (store_gc(w->config.store, false, &stats, &err) < 0)
+		log_warn("cannot free the space of dropped snapshots: %s", err.msg);
+}
+
+/* Input before the position of the oldest snapshot left is not needed any more. */
+static void forget_input(struct snap_work *w)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	Snap__Snapshot *model;
+	struct err err;
+	size_t n;
+
+	if (!w->config.pump->input ||
+	    store_snapshot_list(w->config.store, w->config.job, &infos, &n, &err) < 0 || n == 0 ||
+	    store_snapshot_load(w->config.store, w->config.job, infos[0].seq, NULL, &model, &err) < 0)
+		return;
+	if (model->capsule) {
+		pthread_mutex_lock(&w->config.pump->lock);
+		stdinlog_forget(w->config.pump->input, model->capsule->stdin_bytes);
+		pthread_mutex_unlock(&w->config.pump->lock);
+	}
+	snap__snapshot__free_unpacked(model, NULL);
+}
+
+void snap_work_thin(struct snap_work *w, uint64_t protect)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	cleanup_free bool *drop = NULL;
+	struct err err;
+	size_t n;
+
+	if (w->config.options->retention.keep == 0)
+		return;
+	if (store_snapshot_list(w->config.store, w->config.job, &infos, &n, &err) < 0) {
+		log_warn("cannot thin the snapshots: %s", err.msg);
+		return;
+	}
+	drop = calloc(n + 1, sizeof(*drop));
+	if (!drop ||
+	    policy_retention(infos, n, &w->config.options->retention, protect, utc_offset(), drop) == 0)
+		return;
+	drop_marked(w, infos, n, drop);
+	forget_input(w);
+}
+
+/* ---- snapshots -------------------------------------------------------------------------------- */
+
+static int adopt_target(struct snap_work *w, struct err *err)
+{
+	if (w->next.fresh) {
+		checkpointer_free(w->checkpointer);
+		w->checkpointer = NULL;
+		w->target = w->next;
+		w->next.fresh = false;
+	}
+	if (w->checkpointer)
+		return 0;
+	return checkpointer_new(&w->checkpointer, &w->target.config, err);
+}
+
+static int take(struct snap_work *w, bool end, struct snapshot_info *ret, struct err *err)
+{
+	const struct checkpoint_hooks hooks = {w, on_frozen, on_resumed, on_publish};
+
+	return checkpointer_take(w->checkpointer, w->config.store, w->config.job, w->target.parent,
+				 end, &hooks, ret, err);
+}
+
+static void say_how_much_is_left(const struct snap_work *w, struct err *err)
+{
+	struct statvfs fs;
+	char size[32];
+
+	if (statvfs(store_dir(w->config.store), &fs) < 0)
+		return;
+	format_size((uint64_t)fs.f_bavail * fs.f_frsize, size, sizeof(size));
+	err_wrap(err, "the store has no room (%s left on its file system)", size);
+}
+
+/* A full store is thinned first, then it is tried once more. */
+static int take_with_room(struct snap_work *w, bool end, struct snapshot_info *ret, struct err *err)
+{
+	struct gc_stats stats;
+	struct err ignored;
+
+	if (take(w, end, ret, err) == 0)
+		return 0;
+	if (err->kind != ERR_FULL)
+		return -1;
+	snap_work_thin(w, w->target.parent);
+	store_gc(w->config.store, false, &stats, &ignored);
+	if (take(w, end, ret, err) == 0)
+		return 0;
+	if (err->kind == ERR_FULL)
+		say_how_much_is_left(w, err);
+	return -1;
+}
+
+static int before_hook(const struct snap_work *w, bool end, struct err *err)
+{
+	const char *command = w->config.options->before_snapshot;
+	int status;
+
+	if (!command)
+		return 0;
+	status = run_hook(command, w->config.job, 0, w->config.hook_mask);
+	if (status == 0)
+		return 0;
+	err_set(err, ERR_INVALID, "the command before the snapshot ('%.200s') failed with status %d",
+		command, status);
+	if (!end)
+		return -1;
+	/* The last chance to save the job is not given up for that. */
+	log_warn("%s", err->msg);
+	return 0;
+}
+
+static void after_hook(const struct snap_work *w, uint64_t seq)
+{
+	const char *command = w->config.options->after_snapshot;
+	int status;
+
+	if (!command)
+		return;
+	status = run_hook(command, w->config.job, seq, w->config.hook_mask);
+	if (status != 0)
+		log_warn("the command after the snapshot ('%.200s') failed with status %d", command,
+			 status);
+}
+
+static int do_take(struct snap_work *w, bool end, struct snap_result *result)
+{
+	if (before_hook(w, end, &result->err) < 0 || adopt_target(w, &result->err) < 0 ||
+	    take_with_room(w, end, &result->info, &result->err) < 0)
+		return -1;
+	w->target.parent = result->info.seq;
+	after_hook(w, result->info.seq);
+	return 0;
+}
+
+/* ---- recovery --------------------------------------------------------------------------------- */
+
+static int do_rebuild(struct snap_work *w, const struct snap_command *command,
+		      struct snap_result *result)
+{
+	const struct recovery_options options = {0};
+
+	/* Trackers of a dead capsule hold descriptors of it. */
+	checkpointer_free(w->checkpointer);
+	w->checkpointer = NULL;
+	return recovery_rebuild(&w->recovery, w->config.store, command->model, command->host, &options,
+				&result->built, &result->err);
+}
+
+static int do_release(struct snap_work *w, const struct snap_command *command,
+		      struct snap_result *result)
+{
+	return recovery_release(steal_ptr(&w->recovery), command->stopped, &result->err);
+}
+
+void snap_work_do(struct snap_work *w, const struct snap_command *command, struct snap_result *result)
+{
+	int done = -1;
+
+	result->started = clock_ns(CLOCK_MONOTONIC);
+	switch (command->op) {
+	case SNAP_TAKE:
+		done = do_take(w, command->end, result);
+		break;
+	case SNAP_REBUILD:
+		done = do_rebuild(w, command, result);
+		break;
+	case SNAP_RELEASE:
+		done = do_release(w, command, result);
+		break;
+	}
+	result->finished = clock_ns(CLOCK_MONOTONIC);
+	result->ok = done == 0;
+}
+
+void snap_work_end(struct snap_work *w)
+{
+	recovery_free(w->recovery);
+	checkpointer_free(w->checkpointer);
+}

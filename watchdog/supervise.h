@@ -1,0 +1,129 @@
+/*
+ * supervise.h: one job under its watchdog. Private to the watchdog's own files:
+ *
+ *   watchdog.c   the loop: what has happened becomes events
+ *   actions.c    what the state table asks for
+ *   begin.c      store, name, lock, logs: up to where there is a job to run
+ *   launch_job.c a fresh launch
+ *   resume.c     recovery: candidates, capsule, rebuild, release
+ *   finish.c     the end
+ */
+#ifndef PAWL_WATCHDOG_SUPERVISE_H
+#define PAWL_WATCHDOG_SUPERVISE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "watchdog/caller.h"
+#include "watchdog/capsule.h"
+#include "watchdog/control.h"
+#include "watchdog/policy.h"
+#include "watchdog/progress.h"
+#include "watchdog/snapshotter.h"
+#include "watchdog/state.h"
+#include "watchdog/streams.h"
+#include "watchdog/watchdog.h"
+
+/* A recovery under way. */
+struct resume {
+	uint64_t *seqs;   /* candidates, best first; owned */
+	size_t n, next;
+	uint64_t seq;     /* the one being rebuilt */
+	Snap__Snapshot *model;
+	struct recovery_host host;
+};
+
+struct watchdog {
+	const struct watchdog_config *config;
+	struct caller caller;
+	bool captured;
+	int signals; /* signalfd */
+
+	struct store *store;
+	struct job_info job;
+	int lock;
+	bool job_is_new; /* registered by us: goes again when nothing comes of it */
+
+	struct joblog *log;
+	struct stdinlog *input;
+	struct streams streams;
+	struct capsule *capsule;
+	struct snapshotter *snapshotter;
+	struct control *control;
+	struct resume resume;
+	struct progress progress;
+
+	enum wd_state state;
+	bool wanted;        /* a snapshot as soon as the one under way is done */
+	bool started;       /* the job has run: from here on there is a status to report */
+	bool suspended;     /* the job is stopped by job control */
+	uint64_t due;       /* next periodic snapshot, CLOCK_MONOTONIC */
+	uint64_t next_hang_look;
+	struct retry_state retry;
+	struct hang_state hang;
+	uint64_t sent;      /* signals passed on to the job, bit n-1 */
+	int stop_signal;    /* the last signal that asked for the end; 0: none */
+	uint64_t stop_signal_at;
+
+	/* The end. */
+	int wait_status;    /* of the leader */
+	bool left_behind;
+	bool stopped;       /* by a final snapshot, or before it ran at all */
+	struct snapshot_info final;
+	bool failed;        /* pawl gives up; why: */
+	struct err failure;
+	int exec_errno;     /* the command could not be executed */
+};
+
+/* ---- begin.c ---------------------------------------------------------------------------------- */
+
+/* Signals, store, name, lock, record, logs. */
+int wd_begin(struct watchdog *w, struct err *err);
+/* Candidates for a recovery: w->resume.seqs; none: a fresh launch. */
+int wd_choose_start(struct watchdog *w, struct err *err);
+/* The control socket and the snapshot thread; the latter must not exist before the first capsule (a
+ * fork with threads is a risk not worth taking where it can be avoided). */
+int wd_start_services(struct watchdog *w, struct err *err);
+/* Writes the record as running under this process. */
+int wd_put_running(struct watchdog *w, struct err *err);
+
+/* ---- launch_job.c ----------------------------------------------------------------------------- */
+
+int wd_launch(struct watchdog *w, struct err *err);
+/* The logs that the streams need (w->streams.kind is known). */
+int wd_open_logs(struct watchdog *w, struct err *err);
+struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t leader_vpid);
+
+/* ---- resume.c --------------------------------------------------------------------------------- */
+
+/* Starts rebuilding the next candidate. 1: under way, 0: no candidate left, -1: failed. */
+int wd_resume_next(struct watchdog *w, struct err *err);
+/* The rebuild failed with err: 0 where the next candidate may be tried. */
+int wd_resume_failed(struct watchdog *w, const struct err *why);
+/* The job stands rebuilt: logs and record are put back, then it is let go. */
+int wd_release(struct watchdog *w, const struct recovery_result *built, struct err *err);
+/* After the result of the release. */
+void wd_resume_done(struct watchdog *w);
+/* Candidates for going back after a death; false: policy gives up. */
+bool wd_plan_roll_back(struct watchdog *w);
+/* `recover --dry-run`. */
+int wd_dry_run(struct watchdog *w, struct err *err);
+
+/* ---- actions.c -------------------------------------------------------------------------------- */
+
+/* Moves to the next state and carries out its action. */
+void wd_handle(struct watchdog *w, enum wd_event event);
+/* The leader has ended. */
+void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind);
+void wd_fail(struct watchdog *w, const struct err *err);
+/* Sends signo to the job's process group that has the terminal, or to its leader's. */
+void wd_signal_job(struct watchdog *w, int signo);
+
+/* ---- finish.c --------------------------------------------------------------------------------- */
+
+/* Ends the capsule and closes what belonged to it; the job's output is drained first. */
+void wd_retire_capsule(struct watchdog *w);
+/* Everything; *ret_exit as watchdog_run. */
+int wd_finish(struct watchdog *w, int *ret_exit, struct err *err);
+
+#endif

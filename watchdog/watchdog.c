@@ -1,0 +1,391 @@
+#include "watchdog/watchdog.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
+#include "store/base/log.h"
+#include "store/base/units.h"
+#include "watchdog/signals.h"
+#include "watchdog/supervise.h"
+
+#define BACKGROUND_LOOK_NS (NSEC_PER_SEC / 2)
+#define SAME_SIGNAL_NS     (NSEC_PER_SEC / 5)
+#define HANG_LOOKS         16
+
+/* ---- job control ------------------------------------------------------------------------------ */
+
+/* The job was stopped at the caller's terminal: so is pawl, with the default action, as the shell
+ * expects; the rest of a pipeline too. In an orphaned group (no shell to continue it) the kernel drops
+ * the signal, and the job is continued at once. */
+static void stop_self(struct watchdog *w)
+{
+	sigset_t tstp;
+
+	progress_clear(&w->progress);
+	streams_leave_terminal(&w->streams);
+	sigemptyset(&tstp);
+	sigaddset(&tstp, SIGTSTP);
+	if (w->streams.terminal)
+		kill(0, SIGTSTP);
+	else
+		raise(SIGTSTP);
+	sigprocmask(SIG_UNBLOCK, &tstp, NULL);
+	sigprocmask(SIG_BLOCK, &tstp, NULL);
+	streams_enter_terminal(&w->streams);
+	wd_signal_job(w, SIGCONT);
+}
+
+static void leader_stopped(struct watchdog *w)
+{
+	bool passed_on = w->sent & 1ull << (SIGTSTP - 1);
+
+	w->suspended = true;
+	w->sent &= ~(1ull << (SIGTSTP - 1));
+	if (w->streams.outer.raw || passed_on)
+		stop_self(w);
+}
+
+/* The shell has changed the terminal's settings while we were stopped. */
+static void continued(struct watchdog *w)
+{
+	w->streams.outer.raw = false;
+	streams_enter_terminal(&w->streams);
+	if (w->streams.outer.fd >= 0)
+		pty_copy_size(w->streams.pump.out[JOBLOG_TERMINAL - 1].job_fd, w->streams.outer.fd);
+	if (w->suspended && !w->config->recover_stopped)
+		wd_signal_job(w, SIGCONT);
+}
+
+/* ---- what has happened ------------------------------------------------------------------------ */
+
+/* timeout(1) signals its child and then its whole group: the child twice, at once. */
+static void interrupt(struct watchdog *w, int signo)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	if (w->stop_signal && now - w->stop_signal_at < SAME_SIGNAL_NS)
+		return;
+	w->stop_signal = signo;
+	w->stop_signal_at = now;
+	wd_handle(w, WE_INTERRUPT);
+}
+
+static void on_signal(struct watchdog *w, int signo)
+{
+	switch (signo) {
+	case SIGINT:
+	case SIGTERM:
+	case SIGHUP:
+		interrupt(w, signo);
+		break;
+	case SIGUSR1:
+		wd_handle(w, WE_REQUEST);
+		break;
+	case SIGWINCH:
+		if (w->streams.outer.fd >= 0)
+			pty_copy_size(w->streams.pump.out[JOBLOG_TERMINAL - 1].job_fd,
+				      w->streams.outer.fd);
+		break;
+	case SIGCONT:
+		continued(w);
+		break;
+	case SIGTSTP:
+		wd_signal_job(w, signo);
+		break;
+	default:
+		if (signal_is_passed_on(signo))
+			wd_signal_job(w, signo);
+	}
+}
+
+static void read_signals(struct watchdog *w)
+{
+	struct signalfd_siginfo info;
+
+	while (w->state != WD_OVER && read(w->signals, &info, sizeof(info)) == sizeof(info))
+		on_signal(w, (int)info.ssi_signo);
+}
+
+static void read_capsule(struct watchdog *w)
+{
+	struct capsule_event event;
+
+	while (w->state != WD_OVER && w->capsule && !w->capsule->gone &&
+	       capsule_next_event(w->capsule, &event)) {
+		switch (event.kind) {
+		case CAPSULE_LEADER_EXITED:
+		case CAPSULE_GONE:
+			wd_leader_ended(w, event.status, event.left_behind);
+			return;
+		case CAPSULE_LEADER_STOPPED:
+			leader_stopped(w);
+			break;
+		case CAPSULE_LEADER_CONTINUED:
+			w->suspended = false;
+			break;
+		}
+	}
+}
+
+static void taken(struct watchdog *w, const struct snap_result *result)
+{
+	bool refused = !result->ok && result->err.kind == ERR_UNSUPPORTED &&
+		       w->config->unsupported_fails;
+	bool gone = !result->ok && result->err.kind == ERR_GONE;
+
+	w->due = policy_next_due(result->started, result->finished, w->config->interval_ns);
+	if (w->capsule)
+		hang_rebase(&w->hang, capsule_cpu_ns(w->capsule));
+	if (result->ok) {
+		w->retry.snapshot_since = true;
+		w->progress.last = w->final = result->info;
+		w->progress.has_last = true;
+		log_debug("snapshot %s@%" PRIu64, w->job.name, result->info.seq);
+	} else if (!gone) {
+		log_warn("job %s was not saved: %s", w->job.name, result->err.msg);
+	}
+	if (refused)
+		wd_fail(w, &result->err);
+	if (w->control)
+		control_answer_snapshot(w->control, result->ok ? &result->info : NULL, &result->err);
+	if (!result->ok && w->state == WD_STOPPING && w->control)
+		control_answer_stop_failed(w->control, &result->err);
+	wd_handle(w, result->ok ? WE_TAKEN : refused ? WE_REFUSED : WE_FAILED);
+}
+
+static void rebuilt(struct watchdog *w, const struct snap_result *result)
+{
+	struct err err = result->err;
+
+	if (w->state == WD_CANCELLED) {
+		wd_handle(w, result->ok ? WE_REBUILT : WE_REBUILD_FAILED);
+		return;
+	}
+	if (result->ok && wd_release(w, &result->built, &err) == 0) {
+		wd_handle(w, WE_REBUILT);
+		return;
+	}
+	wd_handle(w, wd_resume_failed(w, &err) < 0 ? WE_NO_CANDIDATE : WE_REBUILD_FAILED);
+}
+
+static void released(struct watchdog *w, const struct snap_result *result)
+{
+	if (!result->ok) {
+		log_error("cannot let job %s run: %s", w->job.name, result->err.msg);
+		capsule_kill(w->capsule);
+	}
+	wd_resume_done(w);
+}
+
+static void read_result(struct watchdog *w)
+{
+	struct snap_result result;
+
+	if (!w->snapshotter || !snapshotter_result(w->snapshotter, &result))
+		return;
+	switch (result.op) {
+	case SNAP_TAKE:
+		taken(w, &result);
+		break;
+	case SNAP_REBUILD:
+		rebuilt(w, &result);
+		break;
+	case SNAP_RELEASE:
+		released(w, &result);
+		break;
+	}
+}
+
+static json_t *describe(const struct watchdog *w)
+{
+	return json_pack("{s:s, s:s, s:i, s:I}", "job", w->job.name, "state",
+			 w->suspended ? "suspended" : wd_state_name(w->state), "pid",
+			 (int)w->job.leader_pid, "generation", (json_int_t)w->job.generation);
+}
+
+static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
+{
+	struct control_wishes wishes;
+
+	if (!w->control || n == 0)
+		return;
+	wishes = control_read(w->control, fds, n);
+	if (wishes.status)
+		control_answer_status(w->control, describe(w));
+	if (wishes.snapshot)
+		wd_handle(w, WE_REQUEST);
+	if (wishes.stop)
+		wd_handle(w, WE_STOP);
+}
+
+/* ---- time ------------------------------------------------------------------------------------- */
+
+static void look_for_hanging(struct watchdog *w, uint64_t now)
+{
+	uint64_t timeout = w->config->hang_timeout_ns;
+
+	if (timeout == 0 || now < w->next_hang_look)
+		return;
+	w->next_hang_look = now + timeout / HANG_LOOKS;
+	if (w->suspended)
+		hang_reset(&w->hang);
+	else if ((w->state == WD_RUNNING || w->state == WD_UNSTOPPABLE) &&
+		 hang_look(&w->hang, capsule_cpu_ns(w->capsule), now, timeout)) {
+		hang_reset(&w->hang);
+		wd_handle(w, WE_HUNG);
+	}
+}
+
+static bool wants_terminal(const struct watchdog *w)
+{
+	return w->streams.terminal && w->streams.outer.keys && !w->streams.outer.raw;
+}
+
+static void look_at_clock(struct watchdog *w)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	if (now >= w->due && !w->suspended)
+		wd_handle(w, WE_DUE);
+	look_for_hanging(w, now);
+	if (wants_terminal(w))
+		streams_enter_terminal(&w->streams);
+	if (pump_stalled(&w->streams.pump))
+		pump_retry(&w->streams.pump);
+	if (w->streams.pump.wrote_line_start)
+		progress_draw(&w->progress, w->job.name, now);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int poll_timeout(const struct watchdog *w)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC), at = UINT64_MAX;
+
+	if ((w->state == WD_RUNNING || w->state == WD_UNSTOPPABLE) && !w->suspended)
+		at = w->due;
+	if (w->config->hang_timeout_ns)
+		at = earlier(at, w->next_hang_look);
+	if (wants_terminal(w))
+		at = earlier(at, now + BACKGROUND_LOOK_NS);
+	if (w->progress.enabled || pump_stalled(&w->streams.pump))
+		at = earlier(at, now + NSEC_PER_SEC);
+	if (at == UINT64_MAX)
+		return -1;
+	if (at <= now)
+		return 0;
+	at = (at - now + 999999) / 1000000;
+	return at > 3600 * 1000 ? 3600 * 1000 : (int)at;
+}
+
+/* ---- the loop --------------------------------------------------------------------------------- */
+
+struct sources {
+	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 3];
+	size_t n_pump, n_control, n;
+};
+
+static void gather(struct watchdog *w, struct sources *s)
+{
+	s->n_pump = pump_poll(&w->streams.pump, s->fds);
+	s->n_control = w->control ? control_poll(w->control, s->fds + s->n_pump) : 0;
+	s->n = s->n_pump + s->n_control;
+	s->fds[s->n++] = (struct pollfd){.fd = w->signals, .events = POLLIN};
+	if (w->snapshotter)
+		s->fds[s->n++] =
+			(struct pollfd){.fd = snapshotter_fd(w->snapshotter), .events = POLLIN};
+	if (w->capsule && !w->capsule->gone)
+		s->fds[s->n++] = (struct pollfd){.fd = w->capsule->events, .events = POLLIN};
+}
+
+static bool terminal_output_waits(struct watchdog *w, const struct sources *s)
+{
+	int master = w->streams.pump.out[JOBLOG_TERMINAL - 1].job_fd;
+	size_t i;
+
+	for (i = 0; i < s->n_pump; i++)
+		if (s->fds[i].fd == master && s->fds[i].revents & POLLIN)
+			return true;
+	return false;
+}
+
+/* Results before the leader's end: a final snapshot explains the end that it brings. */
+static void turn(struct watchdog *w)
+{
+	struct sources s;
+
+	gather(w, &s);
+	if (poll(s.fds, s.n, poll_timeout(w)) < 0)
+		return;
+	if (terminal_output_waits(w, &s))
+		progress_clear(&w->progress);
+	pump_move(&w->streams.pump, s.fds, s.n_pump);
+	read_result(w);
+	if (w->state != WD_OVER)
+		read_capsule(w);
+	if (w->state != WD_OVER)
+		read_signals(w);
+	if (w->state != WD_OVER)
+		read_control(w, s.fds + s.n_pump, s.n_control);
+	if (w->state != WD_OVER)
+		look_at_clock(w);
+}
+
+/* Where the job itself writes to the terminal, that is its own. */
+static void start_progress(struct watchdog *w)
+{
+	w->progress.started = clock_ns(CLOCK_MONOTONIC);
+	w->progress.enabled = w->config->progress && isatty(STDERR_FILENO) &&
+			      !(w->streams.terminal && isatty(STDOUT_FILENO));
+}
+
+static int start(struct watchdog *w, struct err *err)
+{
+	int found;
+
+	if (wd_begin(w, err) < 0 || wd_choose_start(w, err) < 0)
+		return -1;
+	if (w->config->dry_run)
+		return wd_dry_run(w, err);
+	if (w->resume.n == 0)
+		return wd_launch(w, err);
+	caller_release_fds(&w->caller);
+	w->state = WD_RECOVERING;
+	found = wd_resume_next(w, err);
+	return found > 0 ? 0 : -1;
+}
+
+int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err *err)
+{
+	struct watchdog w = {.config = config, .lock = -1, .signals = -1, .state = WD_OVER};
+	struct err why;
+
+	streams_init(&w.streams);
+	if (start(&w, &why) < 0) {
+		w.state = WD_OVER;
+		wd_fail(&w, &why);
+	} else if (config->dry_run) {
+		w.stopped = true;
+	} else {
+		start_progress(&w);
+	}
+	while (w.state != WD_OVER)
+		turn(&w);
+	if (wd_finish(&w, ret_exit, err) < 0)
+		return -1;
+	if (config->dry_run)
+		*ret_exit = 0;
+	return 0;
+}
