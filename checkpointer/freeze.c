@@ -420,7 +420,7 @@ void thaw_tree(struct frozen_tree *tree)
 	struct err err;
 
 	for (size_t i = 0; i < tree->n; i++)
-		for (size_t j = 0; j < tree->processes[i].n_threads; j++) {
+		for (size_t j = tree->processes[i].n_threads; j-- > 0;) {
 			struct tracee *t = &tree->processes[i].threads[j]->tracee;
 
 			if (tracee_detach(t, &err) < 0 && err.kind != ERR_GONE)

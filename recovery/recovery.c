@@ -168,7 +168,8 @@ static int release_stub(struct stub *stub, bool stopped, struct err *err)
 	    syscall(SYS_pidfd_send_signal, stub->pidfd, SIGSTOP, NULL, 0) < 0)
 		return err_sys(err, "stopping process %d", stub->model->pid);
 	for (size_t i = stub->n_threads; i-- > 0;) {
-		if (tracee_detach(&stub->threads[i], err) < 0)
+		/* A process that ends as soon as its first threads run is no failure of ours. */
+		if (tracee_detach(&stub->threads[i], err) < 0 && err->kind != ERR_GONE)
 			return err_wrap(err, "letting thread %d run",
 					stub->model->threads[i]->tid);
 	}

@@ -148,6 +148,18 @@ int tracee_interrupt(struct tracee *t, struct err *err)
 	return tracee_wait_stop(t, err);
 }
 
+static void reap(struct tracee *t)
+{
+	int status = 0;
+	pid_t got;
+
+	do
+		got = waitpid(t->tid, &status, __WALL);
+	while ((got < 0 && errno == EINTR) || (got >= 0 && WIFSTOPPED(status)));
+	t->exited_on_us = got >= 0;
+	t->exit_status = status;
+}
+
 int tracee_detach(struct tracee *t, struct err *err)
 {
 	if (t->state == TRACEE_GONE)
@@ -155,9 +167,14 @@ int tracee_detach(struct tracee *t, struct err *err)
 	if (t->state == TRACEE_RUNNING && tracee_interrupt(t, err) < 0)
 		return -1;
 	t->state = TRACEE_GONE;
-	if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) < 0)
-		return err_sys(err, "cannot release thread %d", t->tid);
-	return 0;
+	if (ptrace(PTRACE_DETACH, t->tid, NULL, NULL) == 0)
+		return 0;
+	err_sys(err, "cannot release thread %d", t->tid);
+	/* It is dying, ended by another thread of its process. It stays a zombie, and its process with it,
+	 * until its tracer has seen it. */
+	if (err->kind == ERR_GONE)
+		reap(t);
+	return -1;
 }
 
 static int get_regset(struct tracee *t, unsigned long type, struct iovec *iov, struct err *err)

@@ -51,7 +51,8 @@ int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err);
 int tracee_continue(struct tracee *t, int signo, struct err *err);
 /* Asks a running one to stop again (PTRACE_INTERRUPT) and waits. */
 int tracee_interrupt(struct tracee *t, struct err *err);
-/* Detaches; it runs on (or stays in its job-control stop). ERR_GONE is reported, and harmless. */
+/* Detaches; it runs on (or stays in its job-control stop). ERR_GONE is reported, and harmless: a dying
+ * thread is waited for. So detach a process's first thread last: its end comes after all others. */
 int tracee_detach(struct tracee *t, struct err *err);
 
 /* General registers and the whole XSAVE area. xstate: malloc'ed by get, owned by the caller. */
