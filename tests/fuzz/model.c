@@ -1,0 +1,191 @@
+/* The snapshot model as stored, and the recovery plan that is made from it. */
+#include "fuzz.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+
+#include "checkpointer/tracee/arch.h"
+#include "recovery/plan.h"
+
+static Snap__Region region(uint64_t start, Snap__Region__Kind kind, int file)
+{
+	Snap__Region r = SNAP__REGION__INIT;
+
+	r.start = start;
+	r.end = start + 0x3000;
+	r.kind = kind;
+	r.prot = PROT_READ | PROT_WRITE;
+	r.file = file;
+	return r;
+}
+
+static void fill_files(Snap__Snapshot *m, Snap__File **files, Snap__OpenFile **open)
+{
+	static Snap__File f[3];
+	static Snap__OpenFile o[3];
+
+	for (int i = 0; i < 3; i++) {
+		f[i] = (Snap__File)SNAP__FILE__INIT;
+		f[i].path = (char *)(i == 0 ? "/usr/bin/sim" : i == 1 ? "/data/out" : "shm");
+		f[i].size = 0x5000;
+		o[i] = (Snap__OpenFile)SNAP__OPEN_FILE__INIT;
+		files[i] = &f[i];
+		open[i] = &o[i];
+	}
+	f[1].policy = SNAP__FILE__POLICY__RESTORE;
+	f[1].content = f[2].content = true;
+	f[1].content_root = 7;
+	f[2].kind = SNAP__FILE__KIND__MEMFD;
+	o[0].kind = SNAP__OPEN_FILE__KIND__STREAM;
+	o[1].file = 1;
+	o[1].offset = 100;
+	o[2].kind = SNAP__OPEN_FILE__KIND__EVENTFD;
+	m->files = files;
+	m->n_files = 3;
+	m->open_files = open;
+	m->n_open_files = 3;
+}
+
+static void fill_process(Snap__Process *p)
+{
+	static Snap__Region r[5];
+	static Snap__Region *regions[5];
+	static Snap__Fd fd[3];
+	static Snap__Fd *fds[3];
+	static Snap__SigAction action = SNAP__SIG_ACTION__INIT;
+	static Snap__SigAction *actions[64];
+	static Snap__PosixTimer timer = SNAP__POSIX_TIMER__INIT;
+	static Snap__PosixTimer *timers[1] = {&timer};
+	static uint32_t ids[4] = {1000, 1000, 1000, 1000};
+	static Snap__Credentials credentials = SNAP__CREDENTIALS__INIT;
+	static Snap__Memory memory = SNAP__MEMORY__INIT;
+	static uint8_t auxv[32];
+
+	r[0] = region(0x400000, SNAP__REGION__KIND__FILE_PRIVATE, 0);
+	r[1] = region(0x500000, SNAP__REGION__KIND__ANONYMOUS, -1);
+	r[2] = region(0x600000, SNAP__REGION__KIND__FILE_SHARED, 1);
+	r[3] = region(0x700000, SNAP__REGION__KIND__SHARED_MEMORY, 2);
+	r[4] = region(0x7f0000000000, SNAP__REGION__KIND__VDSO, -1);
+	for (int i = 0; i < 5; i++)
+		regions[i] = &r[i];
+	for (int i = 0; i < 3; i++) {
+		fd[i] = (Snap__Fd)SNAP__FD__INIT;
+		fd[i].number = 2 * i;
+		fd[i].open_file = i;
+		fds[i] = &fd[i];
+	}
+	for (int i = 0; i < 64; i++)
+		actions[i] = &action;
+	credentials.uid = credentials.gid = ids;
+	credentials.n_uid = credentials.n_gid = 4;
+	memory.auxv = (ProtobufCBinaryData){sizeof(auxv), auxv};
+	*p = (Snap__Process)SNAP__PROCESS__INIT;
+	p->pid = p->pgid = p->sid = 2;
+	p->ppid = 1;
+	p->cwd = (char *)"/data";
+	p->root = (char *)"/";
+	p->credentials = &credentials;
+	p->memory = &memory;
+	p->regions = regions;
+	p->n_regions = 5;
+	p->fds = fds;
+	p->n_fds = 3;
+	p->actions = actions;
+	p->n_actions = 64;
+	p->posix_timers = timers;
+	p->n_posix_timers = 1;
+	p->pages_root = 5;
+}
+
+static void fill_threads(Snap__Process *p)
+{
+	static Snap__Thread t[2];
+	static Snap__Thread *threads[2];
+	static struct arch_regs registers;
+	static uint8_t xstate[832];
+	static siginfo_t info = {.si_signo = SIGUSR1};
+	static ProtobufCBinaryData pending[1] = {{sizeof(info), (uint8_t *)&info}};
+
+	for (int i = 0; i < 2; i++) {
+		t[i] = (Snap__Thread)SNAP__THREAD__INIT;
+		t[i].tid = 2 + i;
+		t[i].comm = (char *)"sim";
+		t[i].registers = (ProtobufCBinaryData){sizeof(registers), (uint8_t *)&registers};
+		t[i].xstate = (ProtobufCBinaryData){sizeof(xstate), xstate};
+		t[i].pending = pending;
+		t[i].n_pending = 1;
+		t[i].restart = i;
+		threads[i] = &t[i];
+	}
+	p->threads = threads;
+	p->n_threads = 2;
+}
+
+size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
+{
+	Snap__Snapshot m = SNAP__SNAPSHOT__INIT;
+	Snap__Host host = SNAP__HOST__INIT;
+	Snap__Clocks clocks = SNAP__CLOCKS__INIT;
+	Snap__Capsule capsule = SNAP__CAPSULE__INIT;
+	Snap__Process process, *processes[1] = {&process};
+	Snap__File *files[3];
+	Snap__OpenFile *open[3];
+	struct plan plan = {0};
+	struct err err = {0};
+
+	if (i > 0)
+		return 0;
+	host.machine = (char *)"x86_64";
+	host.page_size = 4096;
+	capsule.leader = 2;
+	m.host = &host;
+	m.clocks = &clocks;
+	m.capsule = &capsule;
+	m.processes = processes;
+	m.n_processes = 1;
+	fill_process(&process);
+	fill_threads(&process);
+	fill_files(&m, files, open);
+	/* A seed that is refused at once would leave most of the plan untried. */
+	if (plan_make(&plan, &m, false, &err) < 0) {
+		fprintf(stderr, "the seed is refused: %s\n", err.msg);
+		abort();
+	}
+	plan_clear(&plan);
+	if (snap__snapshot__get_packed_size(&m) > room)
+		abort();
+	return snap__snapshot__pack(&m, buf);
+}
+
+static void make_plan(const Snap__Snapshot *model, bool leave_files, FILE *out)
+{
+	struct plan plan = {0};
+	struct err err = {0};
+
+	if (plan_make(&plan, model, leave_files, &err) < 0) {
+		promise(err.kind != ERR_NONE && err.msg[0]);
+		return;
+	}
+	for (size_t i = 0; i < plan.n_steps; i++)
+		promise(plan.steps[i].process < model->n_processes);
+	plan_print(&plan, model, out);
+	plan_clear(&plan);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static FILE *nowhere;
+	Snap__Snapshot *model = snap__snapshot__unpack(NULL, size, data);
+	struct err err = {0};
+
+	if (!model)
+		return 0;
+	if (!nowhere && !(nowhere = fopen("/dev/null", "we")))
+		abort();
+	make_plan(model, false, nowhere);
+	make_plan(model, true, nowhere);
+	if (plan_check(model, &err) == 0 && plan_check_machine(model, &err) < 0)
+		promise(err.kind == ERR_UNSUPPORTED || err.kind == ERR_CORRUPT);
+	snap__snapshot__free_unpacked(model, NULL);
+	return 0;
+}
