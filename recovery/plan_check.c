@@ -121,6 +121,10 @@ static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p
 		return err_set(err, ERR_UNSUPPORTED,
 			       "process %d: region %#" PRIx64 " has protection key %d", p->pid,
 			       r->start, r->protection_key);
+	if (!needs_file && r->file >= 0)
+		return err_set(err, ERR_CORRUPT,
+			       "process %d: region %#" PRIx64 " has a file that its kind does not have",
+			       p->pid, r->start);
 	if (needs_file && (r->file < 0 || (size_t)r->file >= model->n_files ||
 			   !is_aligned(r->offset) || r->offset > INT64_MAX ||
 			   model->files[r->file]->kind == SNAP__FILE__KIND__DIRECTORY))
