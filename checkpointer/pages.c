@@ -238,17 +238,29 @@ static int clear_bytes(struct page_table *table, uint64_t start, uint64_t end, s
 	return page_table_clear(table, start / STORE_PAGE_SIZE, (end - start) / STORE_PAGE_SIZE, err);
 }
 
+/* First range of ascending r that ends behind `at`. */
+static size_t first_behind(const struct scan_result *r, uint64_t at)
+{
+	size_t low = 0, high = r->n;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (r->ranges[middle].end <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 int pages_clear_gone(struct page_table *table, const struct scan_result *before,
 		     const struct scan_result *after, struct err *err)
 {
-	size_t j = 0;
-
 	for (size_t i = 0; i < before->n; i++) {
 		uint64_t at = before->ranges[i].start, end = before->ranges[i].end;
 
-		while (j < after->n && after->ranges[j].end <= at)
-			j++;
-		for (size_t k = j; at < end; k++) {
+		for (size_t k = first_behind(after, at); at < end; k++) {
 			uint64_t gap_end = end;
 
 			while (k < after->n && after->ranges[k].file)

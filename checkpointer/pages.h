@@ -48,7 +48,8 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 int page_copies_put(struct page_copies *copies, struct err *err);
 void page_copies_free(struct page_copies *copies);
 
-/* Clears in the table what `before` had and `after` has not. */
+/* Clears in the table what `before` had and `after` has not. before: any order (the rounds of a pre-copy
+ * one behind the other); after: ascending. */
 int pages_clear_gone(struct page_table *table, const struct scan_result *before,
 		     const struct scan_result *after, struct err *err);
 /* What the table holds now, as ranges. */
