@@ -6,7 +6,7 @@
 
 #define FIRST_SIZE 4096u
 #define MAX_SIZE   (2u << 20) /* 48 MiB */
-#define PROBES     8u
+#define PROBES     32u
 
 void dedup_clear(struct dedup *table)
 {
