@@ -1,0 +1,200 @@
+/*
+ * Pages from a process (this one) into a page table: what is read, what is left out, what is cleared.
+ */
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "checkpointer/pages.h"
+
+#define PAGES 64u
+
+struct fixture {
+	char dir[64];
+	struct store *store;
+	struct store_session *session;
+	struct page_table *table;
+	char *memory;
+	int lock;
+};
+
+static int set_up(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	struct err err;
+
+	strcpy(f->dir, "/tmp/pawl-pages-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	assert_int_equal(store_open(&f->store, f->dir, STORE_CREATE, &err), 0);
+	assert_int_equal(store_job_lock(f->store, "job", &f->lock, &err), 0);
+	assert_int_equal(session_begin(&f->session, f->store, "job", 0, CODEC_LZ4, &err), 0);
+	assert_int_equal(page_table_edit(&f->table, f->session, 0, &err), 0);
+	f->memory = mmap(NULL, PAGES * STORE_PAGE_SIZE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(f->memory, MAP_FAILED);
+	for (unsigned i = 0; i < PAGES; i++)
+		memset(f->memory + i * STORE_PAGE_SIZE, (int)i + 1, STORE_PAGE_SIZE);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+	char command[128];
+
+	page_table_free(f->table);
+	session_abort(f->session);
+	store_job_unlock(f->lock);
+	store_close(f->store);
+	munmap(f->memory, PAGES * STORE_PAGE_SIZE);
+	snprintf(command, sizeof(command), "rm -rf %s", f->dir);
+	assert_int_equal(system(command), 0);
+	free(f);
+	return 0;
+}
+
+static struct scan_range range(const struct fixture *f, unsigned first, unsigned n)
+{
+	uint64_t base = (uint64_t)(uintptr_t)f->memory;
+
+	return (struct scan_range){.start = base + first * STORE_PAGE_SIZE,
+				   .end = base + (first + n) * STORE_PAGE_SIZE,
+				   .written = true};
+}
+
+static int has(const struct fixture *f, unsigned page)
+{
+	struct err err;
+
+	return page_table_has(f->table, (uint64_t)(uintptr_t)f->memory / STORE_PAGE_SIZE + page, &err);
+}
+
+static void fill(struct fixture *f)
+{
+	struct scan_range all = range(f, 0, PAGES);
+	struct scan_result ranges = {&all, 1, 1};
+	uint64_t candidates = 0;
+	struct err err;
+
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, NULL, &candidates, &err), 0);
+	assert_int_equal(candidates, PAGES);
+}
+
+static void only_written_private_pages_are_read(void **state)
+{
+	struct fixture *f = *state;
+	struct scan_range list[] = {range(f, 0, 2), range(f, 4, 1), range(f, 8, 3)};
+	struct scan_result ranges = {list, 3, 3};
+	struct page_copies copies = {.budget = 1 << 30};
+	uint64_t candidates = 0;
+	struct err err;
+
+	list[1].written = false;
+	list[2].file = true;
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, &candidates, &err), 0);
+	assert_int_equal(candidates, 2);
+	assert_int_equal(has(f, 0), 0); /* still waiting */
+	assert_int_equal(page_copies_put(&copies, &err), 0);
+	assert_int_equal(has(f, 0), 1);
+	assert_int_equal(has(f, 1), 1);
+	assert_int_equal(has(f, 4), 0);
+	assert_int_equal(has(f, 8), 0);
+	page_copies_free(&copies);
+}
+
+static void unreadable_pages_are_read_by_force(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(mprotect(f->memory + 4096, 4096, PROT_NONE), 0);
+	fill(f);
+	assert_int_equal(has(f, 1), 1);
+}
+
+static void vanished_pages_are_skipped_while_it_runs_and_named_when_it_stands(void **state)
+{
+	struct fixture *f = *state;
+	struct scan_range all = range(f, 0, PAGES);
+	struct scan_result ranges = {&all, 1, 1};
+	struct page_copies copies = {.budget = 1 << 30};
+	uint64_t candidates = 0;
+	struct err err;
+
+	assert_int_equal(munmap(f->memory + 3 * 4096, 4096), 0);
+	fill(f);
+	assert_int_equal(has(f, 2), 1);
+	assert_int_equal(has(f, 3), 0);
+	assert_int_equal(has(f, 4), 1);
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, &candidates, &err), -1);
+	assert_true(err.msg[0] != '\0');
+	page_copies_free(&copies);
+}
+
+static void what_is_gone_is_cleared_in_whatever_order_it_was_listed(void **state)
+{
+	struct fixture *f = *state;
+	/* Two rounds of a pre-copy one behind the other: not ascending. */
+	struct scan_range before[] = {range(f, 30, 10), range(f, 50, 10), range(f, 0, 20), range(f, 30, 30)};
+	struct scan_range after[] = {range(f, 5, 10), range(f, 32, 2), range(f, 55, 9)};
+	struct scan_result b = {before, 4, 4}, a = {after, 3, 3};
+	struct err err;
+
+	fill(f);
+	assert_int_equal(pages_clear_gone(f->table, &b, &a, &err), 0);
+	for (unsigned i = 0; i < PAGES; i++) {
+		int listed = i < 20 || (i >= 30 && i < 60);
+		int alive = (i >= 5 && i < 15) || (i >= 32 && i < 34) || i >= 55;
+
+		assert_int_equal(has(f, i), !listed || alive);
+	}
+}
+
+static void file_pages_do_not_keep_private_copies_alive(void **state)
+{
+	struct fixture *f = *state;
+	struct scan_range before = range(f, 0, 4), after[] = {range(f, 0, 2), range(f, 2, 2)};
+	struct scan_result b = {&before, 1, 1}, a = {after, 2, 2};
+	struct err err;
+
+	after[0].file = true;
+	fill(f);
+	assert_int_equal(pages_clear_gone(f->table, &b, &a, &err), 0);
+	assert_int_equal(has(f, 0), 0);
+	assert_int_equal(has(f, 1), 0);
+	assert_int_equal(has(f, 2), 1);
+}
+
+static void a_full_budget_is_put_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct scan_range all = range(f, 0, PAGES);
+	struct scan_result ranges = {&all, 1, 1};
+	struct page_copies copies = {.budget = 1};
+	uint64_t candidates = 0;
+	struct err err;
+
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, &candidates, &err), 0);
+	assert_true(copies.spilled);
+	assert_int_equal(has(f, PAGES - 1), 1);
+	page_copies_free(&copies);
+}
+
+int main(void)
+{
+#define PAGES_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		PAGES_TEST(only_written_private_pages_are_read),
+		PAGES_TEST(unreadable_pages_are_read_by_force),
+		PAGES_TEST(vanished_pages_are_skipped_while_it_runs_and_named_when_it_stands),
+		PAGES_TEST(what_is_gone_is_cleared_in_whatever_order_it_was_listed),
+		PAGES_TEST(file_pages_do_not_keep_private_copies_alive),
+		PAGES_TEST(a_full_budget_is_put_at_once),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,213 @@
+/*
+ * The three trackers: chosen by behaviour, and telling exactly what was written.
+ */
+#include "unit.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "checkpointer/track.h"
+#include "checkpointer/track_impl.h"
+
+#define PAGES 16u
+
+/* A child that writes page N when shared[0] says N+1. */
+struct child {
+	pid_t pid;
+	char *memory;
+	volatile int *shared;
+};
+
+static struct child start(void)
+{
+	struct child c;
+
+	c.memory = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	c.shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	c.pid = fork();
+	if (c.pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		memset(c.memory, 1, (PAGES - 2) * 4096); /* the last two stay unpopulated */
+		c.shared[1] = 1;
+		for (;;) {
+			int n = c.shared[0];
+
+			if (n) {
+				c.memory[(n - 1) * 4096]++;
+				c.shared[0] = 0;
+			}
+			usleep(500);
+		}
+	}
+	while (!c.shared[1])
+		usleep(500);
+	return c;
+}
+
+static void write_page(struct child *c, int page)
+{
+	c->shared[0] = page + 1;
+	while (c->shared[0])
+		usleep(500);
+}
+
+static void stop(struct child *c)
+{
+	kill(c->pid, SIGKILL);
+	waitpid(c->pid, NULL, 0);
+	munmap(c->memory, PAGES * 4096);
+	munmap((void *)c->shared, 4096);
+}
+
+static struct tracker *begin(struct child *c, enum tracker_kind kind)
+{
+	struct tracker *tracker;
+	struct tracee t;
+	struct remote r;
+	struct err err;
+
+	assert_int_equal(tracee_seize(&t, c->pid, c->pid, &err), 0);
+	assert_int_equal(tracee_wait_stop(&t, &err), 0);
+	assert_int_equal(remote_begin(&r, &t, 0, REMOTE_ROOM, &err), 0);
+	assert_int_equal(tracker_new(&tracker, kind, c->pid, &r, &t, &err), 0);
+	assert_int_equal(remote_end(&r, &t, &err), 0);
+	assert_int_equal(tracee_detach(&t, &err), 0);
+	return tracker;
+}
+
+/* Bit set of pages reported as written; *populated likewise. */
+static unsigned scan(struct child *c, struct tracker *tracker, bool arm, unsigned *populated)
+{
+	uint64_t base = (uint64_t)(uintptr_t)c->memory;
+	struct scan_result r = {0};
+	unsigned written = 0;
+	struct err err;
+
+	*populated = 0;
+	assert_int_equal(tracker_scan(tracker, base, base + PAGES * 4096, arm, &r, &err), 0);
+	assert_int_equal(tracker_rearm(tracker, &err), 0);
+	for (size_t i = 0; i < r.n; i++)
+		for (uint64_t at = r.ranges[i].start; at < r.ranges[i].end; at += 4096) {
+			*populated |= 1u << (at - base) / 4096;
+			if (r.ranges[i].written)
+				written |= 1u << (at - base) / 4096;
+		}
+	scan_result_free(&r);
+	return written;
+}
+
+#define ALL_POPULATED ((1u << (PAGES - 2)) - 1)
+
+static void pagemap_tells_what_was_written(void **state)
+{
+	const char *why;
+	struct tracker *tracker;
+	struct child c;
+	unsigned populated;
+
+	if (checkpointer_probe_tracker(TRACKER_PAGEMAP, &why) != TRACKER_PAGEMAP)
+		skip();
+	c = start();
+	tracker = begin(&c, TRACKER_PAGEMAP);
+	assert_int_equal(scan(&c, tracker, true, &populated), ALL_POPULATED);
+	assert_int_equal(populated, ALL_POPULATED);
+	assert_int_equal(scan(&c, tracker, false, &populated), 0);
+	write_page(&c, 3);
+	write_page(&c, 15);
+	assert_int_equal(scan(&c, tracker, false, &populated), 1u << 3 | 1u << 15);
+	assert_int_equal(populated, ALL_POPULATED | 1u << 15);
+	assert_int_equal(scan(&c, tracker, false, &populated), 0);
+	tracker_free(tracker);
+	stop(&c);
+}
+
+static void a_mapping_that_was_never_armed_counts_as_written(void **state)
+{
+	const char *why;
+	struct tracker *tracker;
+	struct child c;
+	unsigned populated;
+
+	if (checkpointer_probe_tracker(TRACKER_PAGEMAP, &why) != TRACKER_PAGEMAP)
+		skip();
+	c = start();
+	tracker = begin(&c, TRACKER_PAGEMAP);
+	assert_int_equal(scan(&c, tracker, false, &populated), ALL_POPULATED);
+	assert_int_equal(scan(&c, tracker, false, &populated), ALL_POPULATED);
+	tracker_free(tracker);
+	stop(&c);
+}
+
+static void without_tracking_every_populated_page_is_a_candidate(void **state)
+{
+	struct child c = start();
+	struct tracker *tracker = begin(&c, TRACKER_NONE);
+	unsigned populated;
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(scan(&c, tracker, true, &populated), ALL_POPULATED);
+		assert_int_equal(populated, ALL_POPULATED);
+	}
+	tracker_free(tracker);
+	stop(&c);
+}
+
+/* Whatever the kernel answers to clear_refs, the probe must agree with what really happens to a bit. */
+static void soft_dirty_is_judged_by_behaviour(void **state)
+{
+	const char *why;
+	bool works = checkpointer_probe_tracker(TRACKER_SOFT_DIRTY, &why) == TRACKER_SOFT_DIRTY;
+	struct tracker *tracker;
+	struct child c = start();
+	unsigned populated, written;
+
+	tracker = begin(&c, TRACKER_SOFT_DIRTY);
+	assert_int_equal(scan(&c, tracker, true, &populated), ALL_POPULATED);
+	write_page(&c, 5);
+	written = scan(&c, tracker, true, &populated);
+	assert_int_equal(works, written == 1u << 5);
+	assert_true(strlen(why) > 0);
+	tracker_free(tracker);
+	stop(&c);
+}
+
+static void the_old_page_map_and_the_scan_agree(void **state)
+{
+	struct child c = start();
+	uint64_t base = (uint64_t)(uintptr_t)c.memory;
+	struct scan_result scanned = {0}, read = {0};
+	struct err err;
+	int pagemap = open_pagemap(c.pid, &err);
+
+	assert_true(pagemap >= 0);
+	assert_int_equal(scan_populated(c.pid, base, base + PAGES * 4096, &scanned, &err), 0);
+	assert_int_equal(pagemap_read(pagemap, base, base + PAGES * 4096, false, &read, &err), 0);
+	assert_int_equal(scanned.n, read.n);
+	for (size_t i = 0; i < read.n; i++) {
+		assert_int_equal(scanned.ranges[i].start, read.ranges[i].start);
+		assert_int_equal(scanned.ranges[i].end, read.ranges[i].end);
+	}
+	close(pagemap);
+	scan_result_free(&scanned);
+	scan_result_free(&read);
+	stop(&c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pagemap_tells_what_was_written),
+		cmocka_unit_test(a_mapping_that_was_never_armed_counts_as_written),
+		cmocka_unit_test(without_tracking_every_populated_page_is_a_candidate),
+		cmocka_unit_test(soft_dirty_is_judged_by_behaviour),
+		cmocka_unit_test(the_old_page_map_and_the_scan_agree),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
