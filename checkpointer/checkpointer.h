@@ -42,6 +42,11 @@ struct checkpoint_config {
 	bool user_namespace;
 	struct capsule_stream stream[3];
 	struct capsule_stream terminal;
+	/* Pipes and sockets that the job has inherited from pawl's caller (a shell's, a batch system's) beyond
+	 * its standard streams. Their other ends will be gone after a recovery, so they come back hung up
+	 * instead of being refused. Owned by the caller, as rules is. */
+	const struct capsule_stream *inherited;
+	size_t n_inherited;
 	enum tracker_kind tracker;
 	enum store_codec codec;
 	const struct file_rule *rules;

@@ -239,6 +239,14 @@ static bool matches(const struct capsule_stream *s, const struct stat *st)
 	return st->st_dev == s->dev && st->st_ino == s->ino;
 }
 
+bool descriptor_inherited(const struct collection *c, const struct descriptor *d)
+{
+	for (size_t i = 0; i < c->config->n_inherited; i++)
+		if (matches(&c->config->inherited[i], &d->st))
+			return true;
+	return false;
+}
+
 /* Standard streams that pawl pumps, and the capsule's terminal. */
 static bool match_stream(const struct collection *c, const struct descriptor *d, Snap__OpenFile *o)
 {
@@ -260,6 +268,25 @@ static bool is_plain_device(const struct stat *st)
 	return major(st->st_rdev) == MEM_MAJOR || st->st_rdev == makedev(5, 0);
 }
 
+/* A file that is to be put back must be found again: better refused now than at the recovery. */
+static int check_reachable(const struct collection *c, const struct collected_process *p,
+			   const struct descriptor *d, int32_t file, struct err *err)
+{
+	const Snap__File *f = c->model->files[file];
+	cleanup_free char *path = NULL;
+	struct stat st;
+
+	if (f->deleted || f->kind != SNAP__FILE__KIND__REGULAR)
+		return 0;
+	if (asprintf(&path, "/proc/%d/root%s", p->frozen->pid, f->path) < 0)
+		return no_memory(err);
+	if (stat(path, &st) == 0 && st.st_ino == f->inode && st.st_dev == f->device)
+		return 0;
+	return err_set(err, ERR_UNSUPPORTED,
+		       "process %d (%s): fd %d: %s is open, but that path does not lead to it",
+		       p->frozen->vpid, p->frozen->stat.comm, d->fd, f->path);
+}
+
 /* A description that is a file (or directory, or harmless device) with a path or content. */
 static int describe_file(struct collection *c, struct collected_process *p, struct descriptor *d,
 			 Snap__OpenFile *o, struct err *err)
@@ -274,7 +301,9 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 		return descriptor_refuse(p, d, d->link, err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
-	return file_table_add(c, d->path, d->link, writes, &o->file, err);
+	if (file_table_add(c, d->path, d->link, writes, &o->file, err) < 0)
+		return err_wrap(err, "process %d: fd %d", p->frozen->vpid, d->fd);
+	return writes ? check_reachable(c, p, d, o->file, err) : 0;
 }
 
 static int describe(struct collection *c, struct collected_process *p, struct descriptor *d,
@@ -287,7 +316,7 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 	if (d->info.has_lock && describe_locks(p, d, o, err) < 0)
 		return -1;
 	if (S_ISSOCK(d->st.st_mode))
-		return describe_socket(p, d, o, err);
+		return describe_socket(c, p, d, o, err);
 	if (S_ISFIFO(d->st.st_mode) && d->link[0] != '/')
 		return describe_pipe(c, p, d, o, err);
 	if (d->info.has_eventfd)

@@ -90,7 +90,8 @@ int describe_pipe(struct collection *c, const struct collected_process *p,
 	o->kind = SNAP__OPEN_FILE__KIND__PIPE;
 	o->object = d->st.st_ino;
 	o->capacity = (uint32_t)capacity;
-	o->hung_up = has_event(fd, reads ? POLLIN : POLLOUT, reads ? POLLHUP : POLLERR);
+	o->hung_up = descriptor_inherited(c, d) ||
+		     has_event(fd, reads ? POLLIN : POLLOUT, reads ? POLLHUP : POLLERR);
 	if (!reads || queue_is_known(c, o->object))
 		return 0;
 	return copy_pipe(fd, capacity, o, err);
@@ -196,8 +197,8 @@ static int copy_queue(const struct collected_process *p, const struct descriptor
 	return snap_set_bytes(&o->queue, buf, (size_t)n) < 0 ? err_sys(err, "content of a socket") : 0;
 }
 
-int describe_socket(const struct collected_process *p, const struct descriptor *d,
-		    Snap__OpenFile *o, struct err *err)
+int describe_socket(const struct collection *c, const struct collected_process *p,
+		    const struct descriptor *d, Snap__OpenFile *o, struct err *err)
 {
 	cleanup_fd int fd = fetch(p, d->fd, err);
 	struct sockaddr_un name;
@@ -220,7 +221,10 @@ int describe_socket(const struct collected_process *p, const struct descriptor *
 		return descriptor_refuse(p, d, "a Unix socket with a name", err);
 	if (find_peer((uint32_t)d->st.st_ino, &o->peer) < 0)
 		return descriptor_refuse(p, d, "a Unix socket that cannot be looked up (sock_diag)", err);
-	o->hung_up = !o->peer && has_event(fd, POLLIN, POLLHUP | POLLIN);
+	if (descriptor_inherited(c, d))
+		o->peer = 0;
+	o->hung_up = descriptor_inherited(c, d) ||
+		     (!o->peer && has_event(fd, POLLIN, POLLHUP | POLLIN));
 	return o->peer || o->hung_up ? copy_queue(p, d, fd, o, err) : 0;
 }
 

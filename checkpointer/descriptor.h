@@ -24,10 +24,13 @@ int descriptor_refuse(const struct collected_process *p, const struct descriptor
 int describe_pipe(struct collection *c, const struct collected_process *p,
 		  const struct descriptor *d, Snap__OpenFile *o, struct err *err);
 int describe_eventfd(const struct descriptor *d, Snap__OpenFile *o);
-int describe_socket(const struct collected_process *p, const struct descriptor *d,
-		    Snap__OpenFile *o, struct err *err);
+int describe_socket(const struct collection *c, const struct collected_process *p,
+		    const struct descriptor *d, Snap__OpenFile *o, struct err *err);
 int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
 		   struct err *err);
+
+/* Whether it is one of those that the job has inherited. */
+bool descriptor_inherited(const struct collection *c, const struct descriptor *d);
 
 /* With all descriptors known: every pipe and connection must have both its ends in the job. */
 int check_both_ends(struct collection *c, struct err *err);
