@@ -104,7 +104,7 @@ static void print_table(const struct row *rows, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if ((int)strlen(rows[i].job->name) > width)
 			width = (int)strlen(rows[i].job->name);
-	printf("%-*s  %-8s %8s %9s  %-16s %9s %9s\n", width, "NAME", "STATE", "PID", "SNAPSHOTS",
+	printf("%-*s  %-8s %8s %9s  %-18s %9s %9s\n", width, "NAME", "STATE", "PID", "SNAPSHOTS",
 	       "LAST", "PAUSE", "SIZE");
 	for (size_t i = 0; i < n; i++) {
 		const struct row *r = &rows[i];
@@ -120,7 +120,7 @@ static void print_table(const struct row *rows, size_t n)
 				 report_age(now, r->last_time, age, sizeof(age)));
 			format_duration(r->last_pause_us * 1000, pause, sizeof(pause));
 		}
-		printf("%-*s  %-8s %8s %9zu  %-16s %9s %9s\n", width, r->job->name, r->state, pid,
+		printf("%-*s  %-8s %8s %9zu  %-18s %9s %9s\n", width, r->job->name, r->state, pid,
 		       r->snapshots, last, pause, format_size(r->bytes, size, sizeof(size)));
 	}
 }
@@ -183,7 +183,7 @@ static void print_snapshots(const struct snapshot_info *list, size_t n)
 	char age[32], pause[32], wall[32], stored[32];
 	uint64_t now = clock_ns(CLOCK_REALTIME);
 
-	printf("%5s  %-12s %9s %9s %10s %10s %9s  %-10s\n", "SEQ", "AGE", "PAUSE", "WALL", "PAGES",
+	printf("%5s  %-12s %9s %9s %10s %10s %9s  %s\n", "SEQ", "AGE", "PAUSE", "WALL", "PAGES",
 	       "CHANGED", "STORED", "TRACKER");
 	for (size_t i = 0; i < n; i++) {
 		const struct snapshot_info *s = &list[i];

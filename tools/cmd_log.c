@@ -19,12 +19,13 @@ enum { LOG_STREAM = CLI_OWN };
 
 struct log_options {
 	bool follow, times;
-	int stream; /* 0: all */
+	bool mid_line; /* what was printed last did not end its line */
+	int stream;    /* 0: all */
 };
 
 static const struct cli_option options[] = {
 	{'f', "follow", NULL, "go on until the job has ended"},
-	{'t', "times", NULL, "put the time before each piece"},
+	{'t', "times", NULL, "put the time before each line"},
 	{LOG_STREAM, "stream", "STREAM", "only this one: stdout, stderr or terminal"},
 	CLI_OPTION_JSON,
 	CLI_OPTION_STORE,
@@ -89,25 +90,42 @@ static void print_json(const struct joblog_record *record)
 	json_decref(o);
 }
 
-static void print_record(const struct log_options *o, bool json, const struct joblog_record *record)
+/* The time stands before each line: that of the piece its first byte came in. */
+static void print_lines(struct log_options *o, const struct joblog_record *record, FILE *to)
+{
+	const char *p = record->data, *end = p + record->len;
+	char time[40];
+
+	report_time(record->time, time, sizeof(time));
+	while (p < end) {
+		const char *newline = memchr(p, '\n', (size_t)(end - p));
+		const char *next = newline ? newline + 1 : end;
+
+		if (!o->mid_line)
+			fprintf(to, "%s ", time);
+		fwrite(p, 1, (size_t)(next - p), to);
+		o->mid_line = !newline;
+		p = next;
+	}
+}
+
+static void print_record(struct log_options *o, bool json, const struct joblog_record *record)
 {
 	FILE *to = record->stream == JOBLOG_STDERR ? stderr : stdout;
-	char time[40];
 
 	if (o->stream && o->stream != (int)record->stream)
 		return;
-	if (json) {
+	if (json)
 		print_json(record);
-		return;
-	}
-	if (o->times)
-		fprintf(to, "%s ", report_time(record->time, time, sizeof(time)));
-	fwrite(record->data, 1, record->len, to);
+	else if (o->times)
+		print_lines(o, record, to);
+	else
+		fwrite(record->data, 1, record->len, to);
 }
 
 /* Everything up to the end of the log as of now. *offset: where to go on. A log that a recovery has
  * cut shorter goes on where it was cut. */
-static int print_some(const char *path, const struct log_options *o, bool json, uint64_t *offset,
+static int print_some(const char *path, struct log_options *o, bool json, uint64_t *offset,
 		      struct err *err)
 {
 	struct joblog_reader *reader = NULL;
@@ -126,7 +144,7 @@ static int print_some(const char *path, const struct log_options *o, bool json, 
 	return ret;
 }
 
-static int print_log(const struct cli_args *args, const struct log_options *o, struct err *err)
+static int print_log(const struct cli_args *args, struct log_options *o, struct err *err)
 {
 	cleanup_store struct store *store = NULL;
 	char path[PATH_MAX];

@@ -64,7 +64,10 @@ static int control_job(const struct cli_args *args, control *action, struct snap
 	if (!locked)
 		return err_set(err, ERR_NOT_FOUND,
 			       "job %s does not run ('pawl list' shows its state)", ref.job);
-	return action(store, ref.job, ret, err);
+	if (action(store, ref.job, ret, err) < 0)
+		return err_wrap(err, "job %s was not %s", ref.job,
+				action == control_stop ? "stopped" : "saved");
+	return 0;
 }
 
 static int run(const struct cli_spec *spec, int argc, char **argv, control *action)

@@ -46,9 +46,11 @@ int launch(struct launch_options *options, const struct cli_args *args)
 	}
 	config->store_dir = dir;
 	config->store_flags = args->any_fs ? STORE_ANY_FS : 0;
+	config->keep_output = options->detach;
 	config->progress = !config->quiet && !options->detach && isatty(STDERR_FILENO);
 	log_set_level(config->quiet	 ? LOG_LEVEL_WARN
 		      : options->verbose ? LOG_LEVEL_DEBUG
 					 : LOG_LEVEL_INFO);
-	return options->detach ? launch_detached(config) : run_here(config);
+	/* A plan is for the one who asked for it to read. */
+	return options->detach && !config->dry_run ? launch_detached(config) : run_here(config);
 }
