@@ -28,13 +28,10 @@ static void session_free(struct store_session *session)
 	size_t i;
 
 	source_close(&session->source);
-	for (i = 0; i < session->n_sealed; i++)
-		free(session->sealed[i].bytes);
+	batch_clear(&session->gathering);
+	batch_clear(&session->writing);
 	for (i = 0; i < session->n_spare; i++)
 		free(session->spare[i]);
-	for (i = 0; i < session->n_nodes; i++)
-		free(session->nodes[i].record);
-	free(session->nodes);
 	free(session->open.bytes);
 	free(session->open.table);
 	free(session->record.pages);
@@ -219,6 +216,7 @@ void session_abort(struct store_session *session)
 
 	if (!session)
 		return;
+	session_wait(session, &ignored);
 	source_close(&session->source);
 	reclaim(session->store, session->id, &ignored);
 	session_free(session);
@@ -307,7 +305,7 @@ static int publish_in_txn(struct store_session *session, MDB_txn *txn, const Sna
 	info->generation = job->generation;
 	info->generation = job->generation;
 	give_back(session, &next);
-	if (session_write(session, txn, err) < 0 ||
+	if (batch_write(&session->gathering, store, txn, err) < 0 ||
 	    put_snapshot(session, txn, model, info, job->id, err) < 0 ||
 	    job_write(store, txn, session->job, job, err) < 0 ||
 	    next_put(store, txn, &next, err) < 0)
@@ -331,18 +329,6 @@ static int check_roots(struct store_session *session, const Snap__Snapshot *mode
 	return 0;
 }
 
-static uint64_t bytes_pending(const struct store_session *session)
-{
-	uint64_t bytes = session->counts.bytes_stored;
-	size_t i;
-
-	for (i = 0; i < session->n_sealed; i++)
-		bytes += session->sealed[i].len;
-	for (i = 0; i < session->n_nodes; i++)
-		bytes += session->nodes[i].len;
-	return bytes;
-}
-
 static int publish(struct store_session *session, const Snap__Snapshot *model,
 		   struct snapshot_info *info, struct err *err)
 {
@@ -351,11 +337,11 @@ static int publish(struct store_session *session, const Snap__Snapshot *model,
 
 	if (session->failed)
 		return err_set(err, ERR_INVALID, "a write of this snapshot had failed");
-	if (session_seal(session, err) < 0 || check_roots(session, model, err) < 0)
+	if (session_settle(session, err) < 0 || check_roots(session, model, err) < 0)
 		return -1;
 	snprintf(info->job, sizeof(info->job), "%s", session->job);
 	info->parent = session->record.parent;
-	info->bytes_stored = bytes_pending(session);
+	info->bytes_stored = session->counts.bytes_stored;
 	if (txn_write(store, &txn, err) < 0)
 		return -1;
 	if (publish_in_txn(session, txn, model, info, err) < 0) {

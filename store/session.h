@@ -1,30 +1,20 @@
 /*
  * session.h: the inside of a writer, for the page table code.
  *
- * Pages go into the open pack; full packs and new nodes gather in memory and are written in one
- * transaction when they amount to SESSION_BATCH packs. Page and node ids come from blocks that are
+ * Pages go into the open pack; full packs and new nodes gather in a batch. A full batch is written in one
+ * transaction by a thread of its own, while the next one gathers: compressing and waiting for the disk
+ * overlap. No more than one batch is on its way at a time. Page and node ids come from blocks that are
  * reserved in the session's record, so that no two writers ever give out the same one, and what a dead
  * writer left is known by its ids.
  */
 #ifndef PAWL_STORE_SESSION_H
 #define PAWL_STORE_SESSION_H
 
+#include <pthread.h>
+
+#include "store/batch.h"
 #include "store/dedup.h"
 #include "store/source.h"
-
-#define SESSION_BATCH 32u /* packs, 1 MiB each */
-
-struct sealed_pack {
-	struct pack_view view; /* of bytes */
-	uint8_t *bytes;        /* PACK_SIZE */
-	size_t len;
-};
-
-struct pending_node {
-	uint64_t id;
-	uint8_t *record;
-	size_t len;
-};
 
 struct id_block {
 	uint64_t next, end;
@@ -39,12 +29,14 @@ struct store_session {
 	Cat__Session record;  /* as stored; arrays malloc'ed */
 	struct id_block page_ids, node_ids;
 	struct pack_builder open;
-	struct sealed_pack sealed[SESSION_BATCH];
-	size_t n_sealed;
-	uint8_t *spare[SESSION_BATCH + 1]; /* PACK_SIZE buffers for reuse */
+	struct batch gathering;
+	struct batch writing;       /* read only while the writer runs */
+	bool in_flight;             /* writer was started and not yet waited for */
+	pthread_t writer;
+	int write_rc;               /* the writer's, once it was waited for */
+	struct err write_err;
+	uint8_t *spare[2 * BATCH_PACKS + 1]; /* PACK_SIZE buffers for reuse */
 	size_t n_spare;
-	struct pending_node *nodes; /* ascending by id */
-	size_t n_nodes, room_nodes;
 	struct dedup known_pages, known_nodes;
 	struct hash_cache hashes;
 	struct page_source source;
@@ -70,9 +62,10 @@ int session_add_node(struct store_session *session, unsigned level,
 void session_know_node(struct store_session *session, unsigned level,
 		       const uint64_t slots[NODE_SLOTS], uint64_t id);
 
-/* Closes the open pack; then session_write puts all that was gathered. */
-int session_seal(struct store_session *session, struct err *err);
-int session_write(struct store_session *session, MDB_txn *txn, struct err *err);
+/* Closes the open pack and waits for the writer: what is left to write is in `gathering`. */
+int session_settle(struct store_session *session, struct err *err);
+/* Waits for the writer. ERR_FULL and others are its own. */
+int session_wait(struct store_session *session, struct err *err);
 /* Adds a block of page or node ids to the record (which the caller writes). */
 int session_reserve(struct store_session *session, struct next_ids *next, bool pages,
 		    struct err *err);

@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <lz4.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
@@ -65,123 +66,140 @@ int session_put_record(struct store_session *session, MDB_txn *txn, struct err *
 
 /* ---- writing what was gathered ---- */
 
-static uint8_t *take_buffer(struct store_session *session)
+/* The batch is in the store: its buffers serve again. */
+static void recycle(struct store_session *session, struct batch *batch)
 {
-	return session->n_spare ? session->spare[--session->n_spare] : malloc(PACK_SIZE);
-}
+	while (batch->n_packs > 0) {
+		struct sealed_pack *pack = &batch->packs[--batch->n_packs];
 
-/* Closes the open pack, if anything is in it, and starts the next. */
-static int seal_open_pack(struct store_session *session, struct err *err)
-{
-	struct pack_builder *open = &session->open;
-	struct sealed_pack *sealed = &session->sealed[session->n_sealed];
-
-	if (open->bytes && open->count == 0)
-		return 0;
-	if (open->bytes) {
-		sealed->len = pack_seal(open, &session->store->secret);
-		sealed->bytes = open->bytes;
-		open->bytes = NULL;
-		if (pack_peek(&sealed->view, sealed->bytes, sealed->len, open->first, err) < 0)
-			return -1;
-		session->n_sealed++;
+		hash_cache_add(&session->hashes, &pack->view);
+		session->spare[session->n_spare++] = pack->bytes;
 	}
-	open->bytes = take_buffer(session);
-	pack_start(open);
-	return open->bytes ? 0 : err_sys(err, "no memory for a pack");
+	batch_free_nodes(batch);
 }
 
-/* Appending is what LMDB does best; where a concurrent writer was ahead, the plain way serves. */
-static int put_ascending(MDB_txn *txn, MDB_dbi dbi, uint64_t id, void *data, size_t len)
+int session_wait(struct store_session *session, struct err *err)
 {
-	struct id_key key = id_key(id);
-	MDB_val value = {len, data};
-	int rc = mdb_put(txn, dbi, KEY_VAL(key), &value, MDB_APPEND);
+	if (!session->in_flight)
+		return 0;
+	session->in_flight = false;
+	pthread_join(session->writer, NULL);
+	if (session->write_rc < 0) {
+		session->failed = true;
+		*err = session->write_err;
+		return -1;
+	}
+	recycle(session, &session->writing);
+	return 0;
+}
 
-	if (rc == MDB_KEYEXIST)
-		rc = mdb_put(txn, dbi, KEY_VAL(key), &value, MDB_NOOVERWRITE);
+static void *write_batch(void *arg)
+{
+	struct store_session *session = arg;
+
+	session->write_rc = batch_commit(&session->writing, session->store, &session->write_err);
+	return NULL;
+}
+
+/* Our threads must not take the process's signals. */
+static int start_thread(pthread_t *ret, void *(*run)(void *), void *arg)
+{
+	sigset_t all, before;
+	int rc;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(ret, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return rc;
 }
 
-int session_write(struct store_session *session, MDB_txn *txn, struct err *err)
+/* Sends the batch on its way. */
+static int launch(struct store_session *session, struct err *err)
 {
-	struct store *store = session->store;
-	size_t i;
-	int rc = 0;
+	struct batch empty;
 
-	for (i = 0; i < session->n_sealed && rc == 0; i++)
-		rc = put_ascending(txn, store->packs, session->sealed[i].view.first,
-				   session->sealed[i].bytes, session->sealed[i].len);
-	for (i = 0; i < session->n_nodes && rc == 0; i++)
-		rc = put_ascending(txn, store->nodes, session->nodes[i].id,
-				   session->nodes[i].record, session->nodes[i].len);
-	return rc ? err_lmdb(err, rc, "cannot write pages") : 0;
+	if (session_wait(session, err) < 0)
+		return -1;
+	empty = session->writing; /* but for the array of nodes, which serves again */
+	session->writing = session->gathering;
+	session->gathering = empty;
+	session->in_flight = true;
+	if (start_thread(&session->writer, write_batch, session) == 0)
+		return 0;
+	session->in_flight = false; /* no thread to be had: do it here */
+	write_batch(session);
+	if (session->write_rc == 0) {
+		recycle(session, &session->writing);
+		return 0;
+	}
+	session->failed = true;
+	*err = session->write_err;
+	return -1;
 }
 
-static void session_written(struct store_session *session)
+/* Moves the open pack, if anything is in it, to the batch, which has room for it. */
+static int seal(struct store_session *session, struct err *err)
 {
-	size_t i;
+	struct pack_builder *open = &session->open;
 
-	for (i = 0; i < session->n_sealed; i++) {
-		session->counts.bytes_stored += session->sealed[i].len;
-		hash_cache_add(&session->hashes, &session->sealed[i].view);
-		session->spare[session->n_spare++] = session->sealed[i].bytes;
-	}
-	for (i = 0; i < session->n_nodes; i++) {
-		session->counts.bytes_stored += session->nodes[i].len;
-		free(session->nodes[i].record);
-	}
-	session->n_sealed = session->n_nodes = 0;
+	if (!open->bytes || open->count == 0)
+		return 0;
+	session->counts.bytes_stored += pack_value_len(open->used + (size_t)open->count * PACK_ENTRY);
+	return batch_add_pack(&session->gathering, open, &session->store->secret, err);
 }
 
-/* Writes the batch; which: NULL, or reserves another block of these ids with it. */
-static int flush(struct store_session *session, const bool *pages, struct err *err)
+/* An empty open pack. */
+static int open_pack(struct store_session *session, struct err *err)
+{
+	if (seal(session, err) < 0)
+		return -1;
+	if (session->gathering.n_packs == BATCH_PACKS && launch(session, err) < 0)
+		return -1;
+	if (!session->open.bytes)
+		session->open.bytes = session->n_spare ? session->spare[--session->n_spare]
+						       : malloc(PACK_SIZE);
+	pack_start(&session->open);
+	return session->open.bytes ? 0 : err_sys(err, "no memory for a pack");
+}
+
+int session_settle(struct store_session *session, struct err *err)
+{
+	if (session_wait(session, err) < 0)
+		return -1;
+	return seal(session, err);
+}
+
+/* Another block of ids, in a transaction with what has gathered. The block may not follow the last one,
+ * and no pack may span both: so the open pack is closed. */
+static int reserve_block(struct store_session *session, bool pages, struct err *err)
 {
 	struct store *store = session->store;
 	struct next_ids next;
 	MDB_txn *txn;
 
-	if (txn_write(store, &txn, err) < 0)
-		goto fail;
-	if (session_write(session, txn, err) < 0 ||
-	    (pages && (next_get(store, txn, &next, err) < 0 ||
-		       session_reserve(session, &next, *pages, err) < 0 ||
-		       next_put(store, txn, &next, err) < 0 ||
-		       session_put_record(session, txn, err) < 0))) {
+	if (session_settle(session, err) < 0 || txn_write(store, &txn, err) < 0)
+		return -1;
+	if (batch_write(&session->gathering, store, txn, err) < 0 ||
+	    next_get(store, txn, &next, err) < 0 ||
+	    session_reserve(session, &next, pages, err) < 0 ||
+	    next_put(store, txn, &next, err) < 0 || session_put_record(session, txn, err) < 0) {
 		txn_end(store, txn);
-		goto fail;
+		return -1;
 	}
 	if (txn_commit(store, txn, false, err) < 0)
-		goto fail;
-	session_written(session);
-	return 0;
-fail:
-	session->failed = true;
-	return -1;
-}
-
-static int seal_and_flush(struct store_session *session, struct err *err)
-{
-	if (seal_open_pack(session, err) < 0)
 		return -1;
-	return flush(session, NULL, err);
-}
-
-int session_seal(struct store_session *session, struct err *err)
-{
-	return session->open.count ? seal_open_pack(session, err) : 0;
+	recycle(session, &session->gathering);
+	return 0;
 }
 
 static int next_id(struct store_session *session, bool pages, uint64_t *ret, struct err *err)
 {
 	struct id_block *block = pages ? &session->page_ids : &session->node_ids;
 
-	if (block->next == block->end) {
-		/* The next block may not follow this one: no pack may span both. */
-		if (pages && seal_open_pack(session, err) < 0)
-			return -1;
-		if (flush(session, &pages, err) < 0)
-			return -1;
+	if (block->next == block->end && reserve_block(session, pages, err) < 0) {
+		session->failed = true;
+		return -1;
 	}
 	*ret = block->next++;
 	return 0;
@@ -214,14 +232,9 @@ int session_add_page(struct store_session *session, const void *page, struct pag
 
 	if (next_id(session, true, &entry.id, err) < 0)
 		return -1;
-	if (!session->open.bytes || !pack_has_room(&session->open, entry.id, STORE_PAGE_SIZE)) {
-		if (session->n_sealed == SESSION_BATCH - 1) {
-			if (seal_and_flush(session, err) < 0)
-				return -1;
-		} else if (seal_open_pack(session, err) < 0) {
-			return -1;
-		}
-	}
+	if ((!session->open.bytes || !pack_has_room(&session->open, entry.id, STORE_PAGE_SIZE)) &&
+	    open_pack(session, err) < 0)
+		return -1;
 	/* In place: the pack has room for a raw page. */
 	entry.len = (uint16_t)compress_page(session, page,
 					    session->open.bytes + session->open.used, &entry.codec);
@@ -236,22 +249,15 @@ int session_add_page(struct store_session *session, const void *page, struct pag
 static bool hash_in_memory(struct store_session *session, uint64_t id, struct page_hash *ret)
 {
 	const struct pack_builder *open = &session->open;
-	size_t i;
 
-	if (open->count && id >= open->first && id <= open->last) {
+	if (open->bytes && open->count && id >= open->first && id <= open->last) {
 		/* Ids of the open pack follow each other without gaps. */
 		*ret = pack_built_entry(open, (uint32_t)(id - open->first)).hash;
 		return true;
 	}
-	for (i = session->n_sealed; i-- > 0;) {
-		int64_t at = pack_find(&session->sealed[i].view, id);
-
-		if (at >= 0) {
-			*ret = pack_entry(&session->sealed[i].view, (uint32_t)at).hash;
-			return true;
-		}
-	}
-	return hash_cache_find(&session->hashes, id, ret);
+	return batch_find_hash(&session->gathering, id, ret) ||
+	       (session->in_flight && batch_find_hash(&session->writing, id, ret)) ||
+	       hash_cache_find(&session->hashes, id, ret);
 }
 
 int session_page_hash(struct store_session *session, uint64_t id, struct page_hash *ret,
@@ -275,29 +281,14 @@ int session_page_hash(struct store_session *session, uint64_t id, struct page_ha
 
 /* ---- nodes ---- */
 
-static const struct pending_node *find_pending(const struct store_session *session, uint64_t id)
-{
-	size_t low = 0, high = session->n_nodes;
-
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-
-		if (session->nodes[mid].id == id)
-			return &session->nodes[mid];
-		if (session->nodes[mid].id < id)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return NULL;
-}
-
 int session_node(struct store_session *session, uint64_t id, unsigned *ret_level,
 		 uint64_t slots[NODE_SLOTS], struct err *err)
 {
-	const struct pending_node *pending = find_pending(session, id);
+	const struct pending_node *pending = batch_find_node(&session->gathering, id);
 	int rc;
 
+	if (!pending && session->in_flight)
+		pending = batch_find_node(&session->writing, id);
 	if (pending)
 		return node_open(pending->record, pending->len, id, &session->store->secret,
 				 ret_level, slots, err);
@@ -333,25 +324,18 @@ static int add_pending(struct store_session *session, uint64_t id, unsigned leve
 		       const uint8_t *payload, size_t len, struct err *err)
 {
 	struct id_key key = id_key(id);
-	uint8_t *record = malloc(FRAME_HEADER + len);
+	struct pending_node node = {id, malloc(FRAME_HEADER + len), FRAME_HEADER + len};
 
-	if (session->n_nodes == session->room_nodes) {
-		size_t room = session->room_nodes ? session->room_nodes * 2 : 64;
-		struct pending_node *more = reallocarray(session->nodes, room, sizeof(*more));
-
-		if (more) {
-			session->nodes = more;
-			session->room_nodes = room;
-		}
-	}
-	if (!record || session->n_nodes == session->room_nodes) {
-		free(record);
+	if (!node.record)
 		return err_sys(err, "no memory for a page table");
-	}
-	memcpy(record + FRAME_HEADER, payload, len);
-	frame_seal(record, len, MAGIC_NODE((uint32_t)level), key.bytes, sizeof(key.bytes),
+	memcpy(node.record + FRAME_HEADER, payload, len);
+	frame_seal(node.record, len, MAGIC_NODE((uint32_t)level), key.bytes, sizeof(key.bytes),
 		   &session->store->secret);
-	session->nodes[session->n_nodes++] = (struct pending_node){id, record, FRAME_HEADER + len};
+	if (batch_add_node(&session->gathering, node, err) < 0) {
+		free(node.record);
+		return -1;
+	}
+	session->counts.bytes_stored += node.len;
 	return 0;
 }
 

@@ -1,0 +1,121 @@
+#include "store/batch.h"
+
+#include <stdlib.h>
+
+int batch_add_pack(struct batch *batch, struct pack_builder *builder,
+		   const struct store_secret *secret, struct err *err)
+{
+	struct sealed_pack *pack = &batch->packs[batch->n_packs];
+
+	pack->len = pack_seal(builder, secret);
+	pack->bytes = builder->bytes;
+	if (pack_peek(&pack->view, pack->bytes, pack->len, builder->first, err) < 0)
+		return -1;
+	builder->bytes = NULL;
+	builder->count = 0;
+	batch->n_packs++;
+	return 0;
+}
+
+int batch_add_node(struct batch *batch, struct pending_node node, struct err *err)
+{
+	if (batch->n_nodes == batch->room_nodes) {
+		size_t room = batch->room_nodes ? batch->room_nodes * 2 : 64;
+		struct pending_node *more = reallocarray(batch->nodes, room, sizeof(*more));
+
+		if (!more)
+			return err_sys(err, "no memory for a page table");
+		batch->nodes = more;
+		batch->room_nodes = room;
+	}
+	batch->nodes[batch->n_nodes++] = node;
+	return 0;
+}
+
+bool batch_find_hash(const struct batch *batch, uint64_t id, struct page_hash *ret)
+{
+	size_t i;
+
+	for (i = batch->n_packs; i-- > 0;) {
+		int64_t at = pack_find(&batch->packs[i].view, id);
+
+		if (at < 0)
+			continue;
+		*ret = pack_entry(&batch->packs[i].view, (uint32_t)at).hash;
+		return true;
+	}
+	return false;
+}
+
+const struct pending_node *batch_find_node(const struct batch *batch, uint64_t id)
+{
+	size_t low = 0, high = batch->n_nodes;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (batch->nodes[mid].id == id)
+			return &batch->nodes[mid];
+		if (batch->nodes[mid].id < id)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+/* Appending is what LMDB does best; where a concurrent writer was ahead, the plain way serves. */
+static int put_ascending(MDB_txn *txn, MDB_dbi dbi, uint64_t id, void *data, size_t len)
+{
+	struct id_key key = id_key(id);
+	MDB_val value = {len, data};
+	int rc = mdb_put(txn, dbi, KEY_VAL(key), &value, MDB_APPEND);
+
+	if (rc == MDB_KEYEXIST)
+		rc = mdb_put(txn, dbi, KEY_VAL(key), &value, MDB_NOOVERWRITE);
+	return rc;
+}
+
+int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, struct err *err)
+{
+	size_t i;
+	int rc = 0;
+
+	for (i = 0; i < batch->n_packs && rc == 0; i++)
+		rc = put_ascending(txn, store->packs, batch->packs[i].view.first,
+				   batch->packs[i].bytes, batch->packs[i].len);
+	for (i = 0; i < batch->n_nodes && rc == 0; i++)
+		rc = put_ascending(txn, store->nodes, batch->nodes[i].id, batch->nodes[i].record,
+				   batch->nodes[i].len);
+	return rc ? err_lmdb(err, rc, "cannot write pages") : 0;
+}
+
+int batch_commit(const struct batch *batch, struct store *store, struct err *err)
+{
+	MDB_txn *txn;
+
+	if (txn_write(store, &txn, err) < 0)
+		return -1;
+	if (batch_write(batch, store, txn, err) < 0) {
+		txn_end(store, txn);
+		return -1;
+	}
+	return txn_commit(store, txn, false, err);
+}
+
+void batch_free_nodes(struct batch *batch)
+{
+	while (batch->n_nodes > 0)
+		free(batch->nodes[--batch->n_nodes].record);
+}
+
+void batch_clear(struct batch *batch)
+{
+	size_t i;
+
+	for (i = 0; i < batch->n_packs; i++)
+		free(batch->packs[i].bytes);
+	batch_free_nodes(batch);
+	free(batch->nodes);
+	*batch = (struct batch){0};
+}
