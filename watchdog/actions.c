@@ -131,16 +131,21 @@ void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind)
 	wd_handle(w, back ? WE_DIED : WE_EXITED);
 }
 
-void wd_signal_job(struct watchdog *w, int signo)
+void wd_signal_leader(struct watchdog *w, int signo)
+{
+	w->sent |= 1ull << (signo - 1);
+	if (w->job.leader_pid > 0)
+		kill(w->job.leader_pid, signo);
+}
+
+void wd_signal_group(struct watchdog *w, int signo)
 {
 	int master = w->streams.pump.out[JOBLOG_TERMINAL - 1].job_fd;
 	pid_t group = master >= 0 ? pty_foreground(master) : 0;
 
 	if (group <= 0)
 		group = w->job.leader_pid;
-	if (group <= 0)
-		return;
+	if (group <= 0 || kill(-group, signo) < 0)
+		wd_signal_leader(w, signo);
 	w->sent |= 1ull << (signo - 1);
-	if (kill(-group, signo) < 0 && w->job.leader_pid > 0)
-		kill(w->job.leader_pid, signo);
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "store/base/cleanup.h"
 
@@ -26,6 +27,22 @@ static int compare_ints(const void *a, const void *b)
 	int x = *(const int *)a, y = *(const int *)b;
 
 	return (x > y) - (x < y);
+}
+
+static int note_outside(struct caller *caller, int fd, struct err *err)
+{
+	struct capsule_stream *more;
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
+		return 0;
+	more = reallocarray(caller->outside, caller->n_outside + 1, sizeof(*more));
+	if (!more)
+		return err_sys(err, "list of inherited descriptors");
+	caller->outside = more;
+	more[caller->n_outside++] =
+		(struct capsule_stream){.used = true, .dev = st.st_dev, .ino = st.st_ino};
+	return 0;
 }
 
 static int add_fd(struct caller *caller, int fd, struct err *err)
@@ -55,7 +72,7 @@ static int list_inherited(struct caller *caller, struct err *err)
 		flags = fcntl(fd, F_GETFD);
 		if (flags < 0 || flags & FD_CLOEXEC)
 			continue;
-		if (add_fd(caller, fd, err) < 0)
+		if (add_fd(caller, fd, err) < 0 || note_outside(caller, fd, err) < 0)
 			return -1;
 	}
 	if (caller->n_fds > 0)
@@ -85,7 +102,9 @@ void caller_release_fds(struct caller *caller)
 
 	for (i = 0; i < caller->n_fds; i++)
 		close(caller->fds[i]);
-	caller_clear(caller);
+	free(caller->fds);
+	caller->fds = NULL;
+	caller->n_fds = 0;
 }
 
 void caller_restore(const struct caller *caller)
@@ -99,4 +118,7 @@ void caller_clear(struct caller *caller)
 	free(caller->fds);
 	caller->fds = NULL;
 	caller->n_fds = 0;
+	free(caller->outside);
+	caller->outside = NULL;
+	caller->n_outside = 0;
 }

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "checkpointer/checkpointer.h"
 #include "store/base/err.h"
 
 struct caller {
@@ -17,6 +18,9 @@ struct caller {
 	bool closed[3]; /* standard streams that were closed; their numbers are held by /dev/null now */
 	int *fds;       /* inherited descriptors above 2 without FD_CLOEXEC, ascending; owned */
 	size_t n_fds;
+	/* Those of them whose other ends are outside the job: pipes and sockets. Owned; outlives fds. */
+	struct capsule_stream *outside;
+	size_t n_outside;
 };
 
 /* Also reserves the numbers 0 to 2 and gives SIGCHLD its default disposition (an ignored one would

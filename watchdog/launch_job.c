@@ -16,6 +16,8 @@ struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t le
 		.leader_vpid = leader_vpid,
 		.user_namespace = w->capsule->user_namespace,
 		.terminal = w->streams.terminal_identity,
+		.inherited = w->caller.outside,
+		.n_inherited = w->caller.n_outside,
 		.tracker = config->tracker,
 		.codec = config->codec,
 		.rules = config->rules,

@@ -13,7 +13,7 @@ void pump_init(struct pump *pump)
 {
 	size_t i;
 
-	*pump = (struct pump){.in = {.outer = -1, .job_fd = -1}, .keys = {.outer = -1, .master = -1}};
+	*pump = (struct pump){.in = {.outer = -1, .job_fd = -1, .peek = -1}, .keys = {.outer = -1, .master = -1}};
 	pthread_mutex_init(&pump->lock, NULL);
 	for (i = 0; i < 3; i++) {
 		pump->out[i].job_fd = -1;
@@ -32,6 +32,7 @@ void pump_clear(struct pump *pump)
 		free(pump->out[i].pending);
 	}
 	pump_close(&pump->in.job_fd);
+	pump_close(&pump->in.peek);
 	free(pump->in.held);
 	if (pump->in.outer > 2)
 		close(pump->in.outer);
@@ -147,15 +148,31 @@ bool pump_has_pending(struct pump *pump)
 	return pending;
 }
 
+bool pump_hang_up(struct pump *pump, uint64_t now)
+{
+	bool later = false;
+	size_t i;
+
+	pthread_mutex_lock(&pump->lock);
+	for (i = 0; i < 3; i++)
+		later |= outflow_hang_up(&pump->out[i], now);
+	pthread_mutex_unlock(&pump->lock);
+	return later;
+}
+
 void pump_detach(struct pump *pump)
 {
 	size_t i;
 
 	pthread_mutex_lock(&pump->lock);
 	drain_locked(pump);
-	for (i = 0; i < 3; i++)
+	for (i = 0; i < 3; i++) {
 		pump_close(&pump->out[i].job_fd);
+		pump->out[i].ended = false;
+	}
 	pump_close(&pump->in.job_fd);
+	pump_close(&pump->in.peek);
+	pump->in.open = false;
 	pump->keys.master = -1;
 	pump->keys.sent = pump->keys.used = 0;
 	pthread_mutex_unlock(&pump->lock);
@@ -192,12 +209,13 @@ static int freeze_terminal(const struct pump *pump, const struct capsule *capsul
 int pump_freeze(struct pump *pump, const struct capsule *capsule, Snap__Capsule *model,
 		struct err *err)
 {
-	int waiting = 0, result;
+	int waiting = 0, pipe_fd, result;
 
 	pthread_mutex_lock(&pump->lock);
 	drain_locked(pump);
+	pipe_fd = pump->in.job_fd >= 0 ? pump->in.job_fd : pump->in.peek;
 	model->log_bytes = joblog_bytes(pump->log);
-	if (pump->in.job_fd >= 0 && ioctl(pump->in.job_fd, FIONREAD, &waiting) < 0)
+	if (pipe_fd >= 0 && ioctl(pipe_fd, FIONREAD, &waiting) < 0)
 		waiting = 0;
 	model->stdin_bytes = pump->in.written - (uint64_t)waiting;
 	result = freeze_terminal(pump, capsule, model, err);

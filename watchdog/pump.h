@@ -32,6 +32,8 @@ struct outflow {
 	bool terminal;
 	bool drop_cr;         /* the caller's terminal turns \n into \r\n itself */
 	bool held_cr;         /* … and a \r has been held back, its follower is not known yet */
+	bool ended;           /* the job has closed it, the caller's side is still open */
+	uint64_t ended_at;    /* CLOCK_MONOTONIC */
 	bool reader_gone;
 	uint64_t skip;        /* bytes the caller already has: kept in the log, not passed on */
 	char *pending;        /* not yet taken by the outlet */
@@ -42,7 +44,9 @@ struct outflow {
 struct inflow {
 	int outer;        /* -1: none, or ended */
 	int job_fd;       /* write end; -1: none or closed */
+	int peek;         /* read end, for what is in the pipe once the write end is closed; -1: none */
 	bool used;        /* there is a pipe at all */
+	bool open;        /* the job is (about to be) there, and `written` is right */
 	bool outer_opened; /* outer has been opened before, whatever became of it */
 	uint64_t written; /* position of the next byte for the pipe */
 	uint64_t skip;    /* bytes of the caller's input that the log already has */
@@ -84,6 +88,11 @@ void pump_move(struct pump *pump, const struct pollfd *fds, size_t n);
 void pump_drain(struct pump *pump);
 /* Whether something waits for the caller's side to take it. */
 bool pump_has_pending(struct pump *pump);
+/* Closes the caller's standard output where the job has closed its own PUMP_GRACE_NS ago: not at once,
+ * for that is also how a death begins to show, after which the job may be rolled back and write again.
+ * Returns whether there is something left to close later. */
+#define PUMP_GRACE_NS 250000000ull
+bool pump_hang_up(struct pump *pump, uint64_t now);
 /* The job is dead: its ends are drained and closed; a next capsule gets new ones. */
 void pump_detach(struct pump *pump);
 /* One of the output streams has lost its reader. */

@@ -9,6 +9,7 @@ bool outflow_has_pending(const struct outflow *f);
 /* One read from the job into log and memory; false when there was nothing (more). */
 bool outflow_read(struct pump *pump, struct outflow *f);
 void outflow_write(struct pump *pump, struct outflow *f);
+bool outflow_hang_up(struct outflow *f, uint64_t now);
 
 bool inflow_wants_more(const struct pump *pump);
 bool inflow_has_data(const struct pump *pump);

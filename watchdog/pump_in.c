@@ -1,4 +1,6 @@
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,12 +10,12 @@
 
 bool inflow_has_data(const struct pump *pump)
 {
-	return pump->in.job_fd >= 0 && pump->in.written < stdinlog_size(pump->input);
+	return pump->in.open && pump->in.job_fd >= 0 && pump->in.written < stdinlog_size(pump->input);
 }
 
 bool inflow_wants_more(const struct pump *pump)
 {
-	return pump->in.outer >= 0 && pump->in.job_fd >= 0 && !pump->in.held &&
+	return pump->in.open && pump->in.outer >= 0 && pump->in.job_fd >= 0 && !pump->in.held &&
 	       stdinlog_size(pump->input) - pump->in.written < PUMP_BACKLOG;
 }
 
@@ -96,7 +98,18 @@ void inflow_refused(struct pump *pump)
 
 static bool all_passed_on(const struct pump *pump)
 {
-	return pump->in.outer < 0 && pump->in.written >= stdinlog_size(pump->input);
+	return pump->in.open && pump->in.outer < 0 && pump->in.written >= stdinlog_size(pump->input);
+}
+
+/* The job sees the end of file; we still see how much of the pipe it has read. */
+static void close_job_end(struct inflow *in)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", in->job_fd);
+	pump_close(&in->peek);
+	in->peek = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	pump_close(&in->job_fd);
 }
 
 void inflow_write(struct pump *pump)
@@ -119,10 +132,8 @@ void inflow_write(struct pump *pump)
 			return;
 		in->written += (uint64_t)taken;
 	}
-	if (in->job_fd >= 0 && all_passed_on(pump)) {
-		close(in->job_fd);
-		in->job_fd = -1;
-	}
+	if (in->job_fd >= 0 && all_passed_on(pump))
+		close_job_end(in);
 }
 
 bool keyflow_wants_more(const struct keyflow *k)

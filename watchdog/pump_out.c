@@ -1,8 +1,10 @@
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
+#include "store/base/io.h"
 #include "store/base/log.h"
 #include "watchdog/pump_flows.h"
 
@@ -91,16 +93,27 @@ static void keep(struct pump *pump, const struct outflow *f, const char *data, s
 	pump->log_failed = true;
 }
 
-/* All writers have closed it: so does the reader behind us see the end of file. Standard error stays
- * open for pawl's own messages. */
+/* All writers have closed it: the reader behind us is to see the end of file (pump_hang_up). Standard
+ * error stays open for pawl's own messages. */
 static void end_of_output(struct pump *pump, struct outflow *f)
 {
 	if (pump->keys.master == f->job_fd)
 		pump->keys.master = -1;
 	close(f->job_fd);
 	f->job_fd = -1;
-	if (!f->terminal && !outflow_has_pending(f) && f->outlet.number == STDOUT_FILENO)
-		outlet_hang_up(&f->outlet);
+	f->ended = !f->terminal && f->outlet.number == STDOUT_FILENO;
+	f->ended_at = clock_ns(CLOCK_MONOTONIC);
+}
+
+bool outflow_hang_up(struct outflow *f, uint64_t now)
+{
+	if (!f->ended)
+		return false;
+	if (outflow_has_pending(f) || now - f->ended_at < PUMP_GRACE_NS)
+		return true;
+	f->ended = false;
+	outlet_hang_up(&f->outlet);
+	return false;
 }
 
 bool outflow_read(struct pump *pump, struct outflow *f)
@@ -154,6 +167,4 @@ void outflow_write(struct pump *pump, struct outflow *f)
 	if (outflow_has_pending(f))
 		return;
 	f->sent = f->used = 0;
-	if (f->job_fd < 0 && !f->terminal && f->outlet.number == STDOUT_FILENO)
-		outlet_hang_up(&f->outlet);
 }

@@ -9,12 +9,20 @@ static const int only_blocked[] = {SIGPIPE, SIGTTOU, SIGTTIN};
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
+static bool is_ignored(int signo)
+{
+	struct sigaction action;
+
+	return sigaction(signo, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 static void add(sigset_t *set, const int *signals, size_t n)
 {
 	size_t i;
 
 	for (i = 0; i < n; i++)
-		sigaddset(set, signals[i]);
+		if (!is_ignored(signals[i]))
+			sigaddset(set, signals[i]);
 }
 
 void signals_block(sigset_t *ret_handled)

@@ -22,6 +22,25 @@ void streams_clear(struct streams *streams)
 
 /* ---- what they are ---------------------------------------------------------------------------- */
 
+/* A file that its path does not lead us to, or not with the same rights, could never be put back as it
+ * was: somebody else opened it for us. Its bytes are pumped like a pipe's then, and kept in the log. */
+static bool can_be_put_back(int fd, const struct stat *st)
+{
+	char link[64], path[PATH_MAX];
+	struct stat found;
+	ssize_t n;
+
+	if (!S_ISREG(st->st_mode) || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY || st->st_nlink == 0)
+		return true;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (n < 0)
+		return false;
+	path[n] = '\0';
+	return stat(path, &found) == 0 && found.st_dev == st->st_dev && found.st_ino == st->st_ino &&
+	       access(path, R_OK | W_OK) == 0;
+}
+
 static enum stream_kind kind_of(int fd)
 {
 	struct stat st;
@@ -30,7 +49,9 @@ static enum stream_kind kind_of(int fd)
 		return STREAM_TERMINAL;
 	if (fstat(fd, &st) < 0)
 		return STREAM_CLOSED;
-	return S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) ? STREAM_PUMPED : STREAM_AS_IS;
+	if (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || !can_be_put_back(fd, &st))
+		return STREAM_PUMPED;
+	return STREAM_AS_IS;
 }
 
 static bool same_file(int a, int b)
@@ -141,6 +162,7 @@ void streams_open_input(struct streams *s, uint64_t position, uint64_t skip)
 	if (!in->used)
 		return;
 	in->written = position;
+	in->open = true;
 	if (in->outer_opened)
 		return;
 	in->outer_opened = true;

@@ -56,6 +56,7 @@ struct watchdog {
 	enum wd_state state;
 	bool wanted;        /* a snapshot as soon as the one under way is done */
 	bool started;       /* the job has run: from here on there is a status to report */
+	bool hanging_up;    /* an output stream has ended, the caller's is to be closed soon */
 	bool suspended;     /* the job is stopped by job control */
 	uint64_t due;       /* next periodic snapshot, CLOCK_MONOTONIC */
 	uint64_t next_hang_look;
@@ -116,8 +117,9 @@ void wd_handle(struct watchdog *w, enum wd_event event);
 /* The leader has ended. */
 void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind);
 void wd_fail(struct watchdog *w, const struct err *err);
-/* Sends signo to the job's process group that has the terminal, or to its leader's. */
-void wd_signal_job(struct watchdog *w, int signo);
+/* Sends signo to the job's leader, or to the process group that has the terminal or is the leader's. */
+void wd_signal_leader(struct watchdog *w, int signo);
+void wd_signal_group(struct watchdog *w, int signo);
 
 /* ---- finish.c --------------------------------------------------------------------------------- */
 

@@ -41,7 +41,7 @@ static void stop_self(struct watchdog *w)
 	sigprocmask(SIG_UNBLOCK, &tstp, NULL);
 	sigprocmask(SIG_BLOCK, &tstp, NULL);
 	streams_enter_terminal(&w->streams);
-	wd_signal_job(w, SIGCONT);
+	wd_signal_group(w, SIGCONT);
 }
 
 static void leader_stopped(struct watchdog *w)
@@ -62,7 +62,7 @@ static void continued(struct watchdog *w)
 	if (w->streams.outer.fd >= 0)
 		pty_copy_size(w->streams.pump.out[JOBLOG_TERMINAL - 1].job_fd, w->streams.outer.fd);
 	if (w->suspended && !w->config->recover_stopped)
-		wd_signal_job(w, SIGCONT);
+		wd_signal_group(w, SIGCONT);
 }
 
 /* ---- what has happened ------------------------------------------------------------------------ */
@@ -79,8 +79,10 @@ static void interrupt(struct watchdog *w, int signo)
 	wd_handle(w, WE_INTERRUPT);
 }
 
-static void on_signal(struct watchdog *w, int signo)
+static void on_signal(struct watchdog *w, const struct signalfd_siginfo *info)
 {
+	int signo = (int)info->ssi_signo;
+
 	switch (signo) {
 	case SIGINT:
 	case SIGTERM:
@@ -99,11 +101,16 @@ static void on_signal(struct watchdog *w, int signo)
 		continued(w);
 		break;
 	case SIGTSTP:
-		wd_signal_job(w, signo);
+		wd_signal_group(w, signo);
 		break;
 	default:
-		if (signal_is_passed_on(signo))
-			wd_signal_job(w, signo);
+		if (!signal_is_passed_on(signo))
+			break;
+		/* A key at a terminal signals the group, kill(2) what it names. */
+		if (info->ssi_code == SI_KERNEL)
+			wd_signal_group(w, signo);
+		else
+			wd_signal_leader(w, signo);
 	}
 }
 
@@ -112,7 +119,7 @@ static void read_signals(struct watchdog *w)
 	struct signalfd_siginfo info;
 
 	while (w->state != WD_OVER && read(w->signals, &info, sizeof(info)) == sizeof(info))
-		on_signal(w, (int)info.ssi_signo);
+		on_signal(w, &info);
 }
 
 static void read_capsule(struct watchdog *w)
@@ -261,6 +268,7 @@ static void look_at_clock(struct watchdog *w)
 		streams_enter_terminal(&w->streams);
 	if (pump_stalled(&w->streams.pump))
 		pump_retry(&w->streams.pump);
+	w->hanging_up = pump_hang_up(&w->streams.pump, now);
 	if (w->streams.pump.wrote_line_start)
 		progress_draw(&w->progress, w->job.name, now);
 }
@@ -282,6 +290,8 @@ static int poll_timeout(const struct watchdog *w)
 		at = earlier(at, now + BACKGROUND_LOOK_NS);
 	if (w->progress.enabled || pump_stalled(&w->streams.pump))
 		at = earlier(at, now + NSEC_PER_SEC);
+	if (w->hanging_up)
+		at = earlier(at, now + PUMP_GRACE_NS / 2);
 	if (at == UINT64_MAX)
 		return -1;
 	if (at <= now)
