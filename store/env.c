@@ -183,7 +183,7 @@ static int read_env(struct store *store, struct err *err)
 	MDB_txn *txn;
 	int rc;
 
-	if (lmdbfile_check(store, err) < 0 || txn_read(store, &txn, err) < 0)
+	if (lmdbfile_check(store, false, err) < 0 || txn_read(store, &txn, err) < 0)
 		return -1;
 	rc = open_dbs(store, txn, 0, err);
 	if (rc == 0 && (rc = read_store_record(store, txn, err)) < 0)

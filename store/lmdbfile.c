@@ -42,6 +42,7 @@ struct meta {
 struct walk {
 	const struct lmdbfile_source *source;
 	uint64_t last_page;
+	bool deep;
 	struct idset used;
 	struct err *err;
 };
@@ -145,20 +146,25 @@ static int use_pages(struct walk *w, uint64_t first, uint64_t n)
 	return 0;
 }
 
-static int use_overflow(struct walk *w, const struct leaf_node *node)
+static int check_overflow(struct walk *w, uint64_t page, uint64_t n)
 {
 	uint8_t header[PAGE_HEADER];
-	uint64_t n;
 
-	if (node->overflow < 2 || node->overflow > w->last_page)
-		return damaged(w, node->overflow, "is outside of the file");
-	if (read_bytes(w->source, header, sizeof(header), node->overflow * PAGE_BYTES, w->err) < 0)
+	if (read_bytes(w->source, header, sizeof(header), page * PAGE_BYTES, w->err) < 0)
 		return -1;
-	n = get_le32(header + 12);
-	if (get_le64(header) != node->overflow || !(get_le16(header + 10) & P_OVERFLOW) ||
-	    n * PAGE_BYTES < (uint64_t)node->data_len + PAGE_HEADER)
-		return damaged(w, node->overflow, "is not the overflow page it should be");
-	return use_pages(w, node->overflow, n);
+	if (get_le64(header) != page || (get_le16(header + 10) & 0x0f) != P_OVERFLOW ||
+	    get_le32(header + 12) != n)
+		return damaged(w, page, "is not the overflow page it should be");
+	return 0;
+}
+
+static int use_overflow(struct walk *w, const struct leaf_node *node)
+{
+	uint64_t n = ((uint64_t)node->data_len + PAGE_HEADER + PAGE_BYTES - 1) / PAGE_BYTES;
+
+	if (use_pages(w, node->overflow, n) < 0)
+		return -1;
+	return w->deep ? check_overflow(w, node->overflow, n) : 0;
 }
 
 /* Node i of a page, bounds-checked. Branch nodes have no data. */
@@ -301,9 +307,9 @@ static int leaf_free(struct walk *w, const struct db *db, const struct leaf_node
 	return check_free_ids(w, ids + 8, get_le64(ids));
 }
 
-int lmdbfile_walk(const struct lmdbfile_source *source, uint64_t txnid, struct err *err)
+int lmdbfile_walk(const struct lmdbfile_source *source, uint64_t txnid, bool deep, struct err *err)
 {
-	struct walk w = {.source = source, .err = err};
+	struct walk w = {.source = source, .deep = deep, .err = err};
 	struct meta meta;
 	int rc;
 
@@ -320,7 +326,7 @@ int lmdbfile_walk(const struct lmdbfile_source *source, uint64_t txnid, struct e
 	return rc < 0 ? -1 : 1;
 }
 
-int lmdbfile_check(struct store *store, struct err *err)
+int lmdbfile_check(struct store *store, bool deep, struct err *err)
 {
 	int tries, rc = 0;
 
@@ -338,7 +344,7 @@ int lmdbfile_check(struct store *store, struct err *err)
 			rc = err_sys(err, "%s", store->dir);
 		} else {
 			source.size = (uint64_t)st.st_size;
-			rc = lmdbfile_walk(&source, mdb_txn_id(txn), err);
+			rc = lmdbfile_walk(&source, mdb_txn_id(txn), deep, err);
 		}
 		txn_end(store, txn);
 	}

@@ -146,6 +146,10 @@ static int delete_ids(MDB_txn *txn, MDB_dbi dbi, uint64_t first, uint64_t end, u
 		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
 		if (rc || get_le64(key.mv_data) >= end)
 			break;
+		if (!value_is_sound(&key, &value)) { /* left alone */
+			from = id_key(get_le64(key.mv_data) + 1);
+			continue;
+		}
 		rc = mdb_cursor_del(cursor, 0);
 		(*budget)--;
 	}

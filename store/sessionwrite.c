@@ -98,6 +98,8 @@ static void *write_batch(void *arg)
 	struct store_session *session = arg;
 
 	session->write_rc = batch_commit(&session->writing, session->store, &session->write_err);
+	if (session->write_rc < 0)
+		err_wrap(&session->write_err, "writing %zu MiB of pages", session->writing.n_packs);
 	return NULL;
 }
 

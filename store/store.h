@@ -7,7 +7,9 @@
  * and snapshot models that refer to page tables by root.
  *
  * Threads: a struct store may be used by several threads; a session and what hangs on it by one at
- * a time. Never use any of it after fork (LMDB's rule).
+ * a time. Open a store once in a process, and never use any of it after fork (LMDB's rules). A child
+ * that lives on without exec must close every descriptor it inherited: the locks of jobs and sessions
+ * are the open files', and would outlive their owner in it.
  *
  * Errors: ERR_CORRUPT wherever stored bytes fail a checksum (the message names job, snapshot, what
  * and where), ERR_FULL when the disk, a quota or the map is full (the store stays good), ERR_VERSION
@@ -154,7 +156,12 @@ int store_verify(struct store *store, const char *job, uint64_t seq, verify_repo
 
 enum store_codec { CODEC_NONE, CODEC_LZ4, CODEC_ZSTD };
 
-/* A writer of one snapshot. Nothing it writes is visible before session_publish, everything is
+/* A page table may start from a root of the parent snapshot or of this session, not from others: those
+ * may be freed meanwhile. A parent whose page table nodes are damaged gives ERR_CORRUPT in
+ * page_table_edit and page_table_put: take that snapshot without parent. A parent's damaged page is
+ * just stored anew when it is put.
+ *
+ * A writer of one snapshot. Nothing it writes is visible before session_publish, everything is
  * reclaimed if it is aborted or its process dies. While it lives, its parent snapshot's pages stay. */
 int session_begin(struct store_session **ret, struct store *store, const char *job,
 		  uint64_t parent /* seq, 0: none */, enum store_codec codec, struct err *err);

@@ -46,12 +46,14 @@ static void count_live(const struct gc *gc, const struct pack_view *view, struct
 
 static struct pack_use judge(const struct gc *gc, uint64_t key, const MDB_val *value)
 {
+	const MDB_val key_val = {sizeof(key), NULL};
 	struct pack_use use = {.key = key, .value_len = (uint32_t)value->mv_size};
 	const struct store_secret *secret = &gc->store->secret;
 	struct pack_view view;
 	struct err ignored; /* a damaged pack is verify's to report; here it is left alone */
 
-	if (pack_peek(&view, value->mv_data, value->mv_size, key, &ignored) < 0 ||
+	if (!value_is_sound(&key_val, value) ||
+	    pack_peek(&view, value->mv_data, value->mv_size, key, &ignored) < 0 ||
 	    view.first + view.span >= gc->next.page ||
 	    id_ranges_meet(&gc->live_pages, view.first, view.first + view.span))
 		return use;
@@ -145,7 +147,9 @@ static int delete_batch(struct store *store, MDB_dbi dbi, const uint64_t *ids, s
 	for (i = 0; i < n; i++) {
 		struct id_key key = id_key(ids[i]);
 
-		if (record_delete(txn, dbi, KEY_VAL(key), "garbage", err) < 0) {
+		/* What cannot be deleted safely stays, and is verify's to report. */
+		if (record_delete(txn, dbi, KEY_VAL(key), "garbage", err) < 0 &&
+		    err->kind != ERR_CORRUPT) {
 			txn_end(store, txn);
 			return -1;
 		}

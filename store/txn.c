@@ -190,11 +190,31 @@ int record_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *ret, const char
 	return rc ? err_lmdb(err, rc, "cannot read %s", what) : 1;
 }
 
+bool value_is_sound(const MDB_val *key, const MDB_val *value)
+{
+	/* LMDB 0.9, 4096-byte pages: above this a node keeps its value in overflow pages, behind a header
+	 * of 16 bytes: number (8), pad (2), flags (2), pages (4). */
+	const size_t node_most = 2038;
+	const uint8_t *header = (const uint8_t *)value->mv_data - 16;
+
+	if (8 + key->mv_size + value->mv_size <= node_most)
+		return true;
+	return (get_le16(header + 10) & 0x0f) == 0x04 &&
+	       get_le32(header + 12) == (value->mv_size + 16 + 4095) / 4096;
+}
+
 int record_delete(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const char *what, struct err *err)
 {
-	int rc = mdb_del(txn, dbi, key, NULL);
+	MDB_val value;
+	int rc = record_get(txn, dbi, key, &value, what, err);
 
-	return rc && rc != MDB_NOTFOUND ? err_lmdb(err, rc, "cannot delete %s", what) : 0;
+	if (rc <= 0)
+		return rc;
+	if (!value_is_sound(key, &value))
+		return err_set(err, ERR_CORRUPT, "cannot delete %s: its pages' header is damaged",
+			       what);
+	rc = mdb_del(txn, dbi, key, NULL);
+	return rc ? err_lmdb(err, rc, "cannot delete %s", what) : 0;
 }
 
 int message_decode(struct store *store, MDB_val *key, MDB_val *value, uint32_t magic,

@@ -76,7 +76,10 @@ int message_decode(struct store *store, MDB_val *key, MDB_val *value, uint32_t m
 		   const ProtobufCMessageDescriptor *type, void *ret, struct err *err);
 int message_put(struct store *store, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, uint32_t magic,
 		const ProtobufCMessage *message, const char *what, struct err *err);
-/* Deletes; absent is fine. */
+/* LMDB frees as many pages as the header of an overflow page says: a damaged one would free what others
+ * use. Whether that header is as it must be for a value of this size. */
+bool value_is_sound(const MDB_val *key, const MDB_val *value);
+/* Deletes; absent is fine. ERR_CORRUPT where the value is not sound. */
 int record_delete(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const char *what, struct err *err);
 
 /* The next ids to give out. */

@@ -433,8 +433,8 @@ static void test_lmdb_walk(void **state)
 	txnid = get_le64(bytes + 16 + 128);
 	if (get_le64(bytes + 4096 + 16 + 128) > txnid)
 		txnid = get_le64(bytes + 4096 + 16 + 128);
-	assert_int_equal(lmdbfile_walk(&source, txnid, &err), 1);
-	assert_int_equal(lmdbfile_walk(&source, txnid + 2, &err), 0);
+	assert_int_equal(lmdbfile_walk(&source, txnid, true, &err), 1);
+	assert_int_equal(lmdbfile_walk(&source, txnid + 2, true, &err), 0);
 	for (i = 0; i < 20000; i++) {
 		size_t at = fixture_random(&random) % memory.len;
 		uint8_t bit = (uint8_t)(1u << fixture_random(&random) % 8);
@@ -442,7 +442,7 @@ static void test_lmdb_walk(void **state)
 		if (i % 2)
 			at = (at & ~4095ul) + at % 200;
 		bytes[at] ^= bit;
-		lmdbfile_walk(&source, txnid, &err);
+		lmdbfile_walk(&source, txnid, true, &err);
 		bytes[at] ^= bit;
 	}
 	/* Cut anywhere within what is used: noticed. */
@@ -450,7 +450,7 @@ static void test_lmdb_walk(void **state)
 		struct memory cut = {bytes, i};
 		struct lmdbfile_source short_source = {&cut, read_memory, i};
 
-		assert_int_equal(lmdbfile_walk(&short_source, txnid, &err), -1);
+		assert_int_equal(lmdbfile_walk(&short_source, txnid, true, &err), -1);
 		assert_true(err.kind == ERR_CORRUPT);
 	}
 	free(bytes);
