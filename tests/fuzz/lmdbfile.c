@@ -93,8 +93,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t page = 0; page < 2 && size >= page * 4096 + META_TXNID + 8; page++) {
 		uint64_t txnid = get_le64(data + page * 4096 + META_TXNID);
 
-		if (lmdbfile_walk(&source, txnid, &err) < 0)
-			promise(err.kind == ERR_CORRUPT || err.kind == ERR_VERSION);
+		for (int deep = 0; deep <= 1; deep++)
+			if (lmdbfile_walk(&source, txnid, deep, &err) < 0)
+				promise(err.kind == ERR_CORRUPT || err.kind == ERR_VERSION);
 	}
 	return 0;
 }
