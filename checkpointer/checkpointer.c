@@ -1,5 +1,6 @@
 #include "checkpointer/checkpointer.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +16,16 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 
-#define DEFAULT_BUDGET (256ull << 20)
+/* Without a budget from the user: a quarter of the memory that is free, within these bounds. */
+#define BUDGET_LEAST (64ull << 20)
+#define BUDGET_MOST  (4ull << 30)
 
 /* Pre-copy goes on while a round finds clearly less than the one before, and stops when what is left
  * takes about as long to copy as the freeze itself (a few milliseconds at 5 GB/s). */
-#define PRECOPY_ROUNDS_MOST 4
-#define PRECOPY_ENOUGH      4096 /* pages */
+#define PRECOPY_ROUNDS_MOST 8
+#define PRECOPY_ENOUGH      1024 /* pages */
+/* A process smaller than this is copied whole faster than it is stopped twice. */
+#define ARM_AT_LEAST (32ull << 20)
 
 struct checkpointer {
 	struct checkpoint_config config;
@@ -73,6 +78,7 @@ struct taking {
 	struct page_copies copies;
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
+	uint64_t arming_ns; /* an earlier stop, part of the pause */
 	bool frozen;
 };
 
@@ -130,19 +136,90 @@ static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 	if (open_table(t, p, err) < 0)
 		return -1;
 	for (int round = 0; round < PRECOPY_ROUNDS_MOST; round++) {
-		int64_t pages = tracked_precopy(p, &t->info.pages_candidate, err);
+		int64_t pages = tracked_precopy(p, &t->copies, &t->info.pages_candidate, err);
 
 		if (pages < 0)
 			return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
-		if (pages < PRECOPY_ENOUGH || pages > last / 2)
+		if (pages < PRECOPY_ENOUGH || pages > last - last / 4)
 			break;
 		last = pages;
 	}
 	return 0;
 }
 
+static uint64_t resident_bytes(pid_t pid)
+{
+	cleanup_free char *text = NULL;
+	unsigned long size, resident;
+	struct err ignored;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
+	if (read_text(AT_FDCWD, path, &text, NULL, &ignored) < 0 ||
+	    sscanf(text, "%lu %lu", &size, &resident) != 2)
+		return 0;
+	return (uint64_t)resident * STORE_PAGE_SIZE;
+}
+
+static bool wants_arming(struct checkpointer *c, const struct frozen_process *p)
+{
+	struct tracked *k = tracked_find(&c->tracked, p->pid, p->stat.start_time);
+
+	return !p->zombie && (!k || !k->tracker) && resident_bytes(p->pid) >= ARM_AT_LEAST;
+}
+
+static int arm_process(struct taking *t, struct frozen_process *p, struct err *err)
+{
+	struct tracked *k = tracked_find(&t->c->tracked, p->pid, p->stat.start_time);
+
+	if (!k && !(k = tracked_add(&t->c->tracked, p->pid, p->stat.start_time, p->vpid, err)))
+		return -1;
+	return tracked_arm(k, p, t->c->tracker, err);
+}
+
+static bool anything_to_arm(struct checkpointer *c)
+{
+	cleanup_free pid_t *pids = NULL;
+	struct err ignored;
+	size_t n;
+
+	if (list_tree(c->config.init, &pids, &n, &ignored) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		bool known = false;
+
+		for (size_t j = 0; j < c->tracked.n; j++)
+			known |= c->tracked.list[j].pid == pids[i] && c->tracked.list[j].tracker;
+		if (!known && resident_bytes(pids[i]) >= ARM_AT_LEAST)
+			return true;
+	}
+	return false;
+}
+
+/* Big processes that are not tracked yet are stopped for the moment that arming takes, so that their
+ * first copy, too, can be made while they run. */
+static int arm_new_processes(struct taking *t, struct err *err)
+{
+	struct frozen_tree tree;
+	int result = 0;
+
+	if (t->c->tracker != TRACKER_PAGEMAP || !anything_to_arm(t->c))
+		return 0;
+	if (freeze_tree(&tree, t->c->config.init, err) < 0)
+		return -1;
+	t->arming_ns = tree.begin_ns;
+	for (size_t i = 0; result == 0 && i < tree.n; i++)
+		if (wants_arming(t->c, &tree.processes[i]))
+			result = arm_process(t, &tree.processes[i], err);
+	thaw_tree(&tree);
+	t->arming_ns = clock_ns(CLOCK_MONOTONIC) - t->arming_ns;
+	return result;
+}
+
 static int precopy(struct taking *t, struct err *err)
 {
+	if (arm_new_processes(t, err) < 0)
+		return -1;
 	for (size_t i = 0; i < t->c->tracked.n; i++)
 		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
 			return -1;
@@ -188,7 +265,7 @@ static void resume(struct taking *t)
 		return;
 	thaw_tree(&t->tree);
 	t->frozen = false;
-	t->pause_ns = clock_ns(CLOCK_MONOTONIC) - t->pause_ns;
+	t->pause_ns = clock_ns(CLOCK_MONOTONIC) - t->pause_ns + t->arming_ns;
 }
 
 /* Freezes, describes, and (unless the job is to end) lets it run again. */
@@ -277,6 +354,23 @@ static int take_all(struct taking *t, bool end, struct err *err)
 	return publish(t, end, err);
 }
 
+static uint64_t free_memory_budget(void)
+{
+	cleanup_free char *text = NULL;
+	unsigned long kib = 0;
+	struct err ignored;
+	uint64_t budget;
+	char *line;
+
+	if (read_text(AT_FDCWD, "/proc/meminfo", &text, NULL, &ignored) == 0 &&
+	    (line = strstr(text, "MemAvailable:")))
+		sscanf(line, "MemAvailable: %lu", &kib);
+	budget = (uint64_t)kib * 1024 / 4;
+	if (budget < BUDGET_LEAST)
+		return BUDGET_LEAST;
+	return budget > BUDGET_MOST ? BUDGET_MOST : budget;
+}
+
 static void keep_as_last(struct taking *t)
 {
 	forget_last(t->c);
@@ -291,7 +385,7 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 	struct taking t = {.c = c, .hooks = hooks, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
 	int result;
 
-	t.copies.budget = c->config.memory_budget ? c->config.memory_budget : DEFAULT_BUDGET;
+	t.copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
 	if (load_parent(c, store, name, parent, err) < 0 ||
 	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)
 		return -1;

@@ -26,16 +26,86 @@ static int put_chunk(struct page_chunk *chunk, struct err *err)
 	return 0;
 }
 
+/* The pages that have been put from later copies. Open addressing, never more than half full. */
+struct put_set {
+	struct put_page {
+		struct page_table *table;
+		uint64_t page;
+	} *slots;
+	size_t mask;
+};
+
+static int put_set_new(struct put_set *set, const struct page_copies *copies, struct err *err)
+{
+	size_t pages = 1, slots = 1;
+
+	for (size_t i = 0; i < copies->n; i++)
+		pages += copies->chunks[i]->n_pages;
+	while (slots < pages * 2)
+		slots *= 2;
+	set->slots = calloc(slots, sizeof(*set->slots));
+	set->mask = slots - 1;
+	return set->slots ? 0 : err_sys(err, "copies of changed pages");
+}
+
+/* True if it was not in the set yet. */
+static bool put_set_add(struct put_set *set, struct page_table *table, uint64_t page)
+{
+	size_t at = (size_t)((page ^ (uintptr_t)table >> 4) * 0x9e3779b97f4a7c15ull >> 20) & set->mask;
+
+	for (; set->slots[at].table; at = (at + 1) & set->mask)
+		if (set->slots[at].page == page && set->slots[at].table == table)
+			return false;
+	set->slots[at] = (struct put_page){table, page};
+	return true;
+}
+
+/* Puts what no later copy has superseded. */
+static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err *err)
+{
+	const char *data = chunk->data;
+
+	for (size_t i = 0; i < chunk->n_runs; i++) {
+		uint64_t first = chunk->runs[i].first, end = first + chunk->runs[i].n;
+
+		while (first < end) {
+			uint64_t n = 0;
+
+			while (first + n < end && put_set_add(set, chunk->table, first + n))
+				n++;
+			if (n > 0 && page_table_put(chunk->table, first, data, n, NULL, err) < 0)
+				return -1;
+			if (first + n < end)
+				n++; /* the one that stopped us */
+			first += n;
+			data += n * STORE_PAGE_SIZE;
+		}
+	}
+	return 0;
+}
+
 int page_copies_put(struct page_copies *copies, struct err *err)
 {
-	for (size_t i = 0; i < copies->n; i++) {
-		if (put_chunk(copies->chunks[i], err) < 0)
-			return -1;
-		free(copies->chunks[i]);
-		copies->chunks[i] = NULL;
+	struct put_set set;
+	int result = 0;
+
+	if (copies->n == 0)
+		return 0;
+	if (put_set_new(&set, copies, err) < 0)
+		return -1;
+	while (result == 0 && copies->n > 0) {
+		result = put_newest(&set, copies->chunks[copies->n - 1], err);
+		free(copies->chunks[--copies->n]);
 	}
-	copies->n = 0;
-	return 0;
+	free(set.slots);
+	return result;
+}
+
+uint64_t page_copies_left(const struct page_copies *copies)
+{
+	uint64_t used = copies->n * (uint64_t)sizeof(struct page_chunk);
+
+	return used < copies->budget ? copies->budget - used : 0;
 }
 
 void page_copies_free(struct page_copies *copies)
@@ -43,7 +113,6 @@ void page_copies_free(struct page_copies *copies)
 	for (size_t i = 0; i < copies->n; i++)
 		free(copies->chunks[i]);
 	free(copies->chunks);
-	free(copies->filling);
 	memset(copies, 0, sizeof(*copies));
 }
 
@@ -59,7 +128,7 @@ static int keep_chunk(struct page_copies *copies, struct page_chunk *chunk, stru
 		copies->room = room;
 	}
 	copies->chunks[copies->n++] = chunk;
-	if (copies->n * (uint64_t)CHUNK_BYTES < copies->budget)
+	if (page_copies_left(copies) > 0)
 		return 0;
 	copies->spilled = true;
 	return page_copies_put(copies, err);
@@ -71,6 +140,7 @@ struct capture {
 	pid_t pid;
 	struct page_table *table;
 	struct page_copies *copies;
+	enum capture_mode mode;
 	struct page_chunk *chunk;
 	uint64_t candidates;
 };
@@ -92,7 +162,7 @@ static int read_slowly(struct capture *c, struct err *err)
 
 			if (mem_read(c->pid, at, to, STORE_PAGE_SIZE, err) < 0 &&
 			    mem_read_forced(c->pid, at, to, STORE_PAGE_SIZE, err) < 0) {
-				if (c->copies || err->kind == ERR_GONE) {
+				if (c->mode == CAPTURE_FROZEN || err->kind == ERR_GONE) {
 					free(out);
 					return -1;
 				}
@@ -211,14 +281,31 @@ static int capture_range(struct capture *c, const struct scan_range *r, struct e
 	if (!r->written || r->file)
 		return 0;
 	c->candidates += n;
-	/* Known to be zero: nothing to read. Hardly any, so they are put at once in either mode. */
-	return r->zero ? put_zeroes(c->table, first, n, err) : add_run(c, first, n, err);
+	/* Known to be zero: nothing to read. Put at once, unless an older copy waits that would be put after
+	 * it. */
+	if (r->zero && (!c->copies || c->copies->n == 0))
+		return put_zeroes(c->table, first, n, err);
+	return add_run(c, first, n, err);
+}
+
+uint64_t pages_capture_size(const struct scan_result *ranges)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < ranges->n; i++) {
+		const struct scan_range *r = &ranges->ranges[i];
+
+		if (r->written && !r->file && !r->zero)
+			bytes += r->end - r->start;
+	}
+	return bytes;
 }
 
 int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
-		  struct page_copies *copies, uint64_t *ret_candidates, struct err *err)
+		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
+		  struct err *err)
 {
-	struct capture c = {.pid = pid, .table = table, .copies = copies};
+	struct capture c = {.pid = pid, .table = table, .copies = copies, .mode = mode};
 	int result = 0;
 
 	for (size_t i = 0; result == 0 && i < ranges->n; i++)
@@ -227,7 +314,7 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 		result = finish_chunk(&c, err);
 	free(c.chunk);
 	if (result == 0)
-		*ret_candidates += c.candidates;
+		*candidates += c.candidates;
 	return result;
 }
 

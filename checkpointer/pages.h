@@ -25,25 +25,29 @@ struct page_chunk {
 	char data[CHUNK_BYTES];
 };
 
-/* Copies that wait until the job runs again. */
+/* Copies that wait until the job runs again, in the order they were taken: of a page that was copied
+ * twice, the later copy counts and the earlier one costs no more than its memory. */
 struct page_copies {
 	struct page_chunk **chunks;
 	size_t n, room;
-	uint64_t budget;  /* bytes; when reached, waiting copies are put at once, the job standing still */
-	bool spilled;     /* that has happened: the pause was longer than the copying */
-	struct page_chunk *filling;
+	uint64_t budget; /* bytes; when reached, waiting copies are put at once */
+	bool spilled;    /* that has happened */
 };
 
-struct capture_counts {
-	uint64_t candidates; /* pages read (or known zero) and handed on */
-	uint64_t populated;  /* pages */
+enum capture_mode {
+	CAPTURE_RUNNING, /* pages that have vanished meanwhile are skipped */
+	CAPTURE_FROZEN,  /* a page that cannot be read is an error */
 };
 
-/* Reads the written, private pages of `ranges` of process pid. copies NULL: straight into the table, and
- * pages that have vanished meanwhile are skipped; else into copies, where a page that cannot be read is
- * an error. */
+/* Reads the written, private pages of `ranges` of process pid: into copies, or where that is NULL straight
+ * into the table. Adds the pages read (or known to be zero) to *candidates. */
 int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
-		  struct page_copies *copies, uint64_t *ret_candidates, struct err *err);
+		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
+		  struct err *err);
+/* Bytes that pages_capture would read. */
+uint64_t pages_capture_size(const struct scan_result *ranges);
+/* Bytes that still fit. */
+uint64_t page_copies_left(const struct page_copies *copies);
 /* Puts all waiting copies and frees them. */
 int page_copies_put(struct page_copies *copies, struct err *err);
 void page_copies_free(struct page_copies *copies);

@@ -38,6 +38,7 @@ static void end_round(struct tracked *t)
 	page_table_free(t->table);
 	t->table = NULL;
 	scan_result_free(&t->now);
+	scan_result_free(&t->first);
 	scan_result_free(&t->precopied);
 	t->alive = false;
 }
@@ -102,11 +103,10 @@ static int append(struct scan_result *to, const struct scan_result *from, struct
 	return 0;
 }
 
-int64_t tracked_precopy(struct tracked *t, uint64_t *candidates, struct err *err)
+/* All private mappings there are now, by /proc/PID/maps. */
+static int scan_maps(struct tracked *t, bool arm, struct scan_result *ret, struct err *err)
 {
 	struct proc_map *maps;
-	struct scan_result round = {0};
-	uint64_t before = *candidates;
 	size_t n;
 	int result = 0;
 
@@ -114,15 +114,43 @@ int64_t tracked_precopy(struct tracked *t, uint64_t *candidates, struct err *err
 		return -1;
 	for (size_t i = 0; result == 0 && i < n; i++)
 		if (!maps[i].shared && strncmp(maps[i].name, "[v", 2) != 0)
-			result = tracker_scan(t->tracker, maps[i].start, maps[i].end, false, &round, err);
+			result = tracker_scan(t->tracker, maps[i].start, maps[i].end, arm, ret, err);
 	proc_maps_free(maps, n);
+	return result;
+}
+
+/* What there is to read in this round. The tracker has been re-armed for it. */
+static int next_round(struct tracked *t, struct scan_result *ret, struct err *err)
+{
+	if (t->first.n > 0) {
+		*ret = t->first;
+		memset(&t->first, 0, sizeof(t->first));
+		return 0;
+	}
+	if (scan_maps(t, false, ret, err) < 0)
+		return -1;
 	if (t->distrust)
-		distrust_all(&round, 0);
+		distrust_all(ret, 0);
 	t->distrust = false;
+	return 0;
+}
+
+int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
+			struct err *err)
+{
+	struct scan_result round = {0};
+	uint64_t before = *candidates;
+	int result = next_round(t, &round, err);
+
 	if (result == 0)
 		result = append(&t->precopied, &round, err);
+	if (result == 0 && pages_capture_size(&round) > page_copies_left(copies)) {
+		/* Waiting copies are older than what goes to the table now. */
+		result = page_copies_put(copies, err);
+		copies = NULL;
+	}
 	if (result == 0)
-		result = pages_capture(t->pid, t->table, &round, NULL, candidates, err);
+		result = pages_capture(t->pid, t->table, &round, copies, CAPTURE_RUNNING, candidates, err);
 	scan_result_free(&round);
 	/* Whatever this round has re-armed without storing it must be looked at again. */
 	if (result < 0)
@@ -160,31 +188,51 @@ static int scan_all(struct tracked *t, const struct collected_process *p, struct
 	return tracker_rearm(t->tracker, err);
 }
 
-static int begin_tracker(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
-			 struct err *err)
+static int begin_tracker(struct tracked *t, struct remote *remote, struct tracee *leader,
+			 enum tracker_kind kind, struct err *err)
 {
-	struct tracee *leader = &p->frozen->threads[0]->tracee;
-
 	tracker_free(t->tracker);
 	t->tracker = NULL;
-	if (tracker_new(&t->tracker, kind, t->pid, &p->remote, leader, err) == 0)
+	if (tracker_new(&t->tracker, kind, t->pid, remote, leader, err) == 0)
 		return 0;
 	if (err->kind == ERR_GONE || kind == TRACKER_NONE)
 		return -1;
 	log_debug("process %d is not tracked: %s", t->vpid, err->msg);
-	return tracker_new(&t->tracker, TRACKER_NONE, t->pid, &p->remote, leader, err);
+	return tracker_new(&t->tracker, TRACKER_NONE, t->pid, remote, leader, err);
+}
+
+int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind, struct err *err)
+{
+	struct tracee *leader = &p->threads[0]->tracee;
+	struct remote remote;
+	struct err end_err;
+	int result;
+
+	if (remote_begin(&remote, leader, 0, REMOTE_ROOM, err) < 0)
+		return -1;
+	result = begin_tracker(t, &remote, leader, kind, err);
+	if (remote_end(&remote, leader, &end_err) < 0 && result == 0) {
+		*err = end_err;
+		result = -1;
+	}
+	return result < 0 ? -1 : scan_maps(t, true, &t->first, err);
 }
 
 int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
 			struct page_copies *copies, uint64_t *candidates, struct err *err)
 {
-	if (!t->tracker && begin_tracker(t, p, kind, err) < 0)
+	struct tracee *leader = &p->frozen->threads[0]->tracee;
+
+	if (!t->tracker && begin_tracker(t, &p->remote, leader, kind, err) < 0)
 		return -1;
+	/* Armed, but no round has read it: then it must be read now, written since or not. */
+	if (t->first.n > 0)
+		t->distrust = true;
 	if (scan_all(t, p, err) < 0) {
 		/* ESRCH from an address space that has ended: the process has executed a program since. */
-		if (err->sys_errno != ESRCH || begin_tracker(t, p, kind, err) < 0 ||
+		if (err->sys_errno != ESRCH || begin_tracker(t, &p->remote, leader, kind, err) < 0 ||
 		    scan_all(t, p, err) < 0)
 			return -1;
 	}
-	return pages_capture(t->pid, t->table, &t->now, copies, candidates, err);
+	return pages_capture(t->pid, t->table, &t->now, copies, CAPTURE_FROZEN, candidates, err);
 }

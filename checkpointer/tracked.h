@@ -21,6 +21,7 @@ struct tracked {
 	/* ---- of the snapshot that is being taken ---- */
 	struct page_table *table;
 	struct scan_result now;      /* populated at the freeze */
+	struct scan_result first;     /* populated when the tracker was armed, not read yet */
 	struct scan_result precopied; /* populated in earlier rounds: may have been put */
 	bool alive;
 };
@@ -35,9 +36,15 @@ struct tracked *tracked_add(struct tracked_set *set, pid_t pid, uint64_t start_t
 			    struct err *err);
 void tracked_set_free(struct tracked_set *set);
 
-/* One round while the process runs: what was written since the last scan goes to the table. Returns the
- * number of candidate pages, -1 on error (the process may simply be gone). */
-int64_t tracked_precopy(struct tracked *t, uint64_t *candidates, struct err *err);
+/* In a short stop before the first pre-copy: makes the tracker and arms it, so that the pages there are
+ * now (kept in t->first) can be read while the process runs. */
+int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind, struct err *err);
+
+/* One round while the process runs: what was written since the last scan is copied or, where it does not
+ * fit, goes straight to the table. Returns the number of candidate pages, -1 on error (the process may
+ * simply be gone). */
+int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
+			struct err *err);
 
 /* In the pause: makes the tracker where there is none, scans, copies what is written. */
 int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,

@@ -81,7 +81,7 @@ static void fill(struct fixture *f)
 	uint64_t candidates = 0;
 	struct err err;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, NULL, &candidates, &err), 0);
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, NULL, CAPTURE_RUNNING, &candidates, &err), 0);
 	assert_int_equal(candidates, PAGES);
 }
 
@@ -96,7 +96,7 @@ static void only_written_private_pages_are_read(void **state)
 
 	list[1].written = false;
 	list[2].file = true;
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, &candidates, &err), 0);
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(candidates, 2);
 	assert_int_equal(has(f, 0), 0); /* still waiting */
 	assert_int_equal(page_copies_put(&copies, &err), 0);
@@ -130,7 +130,7 @@ static void vanished_pages_are_skipped_while_it_runs_and_named_when_it_stands(vo
 	assert_int_equal(has(f, 2), 1);
 	assert_int_equal(has(f, 3), 0);
 	assert_int_equal(has(f, 4), 1);
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, &candidates, &err), -1);
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), -1);
 	assert_true(err.msg[0] != '\0');
 	page_copies_free(&copies);
 }
@@ -178,9 +178,48 @@ static void a_full_budget_is_put_at_once(void **state)
 	uint64_t candidates = 0;
 	struct err err;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, &candidates, &err), 0);
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_true(copies.spilled);
 	assert_int_equal(has(f, PAGES - 1), 1);
+	page_copies_free(&copies);
+}
+
+/* Whether the table holds just this content: putting it then changes nothing. */
+static bool holds(struct fixture *f, unsigned page, const char *content)
+{
+	uint64_t changed;
+	struct err err;
+
+	assert_int_equal(page_table_put(f->table, (uint64_t)(uintptr_t)f->memory / STORE_PAGE_SIZE + page,
+					content, 1, &changed, &err),
+			 0);
+	return changed == 0;
+}
+
+static void of_two_copies_the_later_one_counts(void **state)
+{
+	struct fixture *f = *state;
+	struct scan_range all = range(f, 0, PAGES), some[] = {range(f, 3, 1), range(f, 7, 5)};
+	struct scan_result ranges = {&all, 1, 1}, later = {some, 2, 2};
+	struct page_copies copies = {.budget = 1 << 30};
+	uint64_t candidates = 0;
+	struct session_counts counts;
+	struct err err;
+
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_RUNNING, &candidates,
+				       &err), 0);
+	for (unsigned i = 0; i < PAGES; i++)
+		f->memory[i * STORE_PAGE_SIZE] = 100;
+	assert_int_equal(pages_capture(getpid(), f->table, &later, &copies, CAPTURE_FROZEN, &candidates,
+				       &err), 0);
+	assert_int_equal(page_copies_put(&copies, &err), 0);
+	session_counts(f->session, &counts);
+	assert_int_equal(counts.pages_in, PAGES); /* superseded copies cost nothing */
+	for (unsigned i = 0; i < PAGES; i++) {
+		if (i != 3 && (i < 7 || i >= 12))
+			f->memory[i * STORE_PAGE_SIZE] = (char)(i + 1);
+		assert_true(holds(f, i, f->memory + i * STORE_PAGE_SIZE));
+	}
 	page_copies_free(&copies);
 }
 
@@ -194,6 +233,7 @@ int main(void)
 		PAGES_TEST(what_is_gone_is_cleared_in_whatever_order_it_was_listed),
 		PAGES_TEST(file_pages_do_not_keep_private_copies_alive),
 		PAGES_TEST(a_full_budget_is_put_at_once),
+		PAGES_TEST(of_two_copies_the_later_one_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
