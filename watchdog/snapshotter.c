@@ -9,22 +9,28 @@
 #include "store/base/io.h"
 #include "watchdog/snapshotter_work.h"
 
+/* A recovered job runs for the watchdog as soon as its release is posted, so the next snapshot or stop
+ * may be wanted before the release is done: commands and results wait in order. One of each kind at
+ * most is under way. */
+#define QUEUE 4
+
 /* Between a posted command and the end of its work the thread owns everything but the mailbox. */
 struct snapshotter {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t posted;
-	bool has_command, has_result, quit;
-	struct snap_command command;
-	struct snap_result result;
+	bool quit;
+	struct snap_command commands[QUEUE];
+	size_t n_commands;
+	struct snap_result results[QUEUE];
+	size_t n_results;
 	struct snap_work work;
 };
 
 static void publish_result(struct snapshotter *s, const struct snap_result *result)
 {
 	pthread_mutex_lock(&s->lock);
-	s->result = *result;
-	s->has_result = true;
+	s->results[s->n_results++] = *result;
 	pthread_mutex_unlock(&s->lock);
 	eventfd_write(s->work.wake, 1);
 }
@@ -34,11 +40,13 @@ static bool next_command(struct snapshotter *s, struct snap_command *ret)
 	bool more;
 
 	pthread_mutex_lock(&s->lock);
-	while (!s->has_command && !s->quit)
+	while (!s->n_commands && !s->quit)
 		pthread_cond_wait(&s->posted, &s->lock);
-	more = s->has_command;
-	*ret = s->command;
-	s->has_command = false;
+	more = s->n_commands > 0;
+	if (more) {
+		*ret = s->commands[0];
+		memmove(s->commands, s->commands + 1, --s->n_commands * sizeof(*ret));
+	}
 	pthread_mutex_unlock(&s->lock);
 	return more;
 }
@@ -97,8 +105,7 @@ void snapshotter_attach(struct snapshotter *s, const struct capsule *capsule,
 void snapshotter_post(struct snapshotter *s, const struct snap_command *command)
 {
 	pthread_mutex_lock(&s->lock);
-	s->command = *command;
-	s->has_command = true;
+	s->commands[s->n_commands++] = *command;
 	pthread_cond_signal(&s->posted);
 	pthread_mutex_unlock(&s->lock);
 }
@@ -115,10 +122,13 @@ bool snapshotter_result(struct snapshotter *s, struct snap_result *ret)
 
 	eventfd_read(s->work.wake, &count);
 	pthread_mutex_lock(&s->lock);
-	has = s->has_result;
-	s->has_result = false;
-	if (has)
-		*ret = s->result;
+	has = s->n_results > 0;
+	if (has) {
+		*ret = s->results[0];
+		memmove(s->results, s->results + 1, --s->n_results * sizeof(*ret));
+	}
+	if (s->n_results)
+		eventfd_write(s->work.wake, 1);
 	pthread_mutex_unlock(&s->lock);
 	return has;
 }
