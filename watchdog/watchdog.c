@@ -143,11 +143,22 @@ static void read_capsule(struct watchdog *w)
 	}
 }
 
+/* The same reason once in a row: a short interval would repeat it for days. */
+static void report_failure(struct watchdog *w, const struct snap_result *result)
+{
+	const char *why = result->ok ? "" : result->err.msg;
+
+	progress_clear(&w->progress);
+	if (!result->ok && result->err.kind != ERR_GONE && strcmp(why, w->last_failure) != 0)
+		log_warn("job %s was not saved: %s", w->job.name, why);
+	if (result->ok || result->err.kind != ERR_GONE)
+		snprintf(w->last_failure, sizeof(w->last_failure), "%s", why);
+}
+
 static void taken(struct watchdog *w, const struct snap_result *result)
 {
 	bool refused = !result->ok && result->err.kind == ERR_UNSUPPORTED &&
 		       w->config->unsupported_fails;
-	bool gone = !result->ok && result->err.kind == ERR_GONE;
 
 	w->due = policy_next_due(result->started, result->finished, w->config->interval_ns);
 	if (w->capsule)
@@ -157,9 +168,8 @@ static void taken(struct watchdog *w, const struct snap_result *result)
 		w->progress.last = w->final = result->info;
 		w->progress.has_last = true;
 		log_debug("snapshot %s@%" PRIu64, w->job.name, result->info.seq);
-	} else if (!gone) {
-		log_warn("job %s was not saved: %s", w->job.name, result->err.msg);
 	}
+	report_failure(w, result);
 	if (refused)
 		wd_fail(w, &result->err);
 	if (w->control)

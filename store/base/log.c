@@ -2,13 +2,23 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <termios.h>
 #include <unistd.h>
+
+/* While a job has the terminal in raw mode, a line feed alone would leave the next line hanging in
+ * mid-air. */
+static const char *line_end(void)
+{
+	struct termios settings;
+
+	return tcgetattr(STDERR_FILENO, &settings) == 0 && !(settings.c_oflag & OPOST) ? "\r\n" : "\n";
+}
 
 static void sink_stderr(enum log_level level, const char *line)
 {
 	char buf[1100];
-	int len = snprintf(buf, sizeof(buf), "pawl: %s%s\n",
-			   level == LOG_LEVEL_WARN ? "warning: " : "", line);
+	int len = snprintf(buf, sizeof(buf), "pawl: %s%s%s",
+			   level == LOG_LEVEL_WARN ? "warning: " : "", line, line_end());
 
 	if (len > (int)sizeof(buf) - 1)
 		len = (int)sizeof(buf) - 1;
