@@ -46,6 +46,21 @@ static struct image image_at(unsigned job, uint64_t seq)
 	return image;
 }
 
+/* All but the newest three: a predecessor that was killed may have left more. */
+static int drop_old(struct store *store, const char *job)
+{
+	struct snapshot_info *list;
+	size_t i, n;
+	int rc = 0;
+
+	if (store_snapshot_list(store, job, &list, &n, &err) < 0)
+		return -1;
+	for (i = 0; i + 3 < n && rc == 0; i++)
+		rc = store_snapshot_drop(store, job, list[i].seq, &err);
+	free(list);
+	return rc;
+}
+
 /* Saves, drops and collects until it is killed or has made `most` snapshots. */
 static void write_snapshots(const char *job, unsigned number, unsigned most)
 {
@@ -64,7 +79,7 @@ static void write_snapshots(const char *job, unsigned number, unsigned most)
 		image = image_at(number, seq + 1);
 		old = image_at(number, seq);
 		image_save(store, job, seq, &image, seq ? &old : NULL, 77);
-		if (seq > 2 && store_snapshot_drop(store, job, seq - 2, &err) < 0)
+		if (drop_old(store, job) < 0)
 			_exit(2);
 		if (seq % 2 && store_gc(store, false, NULL, &err) < 0 && err.kind != ERR_BUSY)
 			_exit(3);
@@ -135,7 +150,7 @@ static void test_sigkill(void **state)
 		if (fixture_problems(store) != 0)
 			fail_msg("after gc, round %d of seed %llu", round, (unsigned long long)seed);
 		ok(store_usage(store, &usage, &err));
-		assert_true(usage.file_bytes < 120u << 20);
+		assert_true(usage.file_bytes < 60u << 20);
 		store_close(store);
 	}
 	/* What the dead left behind is gone: when all snapshots are, so is everything. */

@@ -301,6 +301,87 @@ static void test_file(void **state)
 	assert_int_equal(open_and_read(), 0);
 }
 
+/* ---- and writing into such a file ---- */
+
+/* In a child: whatever comes of it, it ends by itself. */
+static void write_and_collect(void)
+{
+	struct image image = image_new(PAGES, 1);
+	struct store_session *session;
+	struct page_table *table;
+	struct store *store;
+	char page[PAGE];
+	uint64_t root;
+
+	if (store_open(&store, dir, STORE_WRITE, &err) < 0)
+		return;
+	if (session_begin(&session, store, "job", SNAPSHOTS, CODEC_LZ4, &err) == 0) {
+		Snap__Snapshot *model;
+
+		if (store_snapshot_load(store, "job", SNAPSHOTS, NULL, &model, &err) == 0 &&
+		    page_table_edit(&table, session, model->processes[0]->pages_root, &err) == 0) {
+			struct snapshot_info info = {.time = 1};
+			uint64_t i;
+			int rc = 0;
+
+			for (i = 0; i < PAGES && rc == 0; i += 3) {
+				fixture_page(page, image.seed[i] + 1);
+				rc = page_table_put(table, BASE + i, page, 1, NULL, &err);
+			}
+			if (page_table_finish(table, &root, &err) == 0 && rc == 0) {
+				model->processes[0]->pages_root = root;
+				session_publish(session, model, &info, &err);
+				session = NULL;
+			}
+		}
+		session_abort(session);
+	}
+	store_snapshot_drop(store, "job", 1, &err);
+	store_gc(store, false, NULL, &err);
+	store_snapshot_drop(store, "job", 2, &err);
+	store_gc(store, true, NULL, &err);
+	store_close(store);
+}
+
+static void test_writing(void **state)
+{
+	const char *more = getenv("PAWL_FLIPS");
+	int i, flips = more ? atoi(more) : FILE_FLIPS / 4;
+	uint64_t random = 7;
+	char path[300], *bytes;
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/data.mdb", dir);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0 && fstat(fd, &st) == 0);
+	bytes = malloc((size_t)st.st_size);
+	assert_int_equal(pread(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+	for (i = 0; i < flips; i++) {
+		uint64_t offset = pick_offset(fd, (uint64_t)st.st_size, &random);
+		unsigned bit = (unsigned)(fixture_random(&random) % 8);
+		int status;
+		pid_t pid;
+
+		flip_file(fd, offset, bit);
+		pid = fork();
+		if (pid == 0) {
+			write_and_collect();
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (status != 0)
+			fail_msg("offset %llu bit %u: status 0x%x", (unsigned long long)offset, bit,
+				 (unsigned)status);
+		close(fd); /* compacting has put another file there */
+		fd = open(path, O_RDWR | O_TRUNC);
+		assert_int_equal(pwrite(fd, bytes, (size_t)st.st_size, 0), st.st_size);
+	}
+	close(fd);
+	free(bytes);
+	assert_int_equal(open_and_read(), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +389,7 @@ int main(void)
 		cmocka_unit_test(test_nodes),
 		cmocka_unit_test(test_records),
 		cmocka_unit_test(test_file),
+		cmocka_unit_test(test_writing),
 		cmocka_unit_test(test_gc_with_damaged_record),
 	};
 
