@@ -36,7 +36,7 @@ int cmd_rm(int argc, char **argv)
 	struct err err = {0};
 	struct jobref ref;
 	struct cli_args args;
-	int status;
+	int status, failed = 0;
 
 	if (!cli_begin(&spec, argc, argv, NULL, &args, &status))
 		return status;
@@ -46,9 +46,10 @@ int cmd_rm(int argc, char **argv)
 			return cli_fail(&err);
 	if (cli_open_store(&args, STORE_WRITE, &store, &err) < 0)
 		return cli_fail(&err);
-	for (int i = 0; i < args.n_operands; i++) {
+	/* As rm(1): what cannot be dropped does not keep the rest. */
+	for (int i = 0; i < args.n_operands; i++)
 		if (jobref_parse(args.operands[i], &ref, &err) < 0 || drop(store, &ref, &err) < 0)
-			return cli_fail(&err);
-	}
-	return cli_finish();
+			failed = cli_fail(&err);
+	status = cli_finish();
+	return failed ? failed : status;
 }

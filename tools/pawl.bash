@@ -24,7 +24,7 @@ _pawl_options()
 _pawl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local command=${COMP_WORDS[1]} _pawl_store= i
+	local command=${COMP_WORDS[1]} _pawl_store='' i
 	local commands='run recover snapshot stop list show log verify rm gc doctor'
 
 	# The line is not split at '@' here, so that JOB@N is one word.

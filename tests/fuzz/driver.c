@@ -3,7 +3,6 @@
  *
  *   fuzz_X [--runs N] [--seconds S] [--seed N] [FILE…]   mutate seeds and files
  *   fuzz_X --only FILE…                                  run the files as they are
- *   fuzz_X --write-seeds DIR                             for libFuzzer's corpus
  *
  * The same seed makes the same inputs. An input that crashes is written to crash-X-SEED in the
  * working directory, to be kept under corpus/ once the bug is fixed.
@@ -222,24 +221,6 @@ static int load_file(struct driver *d, const char *path)
 	return 0;
 }
 
-static int write_seeds(const struct driver *d, const char *dir)
-{
-	char path[512];
-
-	for (size_t i = 0; i < d->n; i++) {
-		FILE *f;
-
-		snprintf(path, sizeof(path), "%s/seed-%zu", dir, i);
-		f = fopen(path, "we");
-		if (!f || fwrite(d->pool[i].data, 1, d->pool[i].size, f) != d->pool[i].size ||
-		    fclose(f) != 0) {
-			perror(path);
-			return 1;
-		}
-	}
-	return 0;
-}
-
 static void load_seeds(struct driver *d)
 {
 	size_t size;
@@ -273,13 +254,11 @@ int main(int argc, char **argv)
 		{"seconds", required_argument, NULL, 's'},
 		{"seed", required_argument, NULL, 'S'},
 		{"only", no_argument, NULL, 'o'},
-		{"write-seeds", required_argument, NULL, 'w'},
 		{NULL, 0, NULL, 0},
 	};
 	static struct driver d = {.seed = 1};
 	unsigned long runs = 100000;
 	unsigned seconds = 0;
-	const char *seeds_dir = NULL;
 	int only = 0, key;
 
 	d.name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
@@ -297,9 +276,6 @@ int main(int argc, char **argv)
 		case 'o':
 			only = 1;
 			break;
-		case 'w':
-			seeds_dir = optarg;
-			break;
 		default:
 			return 2;
 		}
@@ -313,8 +289,6 @@ int main(int argc, char **argv)
 	for (int i = optind; i < argc; i++)
 		if (load_file(&d, argv[i]) < 0)
 			return 1;
-	if (seeds_dir)
-		return write_seeds(&d, seeds_dir);
 	watch_for_crashes(&d);
 	for (size_t i = 0; i < d.n; i++)
 		run_one(d.pool[i].data, d.pool[i].size);
