@@ -216,6 +216,17 @@ int cli_open_store(const struct cli_args *args, int flags, struct store **ret, s
 	return store_open(ret, dir, flags | (args->any_fs ? STORE_ANY_FS : 0), err);
 }
 
+int cli_get_job(struct store *store, const char *name, struct job_info *ret, struct err *err)
+{
+	if (store_job_get(store, name, ret, err) == 0)
+		return 0;
+	if (err->kind != ERR_NOT_FOUND)
+		return -1;
+	return err_set(err, ERR_NOT_FOUND,
+		       "there is no job '%s' in %.200s ('pawl list' shows its jobs)", name,
+		       store_dir(store));
+}
+
 /* One line whatever a name in it holds; and nothing in it can steer the terminal. */
 static void print_line(const char *text)
 {

@@ -93,6 +93,9 @@ int cli_store_dir(const struct cli_args *args, char *buf, size_t len, struct err
 /* Opens it. flags: STORE_READ or STORE_WRITE; --any-fs is added. */
 int cli_open_store(const struct cli_args *args, int flags, struct store **ret, struct err *err);
 
+/* store_job_get that says where it looked, and what to do next. */
+int cli_get_job(struct store *store, const char *name, struct job_info *ret, struct err *err);
+
 /* Prints "pawl: what: why" and what to do next where there is something. Returns the exit status: 2
  * for ERR_INVALID, else 1. */
 int cli_fail(const struct err *err);

@@ -211,7 +211,7 @@ static int list_snapshots(struct store *store, const char *text, bool json, stru
 	json_t *array;
 	size_t n = 0;
 
-	if (jobref_parse_job(text, &ref, err) < 0 || store_job_get(store, ref.job, &info, err) < 0)
+	if (jobref_parse_job(text, &ref, err) < 0 || cli_get_job(store, ref.job, &info, err) < 0)
 		return -1;
 	job_info_clear(&info);
 	if (store_snapshot_list(store, ref.job, &list, &n, err) < 0)

@@ -159,7 +159,7 @@ static int print_log(const struct cli_args *args, struct log_options *o, struct 
 	for (bool first = true; first || (o->follow && locked); first = false) {
 		if (!first)
 			usleep(FOLLOW_LOOK_US);
-		if (store_job_get(store, ref.job, &job, err) < 0)
+		if (cli_get_job(store, ref.job, &job, err) < 0)
 			return -1;
 		/* Asked first: what is written before the job ends is printed. */
 		locked = store_job_is_locked(store, &job);

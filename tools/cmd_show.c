@@ -233,7 +233,7 @@ static int show(const struct cli_args *args, struct err *err)
 
 	if (jobref_parse(args->operands[0], &ref, err) < 0 ||
 	    cli_open_store(args, STORE_READ, &store, err) < 0 ||
-	    store_job_get(store, ref.job, &job, err) < 0)
+	    cli_get_job(store, ref.job, &job, err) < 0)
 		return -1;
 	job_info_clear(&job);
 	ret = ref.seq ? store_snapshot_load(store, ref.job, ref.seq, &info, &model, err)

@@ -57,7 +57,7 @@ static int control_job(const struct cli_args *args, control *action, struct snap
 
 	if (jobref_parse_job(args->operands[0], &ref, err) < 0 ||
 	    cli_open_store(args, STORE_READ, &store, err) < 0 ||
-	    store_job_get(store, ref.job, &job, err) < 0)
+	    cli_get_job(store, ref.job, &job, err) < 0)
 		return -1;
 	locked = store_job_is_locked(store, &job);
 	job_info_clear(&job);

@@ -56,7 +56,7 @@ static int check(const struct cli_args *args, struct findings *f, uint64_t *ret_
 	if (cli_open_store(args, STORE_READ, &store, err) < 0)
 		return -1;
 	if (args->n_operands) {
-		if (store_job_get(store, ref.job, &job, err) < 0)
+		if (cli_get_job(store, ref.job, &job, err) < 0)
 			return -1;
 		job_info_clear(&job);
 	}
