@@ -48,9 +48,12 @@ int launch(struct launch_options *options, const struct cli_args *args)
 	config->store_flags = args->any_fs ? STORE_ANY_FS : 0;
 	config->keep_output = options->detach;
 	config->progress = !config->quiet && !options->detach && isatty(STDERR_FILENO);
-	log_set_level(config->quiet	 ? LOG_LEVEL_WARN
-		      : options->verbose ? LOG_LEVEL_DEBUG
-					 : LOG_LEVEL_INFO);
+	/* Standard error that is a file may be the job's own output: what merely happened is not put
+	 * there. */
+	log_set_level(options->verbose ? LOG_LEVEL_DEBUG
+		      : !config->quiet && (options->detach || isatty(STDERR_FILENO))
+			      ? LOG_LEVEL_INFO
+			      : LOG_LEVEL_WARN);
 	/* A plan is for the one who asked for it to read. */
 	return options->detach && !config->dry_run ? launch_detached(config) : run_here(config);
 }

@@ -143,6 +143,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 	bool had_job = w->started || w->stopped;
 
 	end_job(w);
+	wd_tell_notices(w);
 	if (w->stopped && w->final.seq)
 		log_info("job %s is stopped; it goes on from %s@%" PRIu64, w->job.name, w->job.name,
 			 w->final.seq);

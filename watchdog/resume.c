@@ -12,13 +12,13 @@
 
 /* ---- candidates ------------------------------------------------------------------------------- */
 
-static void say_damaged(const struct watchdog *w, uint64_t seq, const struct err *why)
+static void say_damaged(struct watchdog *w, uint64_t seq, const struct err *why)
 {
 	const struct resume *r = &w->resume;
 
 	if (r->next < r->n)
-		log_warn("snapshot %s@%" PRIu64 " is damaged (%s), taking %s@%" PRIu64, w->job.name,
-			 seq, why->msg, w->job.name, r->seqs[r->next]);
+		wd_notice(w, "snapshot %s@%" PRIu64 " is damaged (%s), taking %s@%" PRIu64,
+			  w->job.name, seq, why->msg, w->job.name, r->seqs[r->next]);
 }
 
 static void drop_model(struct resume *r)
@@ -77,9 +77,9 @@ bool wd_plan_roll_back(struct watchdog *w)
 		if (r->seqs[i] <= seq)
 			r->seqs[n_good + r->n++] = r->seqs[i];
 	memmove(r->seqs, r->seqs + n_good, r->n * sizeof(*r->seqs));
-	log_warn("job %s died of signal %d (%s): going back to %s@%" PRIu64 " (retry %u of %u)",
-		 w->job.name, WTERMSIG(w->wait_status), strsignal(WTERMSIG(w->wait_status)),
-		 w->job.name, seq, w->retry.used, w->config->retries);
+	wd_notice(w, "job %s died of signal %d (%s): going back to %s@%" PRIu64 " (retry %u of %u)",
+		  w->job.name, WTERMSIG(w->wait_status), strsignal(WTERMSIG(w->wait_status)),
+		  w->job.name, seq, w->retry.used, w->config->retries);
 	return true;
 }
 
@@ -263,9 +263,11 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	w->started = true;
 	w->due = policy_next_due(now, now, w->config->interval_ns);
 	hang_reset(&w->hang);
+	wd_share_descriptions(built->leader);
+	wd_tell_notices(w);
+	log_info("job %s goes on from %s@%" PRIu64, w->job.name, w->job.name, w->resume.seq);
 	streams_enter_terminal(&w->streams);
 	snapshotter_post(w->snapshotter, &command);
-	log_info("job %s goes on from %s@%" PRIu64, w->job.name, w->job.name, w->resume.seq);
 	return 0;
 }
 

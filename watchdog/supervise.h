@@ -6,6 +6,7 @@
  *   begin.c      store, name, lock, logs: up to where there is a job to run
  *   launch_job.c a fresh launch
  *   resume.c     recovery: candidates, capsule, rebuild, release
+ *   notice.c     what is said of it on standard error
  *   finish.c     the end
  */
 #ifndef PAWL_WATCHDOG_SUPERVISE_H
@@ -23,6 +24,8 @@
 #include "watchdog/state.h"
 #include "watchdog/streams.h"
 #include "watchdog/watchdog.h"
+
+#define WD_NOTICES 8
 
 /* A recovery under way. */
 struct resume {
@@ -51,6 +54,8 @@ struct watchdog {
 	struct snapshotter *snapshotter;
 	struct control *control;
 	struct resume resume;
+	char *notices[WD_NOTICES];
+	size_t n_notices;
 	struct progress progress;
 
 	enum wd_state state;
@@ -121,6 +126,16 @@ void wd_fail(struct watchdog *w, const struct err *err);
 /* Sends signo to the job's leader, or to the process group that has the terminal or is the leader's. */
 void wd_signal_leader(struct watchdog *w, int signo);
 void wd_signal_group(struct watchdog *w, int signo);
+
+/* ---- notice.c --------------------------------------------------------------------------------- */
+
+/* A warning for later: recovery may put back the very file that standard error goes to, and would take
+ * with it what was said before. */
+void wd_notice(struct watchdog *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void wd_tell_notices(struct watchdog *w);
+/* Where standard output or error is a file that the job writes too, ours becomes the job's open file
+ * description again, as at a launch: else we would write over each other. leader: host pid. */
+void wd_share_descriptions(pid_t leader);
 
 /* ---- finish.c --------------------------------------------------------------------------------- */
 
