@@ -179,7 +179,7 @@ static int collect_registers(struct collection *c, struct collected_process *p,
 	size_t len;
 
 	if (tracee_get_regs(&t->tracee, &live, err) < 0 ||
-	    sleeps_resolve(c->sleeps, c->tree, p->frozen, t, &live, &changed, &saved, &restart, &elapsed,
+	    sleeps_resolve(c->sleeps, p->frozen, t, &live, &changed, &saved, &restart, &elapsed,
 			   err) < 0 ||
 	    (changed && tracee_set_regs(&t->tracee, &live, err) < 0) ||
 	    tracee_get_sigmask(&t->tracee, &m->blocked, err) < 0 ||

@@ -10,14 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "checkpointer/sleepnotes.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
 
 /* A fork storm that outruns this many passes is given up for this snapshot; the job runs on. */
 #define MAX_PASSES 200
-/* The scheduler's clock is asked of so many threads at most: it costs a file each. */
-#define MAX_SLEEP_QUERIES 256
 
 /* ---- listing ---------------------------------------------------------------------------------- */
 
@@ -163,60 +162,6 @@ static void clear_process(struct frozen_process *p)
 	memset(p, 0, sizeof(*p));
 }
 
-/* When threads last ran, asked before the freeze: the freeze itself wakes them. */
-struct sleep_notes {
-	struct {
-		pid_t tid;
-		uint64_t since;
-	} note[MAX_SLEEP_QUERIES];
-	size_t n;
-	uint64_t sched_clock;
-};
-
-static uint64_t find_sleep_note(const struct sleep_notes *notes, pid_t tid)
-{
-	for (size_t i = 0; i < notes->n; i++)
-		if (notes->note[i].tid == tid)
-			return notes->note[i].since;
-	return 0;
-}
-
-static uint64_t read_exec_start(pid_t pid, pid_t tid)
-{
-	cleanup_free char *text = NULL;
-	struct err ignored;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/sched", pid, tid);
-	if (read_text(AT_FDCWD, path, &text, NULL, &ignored) < 0)
-		return 0;
-	return proc_parse_exec_start(text);
-}
-
-static void take_sleep_notes(struct sleep_notes *notes, pid_t init)
-{
-	cleanup_free pid_t *pids = NULL;
-	struct err ignored;
-	size_t n;
-
-	notes->n = 0;
-	notes->sched_clock = 0;
-	if (list_tree(init, &pids, &n, &ignored) < 0)
-		return;
-	for (size_t i = 0; i < n; i++) {
-		cleanup_free int *tids = NULL;
-		size_t n_tids;
-
-		if (proc_list_numbers(pids[i], "task", &tids, &n_tids, &ignored) < 0)
-			continue;
-		for (size_t j = 0; j < n_tids && notes->n < MAX_SLEEP_QUERIES; j++) {
-			notes->note[notes->n].tid = tids[j];
-			notes->note[notes->n++].since = read_exec_start(pids[i], tids[j]);
-		}
-	}
-	notes->sched_clock = read_exec_start(getpid(), gettid());
-}
-
 /* ---- freezing --------------------------------------------------------------------------------- */
 
 /* Threads that the kernel attached for us at their birth (PTRACE_O_TRACECLONE and its like). */
@@ -244,7 +189,7 @@ static int seize_thread(struct frozen_tree *tree, struct frozen_process *p, pid_
 		t->tracee = (struct tracee){.tid = tid, .tgid = p->pid, .state = TRACEE_RUNNING};
 		return 0;
 	}
-	t->slept_since = find_sleep_note(notes, tid);
+	t->slept_since = sleep_notes_find(notes, tid);
 	if (tracee_seize(&t->tracee, p->pid, tid, err) == 0)
 		return 0;
 	drop_thread(p, p->n_threads - 1);
@@ -382,6 +327,17 @@ static int identify_tree(struct frozen_tree *tree, pid_t init, struct err *err)
 	return 0;
 }
 
+static void take_sleep_notes(struct sleep_notes *notes, pid_t init)
+{
+	cleanup_free pid_t *pids = NULL;
+	struct err ignored;
+	size_t n;
+
+	notes->n = 0;
+	if (list_tree(init, &pids, &n, &ignored) == 0)
+		sleep_notes_take(notes, pids, n);
+}
+
 int freeze_tree(struct frozen_tree *ret, pid_t init, struct err *err)
 {
 	struct frozen_tree tree = {0};
@@ -389,7 +345,6 @@ int freeze_tree(struct frozen_tree *ret, pid_t init, struct err *err)
 	int pass, fresh = 1;
 
 	take_sleep_notes(&notes, init);
-	tree.sched_clock = notes.sched_clock;
 	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
 	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)
 		fresh = freeze_pass(&tree, init, &notes, err);

@@ -19,7 +19,7 @@
 struct frozen_thread {
 	struct tracee tracee;
 	pid_t vtid;               /* in the capsule */
-	uint64_t slept_since;     /* se.exec_start before the freeze, 0: unknown */
+	uint64_t slept_since;     /* CLOCK_MONOTONIC when it went to sleep, 0: unknown */
 };
 
 struct frozen_process {
@@ -36,7 +36,6 @@ struct frozen_tree {
 	struct frozen_process *processes; /* parents before children */
 	size_t n;
 	uint64_t begin_ns;        /* CLOCK_MONOTONIC when the first thread was asked to stop */
-	uint64_t sched_clock;     /* the scheduler's clock then, 0: unknown */
 };
 
 /* Freezes all below init (host pid), init itself excluded. ERR_GONE: nothing is left to freeze. On

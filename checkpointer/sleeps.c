@@ -12,7 +12,8 @@ struct sleep {
 	pid_t vtid;
 	uint64_t ip, sp; /* behind the syscall instruction; the stack pointer there */
 	long nr;
-	uint64_t since;  /* CLOCK_MONOTONIC of pawl, ns */
+	uint64_t since;  /* CLOCK_MONOTONIC of pawl, ns; 0: it went on when the job was recovered … */
+	uint64_t before; /* … having slept so long before */
 	bool seen;
 };
 
@@ -62,8 +63,6 @@ static struct sleep *find_or_add(struct sleeps *sleeps, pid_t vtid)
 
 void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model)
 {
-	uint64_t now = clock_ns(CLOCK_MONOTONIC);
-
 	for (size_t i = 0; i < model->n_processes; i++)
 		for (size_t j = 0; j < model->processes[i]->n_threads; j++) {
 			const Snap__Thread *t = model->processes[i]->threads[j];
@@ -80,16 +79,16 @@ void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model)
 			arch_unrewind_to_restart_block(&regs);
 			s->ip = arch_ip(&regs);
 			s->sp = arch_sp(&regs);
-			s->since = now - t->restart_elapsed;
+			s->since = 0;
+			s->before = t->restart_elapsed;
 		}
 }
 
-/* How long the thread had slept when the freeze began, by the scheduler's own clock. */
-static uint64_t measured_sleep(const struct frozen_tree *tree, const struct frozen_thread *t)
+static uint64_t measured_sleep(const struct frozen_thread *t)
 {
-	if (!t->slept_since || tree->sched_clock <= t->slept_since)
-		return 0;
-	return tree->sched_clock - t->slept_since;
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
+	return t->slept_since && t->slept_since < now ? now - t->slept_since : 0;
 }
 
 /* The call a thread is in: its number, what we remember, or what its code loads. */
@@ -109,10 +108,9 @@ static long call_nr(const struct sleep *known, struct frozen_process *p,
 	return arch_guess_call_nr(code, sizeof(code));
 }
 
-static int resolve_restart_block(struct sleeps *sleeps, const struct frozen_tree *tree,
-				 struct frozen_process *p, struct frozen_thread *t,
-				 const struct arch_regs *live, struct arch_regs *saved,
-				 uint64_t *ret_elapsed, struct err *err)
+static int resolve_restart_block(struct sleeps *sleeps, struct frozen_process *p,
+				 struct frozen_thread *t, const struct arch_regs *live,
+				 struct arch_regs *saved, uint64_t *ret_elapsed, struct err *err)
 {
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	struct sleep *s = find(sleeps, t->vtid);
@@ -135,8 +133,10 @@ static int resolve_restart_block(struct sleeps *sleeps, const struct frozen_tree
 		s->ip = arch_ip(live);
 		s->sp = arch_sp(live);
 		s->nr = nr;
-		s->since = now - measured_sleep(tree, t);
+		s->since = now - measured_sleep(t);
 	}
+	if (s && !s->since)
+		s->since = now - measured_sleep(t) - s->before;
 	for (unsigned i = 0; i < 6; i++)
 		arg[i] = arch_call_arg(saved, i);
 	arch_set_call(saved, arch_ip(saved), nr, arg);
@@ -168,10 +168,10 @@ static int signal_is_due(struct tracee *t, bool *ret, struct err *err)
 	return 0;
 }
 
-int sleeps_resolve(struct sleeps *sleeps, const struct frozen_tree *tree,
-		   struct frozen_process *process, struct frozen_thread *thread,
-		   struct arch_regs *live, bool *ret_live_changed, struct arch_regs *ret_saved,
-		   bool *ret_restart, uint64_t *ret_elapsed, struct err *err)
+int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
+		   struct frozen_thread *thread, struct arch_regs *live, bool *ret_live_changed,
+		   struct arch_regs *ret_saved, bool *ret_restart, uint64_t *ret_elapsed,
+		   struct err *err)
 {
 	enum arch_restart kind = arch_restart_kind(live);
 	bool due;
@@ -188,13 +188,12 @@ int sleeps_resolve(struct sleeps *sleeps, const struct frozen_tree *tree,
 		return 0;
 	case ARCH_RESTART_BLOCK:
 		*ret_restart = true;
-		return resolve_restart_block(sleeps, tree, process, thread, live, ret_saved, ret_elapsed,
-					     err);
+		return resolve_restart_block(sleeps, process, thread, live, ret_saved, ret_elapsed, err);
 	case ARCH_INTERRUPTED:
 		if (signal_is_due(&thread->tracee, &due, err) < 0)
 			return -1;
 		if (!due) {
-			arch_shorten_timeout(live, measured_sleep(tree, thread));
+			arch_shorten_timeout(live, measured_sleep(thread));
 			arch_rewind(live);
 			*ret_live_changed = true;
 			*ret_saved = *live;

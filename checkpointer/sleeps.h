@@ -3,8 +3,8 @@
  *
  * A thread interrupted in nanosleep, poll or a futex wait with a relative timeout goes on through
  * restart_syscall(2) with an absolute end that no interface shows. What can be known is when the thread
- * went to sleep: the scheduler's exec_start, read before the freeze, and kept here from one snapshot to
- * the next because every freeze wakes the thread and because the second time its call number reads
+ * went to sleep (sleepnotes.h, taken before the freeze); it is kept here from one snapshot to the next
+ * because every freeze wakes the thread and because the second time its call number reads
  * restart_syscall.
  */
 #ifndef PAWL_CHECKPOINTER_SLEEPS_H
@@ -25,14 +25,14 @@ void sleeps_free(struct sleeps *sleeps);
 void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model);
 
 /*
- * Called with the thread's registers as frozen. Sets *ret_saved to what the snapshot holds (rewound where
- * it was in a call), *ret_elapsed to the time already slept, *ret_restart for a timed wait; and changes
- * *live (with *ret_live_changed) where the thread itself must go on differently: a call that even a mere
- * stop ends with EINTR is made again, with what is left of its timeout.
+ * Called with the thread's registers as frozen. Sets *ret_saved to what the snapshot holds (rewound
+ * where it was in a call), *ret_elapsed to the time already slept, *ret_restart for a timed wait;
+ * and changes *live (with *ret_live_changed) where the thread itself must go on differently: a call
+ * that even a mere stop ends with EINTR is made again, with what is left of its timeout.
  */
-int sleeps_resolve(struct sleeps *sleeps, const struct frozen_tree *tree,
-		   struct frozen_process *process, struct frozen_thread *thread,
-		   struct arch_regs *live, bool *ret_live_changed, struct arch_regs *ret_saved,
-		   bool *ret_restart, uint64_t *ret_elapsed, struct err *err);
+int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
+		   struct frozen_thread *thread, struct arch_regs *live, bool *ret_live_changed,
+		   struct arch_regs *ret_saved, bool *ret_restart, uint64_t *ret_elapsed,
+		   struct err *err);
 
 #endif

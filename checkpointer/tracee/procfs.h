@@ -73,6 +73,7 @@ struct proc_stat {
 	uint64_t start_code, end_code, start_stack;
 	int exit_signal;
 	unsigned rt_priority, policy;
+	int processor;        /* CPU it last ran on */
 	uint64_t start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end;
 	int exit_code;
 };

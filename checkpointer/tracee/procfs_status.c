@@ -45,6 +45,7 @@ static void fill_stat(struct proc_stat *s, const uint64_t *field)
 	s->exit_signal = (int)field[38];
 	s->rt_priority = (unsigned)field[40];
 	s->policy = (unsigned)field[41];
+	s->processor = (int)field[39];
 	s->start_data = field[45];
 	s->end_data = field[46];
 	s->start_brk = field[47];
