@@ -17,8 +17,9 @@ def counter(lab, job="job", steps=STEPS, **more):
     return watchdog
 
 
-def expected_output(lab, steps=STEPS):
-    return lab.bare([lab.target("target-counter"), *steps]).out
+def expected_output(lab):
+    """What the counter prints does not depend on its pace."""
+    return lab.bare([lab.target("target-counter"), STEPS[0], "0"]).out
 
 
 def check_resumable(lab, seconds=60):

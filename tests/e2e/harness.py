@@ -227,7 +227,7 @@ class Lab:
             result = self.pawl("snapshot", job, "--json", status=None)
             if result.status == 0:
                 return json.loads(result.out)
-            if time.monotonic() > end or b"running" not in result.err:
+            if time.monotonic() > end or b"does not run" not in result.err:
                 raise Failure(f"pawl snapshot {job}: exit {result.status}: {result.err[-800:]!r}")
             time.sleep(0.05)
 
@@ -296,7 +296,7 @@ def survive(lab, argv, *, prepare=None, snapshots=3, in_snapshot=False, recover=
             prepare(path)
     expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin))
     check_equal(expected.status, exit_status, f"bare run (stderr: {expected.err[-300:]!r})")
-    spacing = min(1.0, 0.75 * expected.seconds / (snapshots + 1))
+    spacing = min(1.0, 0.45 * expected.seconds / (snapshots + 1))
 
     watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin))
     for _ in range(snapshots):

@@ -18,7 +18,8 @@ class Campaign:
     def __init__(self, lab, rounds):
         self.lab, self.rounds = lab, rounds
         self.argv = [lab.target("pagejob"), *ARGV]
-        self.expected = lab.bare(self.argv).out
+        # what it prints does not depend on its pace
+        self.expected = lab.bare([self.argv[0], *ARGV[:2], "0", *ARGV[3:]]).out
         self.finished = 0
 
     def start(self):

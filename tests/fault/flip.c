@@ -1,11 +1,13 @@
 /*
  * flip.c: damages a store: changes one bit of one stored value, everything around it stays valid.
  *
- * Usage: flip STORE DATABASE INDEX OFFSET
+ * Usage: flip STORE DATABASE INDEX OFFSET [STEP]
  * DATABASE: packs, nodes, snapshots … (store/FORMAT.md). INDEX: of the key, counted from the end:
- * -1 is the last. OFFSET: byte within the value. The store must not be in use.
+ * -1 is the last. OFFSET: byte within the value; with STEP also every STEP bytes after it (a pack
+ * may hold pages that nothing refers to any more). The store must not be in use.
  */
 #include <lmdb.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +30,7 @@ static int find(MDB_cursor *cursor, long index, MDB_val *key, MDB_val *value)
 	return rc;
 }
 
-static int flip(MDB_txn *txn, const char *database, long index, size_t offset)
+static int flip(MDB_txn *txn, const char *database, long index, size_t offset, size_t step)
 {
 	MDB_val key, value;
 	MDB_cursor *cursor;
@@ -45,7 +47,8 @@ static int flip(MDB_txn *txn, const char *database, long index, size_t offset)
 	if (!copy)
 		return fail("memory", 0);
 	memcpy(copy, value.mv_data, value.mv_size);
-	copy[offset] ^= BIT;
+	for (size_t at = offset; at < value.mv_size; at += step)
+		copy[at] ^= BIT;
 	value.mv_data = copy;
 	rc = mdb_cursor_put(cursor, &key, &value, MDB_CURRENT);
 	free(copy);
@@ -59,8 +62,8 @@ int main(int argc, char **argv)
 	MDB_txn *txn;
 	int rc;
 
-	if (argc != 5) {
-		fprintf(stderr, "usage: flip STORE DATABASE INDEX OFFSET\n");
+	if (argc < 5 || argc > 6) {
+		fprintf(stderr, "usage: flip STORE DATABASE INDEX OFFSET [STEP]\n");
 		return 2;
 	}
 	if ((rc = mdb_env_create(&env)))
@@ -69,7 +72,8 @@ int main(int argc, char **argv)
 	if ((rc = mdb_env_open(env, argv[1], MDB_NOLOCK, 0600)) ||
 	    (rc = mdb_txn_begin(env, NULL, 0, &txn)))
 		return fail(argv[1], rc);
-	if (flip(txn, argv[2], atol(argv[3]), (size_t)atol(argv[4])))
+	size_t step = argc == 6 ? (size_t)atol(argv[5]) : SIZE_MAX / 2;
+	if (flip(txn, argv[2], atol(argv[3]), (size_t)atol(argv[4]), step))
 		return 1;
 	if ((rc = mdb_txn_commit(txn)))
 		return fail("commit", rc);

@@ -1,3 +1,5 @@
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,6 +241,61 @@ static void test_parent_is_pinned(void **state)
 	image_free(&later);
 }
 
+/* A session has reserved ids and written nothing yet, others have published on both sides of them: what
+ * they published must not be merged across, or the session's first pack would hide it. */
+static void test_no_merge_across_a_session(void **state)
+{
+	struct image one = image_new(300, 50), two = image_new(300, 90000), late = image_new(300, 7);
+	struct snapshot_info info = {.time = 1};
+	struct store_session *session;
+	struct page_table *table;
+	struct gc_stats stats;
+	Snap__Snapshot *model;
+	char page[PAGE];
+	uint64_t root, i, random = 4;
+	int lock;
+
+	ok(store_job_lock(*state, "other", &lock, &err));
+	store_job_unlock(lock);
+	image_save(*state, "job", 0, &one, NULL, 0);
+	ok(session_begin(&session, *state, "other", 0, CODEC_LZ4, &err));
+	image_save(*state, "job", 1, &two, NULL, 1000);
+	/* Only few pages of each pack stay in use, so that merging would pay. */
+	for (i = 2; i < 4; i++) {
+		struct image old = image_new(300, 90000);
+
+		memcpy(old.seed, two.seed, sizeof(uint64_t) * two.n);
+		image_change(&two, 400, &random);
+		image_save(*state, "job", i, &two, &old, 1000);
+		image_free(&old);
+	}
+	for (i = 1; i < 4; i++)
+		ok(store_snapshot_drop(*state, "job", i, &err));
+	ok(store_gc(*state, false, NULL, &err));
+	if (!image_equals(*state, "job", 4, &two, 1000, &err))
+		fail_msg("before: %s", err.msg);
+
+	ok(page_table_edit(&table, session, 0, &err));
+	for (i = 0; i < late.n; i++) {
+		fixture_page(page, late.seed[i]);
+		ok(page_table_put(table, i, page, 1, NULL, &err));
+	}
+	ok(page_table_finish(table, &root, &err));
+	model = fixture_model(root);
+	ok(session_publish(session, model, &info, &err));
+	snap__snapshot__free_unpacked(model, NULL);
+	if (!image_equals(*state, "job", 4, &two, 1000, &err) ||
+	    !image_equals(*state, "job", 4, &one, 0, &err) ||
+	    !image_equals(*state, "other", 1, &late, 0, &err))
+		fail_msg("after: %s", err.msg);
+	ok(store_gc(*state, false, &stats, &err)); /* now they may be */
+	assert_true(stats.packs_compacted > 0);
+	assert_int_equal(fixture_problems(*state), 0);
+	image_free(&one);
+	image_free(&two);
+	image_free(&late);
+}
+
 /* What a live session has written is nobody's to free; what an aborted one wrote is gone. */
 static void test_session_is_safe(void **state)
 {
@@ -286,6 +343,70 @@ static void test_session_is_safe(void **state)
 	image_free(&image);
 }
 
+/* One store, several threads: two read and verify the newest snapshots over and over, one collects. */
+struct shared {
+	struct store *store;
+	const struct image *image; /* of snapshot 1, which stays */
+	atomic_bool stop;
+	atomic_int rounds, failures;
+};
+
+static void *read_thread(void *arg)
+{
+	struct shared *shared = arg;
+	struct err why;
+	uint64_t problems;
+
+	while (!atomic_load(&shared->stop)) {
+		if (!image_equals(shared->store, "job", 1, shared->image, 64, &why) ||
+		    store_verify(shared->store, NULL, 0, NULL, NULL, &problems, &why) < 0 ||
+		    problems != 0)
+			atomic_fetch_add(&shared->failures, 1);
+		atomic_fetch_add(&shared->rounds, 1);
+	}
+	return NULL;
+}
+
+static void *gc_thread(void *arg)
+{
+	struct shared *shared = arg;
+	struct err why;
+
+	while (!atomic_load(&shared->stop))
+		if (store_gc(shared->store, false, NULL, &why) < 0)
+			atomic_fetch_add(&shared->failures, 1);
+	return NULL;
+}
+
+static void test_threads(void **state)
+{
+	struct image image = image_new(2000, 4), first = image_new(2000, 4),
+		     old = image_new(2000, 4);
+	struct shared shared = {.store = *state, .image = &first};
+	uint64_t random = 3, i;
+	pthread_t threads[3];
+
+	image_save(*state, "job", 0, &image, NULL, 64);
+	pthread_create(&threads[0], NULL, read_thread, &shared);
+	pthread_create(&threads[1], NULL, read_thread, &shared);
+	pthread_create(&threads[2], NULL, gc_thread, &shared);
+	for (i = 1; i < 40 || atomic_load(&shared.rounds) < 4; i++) {
+		memcpy(old.seed, image.seed, image.n * sizeof(*image.seed));
+		image_change(&image, 500, &random);
+		image_save(*state, "job", i, &image, &old, 64);
+		if (i > 2)
+			ok(store_snapshot_drop(*state, "job", i - 1, &err));
+	}
+	atomic_store(&shared.stop, true);
+	for (i = 0; i < 3; i++)
+		pthread_join(threads[i], NULL);
+	assert_int_equal(atomic_load(&shared.failures), 0);
+	assert_int_equal(fixture_problems(*state), 0);
+	image_free(&image);
+	image_free(&first);
+	image_free(&old);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,6 +417,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_compact_refused_while_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_parent_is_pinned, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_session_is_safe, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_merge_across_a_session, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
