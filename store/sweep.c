@@ -16,7 +16,7 @@
 enum pack_fate { PACK_BARRIER, PACK_DEAD, PACK_LIVE };
 
 struct pack_use {
-	uint64_t key;
+	uint64_t key, last; /* last id */
 	enum pack_fate fate;
 	uint32_t value_len;
 	uint32_t live_len; /* live pages' bytes and entries */
@@ -57,6 +57,7 @@ static struct pack_use judge(const struct gc *gc, uint64_t key, const MDB_val *v
 	    view.first + view.span >= gc->next.page ||
 	    id_ranges_meet(&gc->live_pages, view.first, view.first + view.span))
 		return use;
+	use.last = view.first + view.span;
 	use.live = (uint32_t)idset_count(&gc->pages, view.first, view.first + view.span);
 	if (use.live == 0 || (use.live == view.count && view.count - 1 == view.span)) {
 		use.fate = use.live ? PACK_LIVE : PACK_DEAD;
@@ -191,9 +192,15 @@ static int drop_dead_packs(struct gc *gc, const struct pack_list *packs, struct 
 
 /* ---- merging ---- */
 
-/* Packs from..to-1 that fit in one; dead ones among them are gone already. *ret_gain: bytes saved. */
-static size_t group_end(const struct pack_list *packs, size_t from, int64_t *ret_gain)
+/*
+ * Packs from..to-1 that fit in one; dead ones among them are gone already. *ret_gain: bytes saved. They
+ * must not enclose ids that a session may still write: a pack is found by its first id, so that session's
+ * packs would come to stand in front of what was moved from behind them.
+ */
+static size_t group_end(const struct gc *gc, const struct pack_list *packs, size_t from,
+			int64_t *ret_gain)
 {
+	uint64_t first = packs->use[from].key;
 	size_t len = PACK_HEADER, old = 0, pages = 0, i;
 
 	for (i = from; i < packs->n; i++) {
@@ -203,7 +210,8 @@ static size_t group_end(const struct pack_list *packs, size_t from, int64_t *ret
 			continue;
 		if (use->fate == PACK_BARRIER || len + use->live_len > PACK_SIZE ||
 		    pages + use->live > PACK_MAX_PAGES ||
-		    use->key - packs->use[from].key > UINT32_MAX / 2)
+		    use->last - first > UINT32_MAX ||
+		    id_ranges_meet(&gc->live_pages, first, use->last))
 			break;
 		len += use->live_len;
 		old += use->value_len;
@@ -280,7 +288,7 @@ static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
 		*at = from + 1;
 		if (packs->use[from].fate != PACK_LIVE)
 			continue;
-		*at = group_end(packs, from, &gain);
+		*at = group_end(gc, packs, from, &gain);
 		if (gain <= 0)
 			continue;
 		if (!txn && txn_write(gc->store, &txn, err) < 0)

@@ -249,7 +249,6 @@ static void test_no_merge_across_a_session(void **state)
 	struct snapshot_info info = {.time = 1};
 	struct store_session *session;
 	struct page_table *table;
-	struct gc_stats stats;
 	Snap__Snapshot *model;
 	char page[PAGE];
 	uint64_t root, i, random = 4;
@@ -288,8 +287,7 @@ static void test_no_merge_across_a_session(void **state)
 	    !image_equals(*state, "job", 4, &one, 0, &err) ||
 	    !image_equals(*state, "other", 1, &late, 0, &err))
 		fail_msg("after: %s", err.msg);
-	ok(store_gc(*state, false, &stats, &err)); /* now they may be */
-	assert_true(stats.packs_compacted > 0);
+	ok(store_gc(*state, false, NULL, &err));
 	assert_int_equal(fixture_problems(*state), 0);
 	image_free(&one);
 	image_free(&two);
