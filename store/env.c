@@ -102,7 +102,7 @@ static int open_env(struct store *store, const char *path, unsigned flags, struc
 static int put_store_record(struct store *store, MDB_txn *txn, struct err *err)
 {
 	MDB_val key = {sizeof(store_name) - 1, (void *)store_name}, value;
-	uint8_t record[FRAME_HEADER + STORE_PAYLOAD] = {0};
+	uint8_t record[2 * (FRAME_HEADER + STORE_PAYLOAD)] = {0};
 	uint8_t *p = record + FRAME_HEADER;
 	int rc;
 
@@ -112,7 +112,7 @@ static int put_store_record(struct store *store, MDB_txn *txn, struct err *err)
 	put_le32(p, STORE_FORMAT_VERSION);
 	put_le64(p + 8, clock_ns(CLOCK_REALTIME));
 	memcpy(store->secret.bytes, p + 32, sizeof(store->secret.bytes));
-	frame_seal(record, STORE_PAYLOAD, MAGIC_STORE, key.mv_data, key.mv_size, NULL);
+	frame_seal_twice(record, STORE_PAYLOAD, MAGIC_STORE, key.mv_data, key.mv_size, NULL);
 	value = (MDB_val){sizeof(record), record};
 	rc = mdb_put(txn, store->meta, &key, &value, 0);
 	return rc ? err_lmdb(err, rc, "cannot write the store's record") : 0;
@@ -153,6 +153,12 @@ int env_make(struct store *store, struct err *err)
 	return rc;
 }
 
+static int too_new(uint32_t version, struct err *err)
+{
+	return err_set(err, ERR_VERSION, "format %u is newer than this pawl (which knows up to %u)",
+		       version, STORE_FORMAT_VERSION);
+}
+
 static int read_store_record(struct store *store, MDB_txn *txn, struct err *err)
 {
 	MDB_val key = {sizeof(store_name) - 1, (void *)store_name}, value;
@@ -162,15 +168,17 @@ static int read_store_record(struct store *store, MDB_txn *txn, struct err *err)
 
 	if (found < 0)
 		return -1;
-	if (!found || value.mv_size < FRAME_HEADER + 4 || get_le32(p) != MAGIC_STORE)
+	if (!found || value.mv_size < FRAME_HEADER + 4)
 		return err_set(err, ERR_VERSION, "data.mdb is not a store of pawl");
-	if (get_le32(p + FRAME_HEADER) > STORE_FORMAT_VERSION)
-		return err_set(err, ERR_VERSION,
-			       "format %u is newer than this pawl (which knows up to %u)",
-			       get_le32(p + FRAME_HEADER), STORE_FORMAT_VERSION);
-	if (frame_open(&frame, p, value.mv_size, MAGIC_STORE, UINT32_MAX, key.mv_data, key.mv_size,
-		       NULL, err) < 0)
+	if (frame_open_twice(&frame, p, value.mv_size, MAGIC_STORE, key.mv_data, key.mv_size, NULL,
+			     NULL, err) < 0) {
+		/* A later version may have changed all but the first bytes. */
+		if (get_le32(p) != MAGIC_STORE || get_le32(p + FRAME_HEADER) > STORE_FORMAT_VERSION)
+			return too_new(get_le32(p + FRAME_HEADER), err);
 		return err_wrap(err, "the store's own record");
+	}
+	if (frame.len >= 4 && get_le32(frame.payload) > STORE_FORMAT_VERSION)
+		return too_new(get_le32(frame.payload), err);
 	if (frame.len < STORE_PAYLOAD)
 		return err_set(err, ERR_CORRUPT, "the store's own record is too short");
 	memcpy(store->uuid, frame.payload + 16, sizeof(store->uuid));

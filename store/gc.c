@@ -9,6 +9,10 @@
 
 static int collect(struct gc *gc, struct err *err)
 {
+	int dead;
+
+	/* Readers that were killed would keep all that is freed now from being used again. */
+	mdb_reader_check(gc->store->env, &dead);
 	if (sessions_reclaim(gc->store, err) < 0 || gc_mark(gc, err) < 0 || gc_sweep(gc, err) < 0)
 		return -1;
 	return store_sync(gc->store, err);

@@ -42,3 +42,31 @@ int frame_open(struct frame *ret, const void *record, size_t len, uint32_t magic
 	*ret = (struct frame){get_le32(p), p + FRAME_HEADER, payload_len};
 	return 0;
 }
+
+void frame_seal_twice(void *record, size_t payload_len, uint32_t magic, const void *key,
+		      size_t key_len, const struct store_secret *secret)
+{
+	size_t len = FRAME_HEADER + payload_len;
+
+	frame_seal(record, payload_len, magic, key, key_len, secret);
+	memcpy((uint8_t *)record + len, record, len);
+}
+
+int frame_open_twice(struct frame *ret, const void *record, size_t len, uint32_t magic,
+		     const void *key, size_t key_len, const struct store_secret *secret,
+		     bool *ret_spoilt, struct err *err)
+{
+	const uint8_t *second = (const uint8_t *)record + len / 2;
+	struct frame frame;
+	struct err ignored;
+
+	if (frame_open(&frame, record, len / 2, magic, UINT32_MAX, key, key_len, secret, err) < 0 &&
+	    frame_open(&frame, second, len / 2, magic, UINT32_MAX, key, key_len, secret,
+		       &ignored) < 0)
+		return -1;
+	if (ret_spoilt)
+		*ret_spoilt = len != 2 * (FRAME_HEADER + frame.len) ||
+			      memcmp(record, second, len / 2) != 0;
+	*ret = frame;
+	return 0;
+}

@@ -7,6 +7,7 @@
 #ifndef PAWL_STORE_RECORD_H
 #define PAWL_STORE_RECORD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,5 +40,15 @@ void frame_seal(void *record, size_t payload_len, uint32_t magic, const void *ke
  * says where they start. ERR_CORRUPT says what is wrong; the caller says of which record. */
 int frame_open(struct frame *ret, const void *record, size_t len, uint32_t magic, uint32_t mask,
 	       const void *key, size_t key_len, const struct store_secret *secret, struct err *err);
+
+/* Two equal frames one after the other, for the few records that everything hangs on: a flipped bit
+ * leaves one of them whole. record holds 2 * (FRAME_HEADER + payload_len); the payload stands in the
+ * first. */
+void frame_seal_twice(void *record, size_t payload_len, uint32_t magic, const void *key,
+		      size_t key_len, const struct store_secret *secret);
+/* The first copy that is good. *ret_spoilt (may be NULL): the other one, or bytes around it, are not. */
+int frame_open_twice(struct frame *ret, const void *record, size_t len, uint32_t magic,
+		     const void *key, size_t key_len, const struct store_secret *secret,
+		     bool *ret_spoilt, struct err *err);
 
 #endif

@@ -184,12 +184,14 @@ static int reclaim_some(struct store *store, MDB_txn *txn, uint64_t id, struct e
 	int rc = message_get(store, txn, store->sessions, KEY_VAL(key), MAGIC_SESSION,
 			     &cat__session__descriptor, &record, "a session", err);
 
-	if (rc <= 0)
+	if (rc == 0 || (rc < 0 && err->kind != ERR_CORRUPT))
 		return rc;
-	rc = delete_ranges(store, txn, record, err);
-	cat__session__free_unpacked(record, NULL);
-	if (rc != 0)
-		return rc;
+	if (rc == 1) {
+		rc = delete_ranges(store, txn, record, err);
+		cat__session__free_unpacked(record, NULL);
+		if (rc != 0)
+			return rc;
+	} /* else: it is dead and does not tell its ids; the next sweep finds what it left unmarked */
 	return record_delete(txn, store->sessions, KEY_VAL(key), "a session", err);
 }
 

@@ -136,7 +136,9 @@ struct gc_stats {
 	uint64_t bytes_returned; /* given back to the file system (compact) */
 };
 /* Frees what no snapshot refers to; packs mostly dead are merged. Transactions are short. compact:
- * also copies the environment to give space back (needs to be the only user: ERR_BUSY). */
+ * also copies the environment to give space back (needs to be the only user: ERR_BUSY; no other thread
+ * may use the store meanwhile). ERR_CORRUPT where a snapshot's record is damaged: nothing is freed until
+ * that snapshot is dropped. ERR_BUSY too when another collection goes on for more than ten seconds. */
 int store_gc(struct store *store, bool compact, struct gc_stats *ret, struct err *err);
 
 /* Bytes of live data, reusable inside, file size, and snapshots, for `list` and tests. */

@@ -217,14 +217,26 @@ int record_delete(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, const char *what, str
 	return rc ? err_lmdb(err, rc, "cannot delete %s", what) : 0;
 }
 
+/* Jobs are kept twice. */
+static bool is_doubled(uint32_t magic)
+{
+	return magic == MAGIC_JOB;
+}
+
 int message_decode(struct store *store, MDB_val *key, MDB_val *value, uint32_t magic,
 		   const ProtobufCMessageDescriptor *type, void *ret, struct err *err)
 {
 	ProtobufCMessage *message;
 	struct frame frame;
+	int rc;
 
-	if (frame_open(&frame, value->mv_data, value->mv_size, magic, UINT32_MAX, key->mv_data,
-		       key->mv_size, &store->secret, err) < 0)
+	if (is_doubled(magic))
+		rc = frame_open_twice(&frame, value->mv_data, value->mv_size, magic, key->mv_data,
+				      key->mv_size, &store->secret, NULL, err);
+	else
+		rc = frame_open(&frame, value->mv_data, value->mv_size, magic, UINT32_MAX,
+				key->mv_data, key->mv_size, &store->secret, err);
+	if (rc < 0)
 		return -1;
 	message = protobuf_c_message_unpack(type, NULL, frame.len, frame.payload);
 	if (!message)
@@ -251,14 +263,17 @@ int message_put(struct store *store, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, ui
 		const ProtobufCMessage *message, const char *what, struct err *err)
 {
 	size_t len = protobuf_c_message_get_packed_size(message);
-	MDB_val value = {.mv_size = FRAME_HEADER + len};
+	MDB_val value = {.mv_size = (FRAME_HEADER + len) * (is_doubled(magic) ? 2 : 1)};
 	cleanup_free uint8_t *record = malloc(value.mv_size);
 	int rc;
 
 	if (!record)
 		return err_sys(err, "%s", what);
 	protobuf_c_message_pack(message, record + FRAME_HEADER);
-	frame_seal(record, len, magic, key->mv_data, key->mv_size, &store->secret);
+	if (is_doubled(magic))
+		frame_seal_twice(record, len, magic, key->mv_data, key->mv_size, &store->secret);
+	else
+		frame_seal(record, len, magic, key->mv_data, key->mv_size, &store->secret);
 	value.mv_data = record;
 	rc = mdb_put(txn, dbi, key, &value, 0);
 	return rc ? err_lmdb(err, rc, "cannot write %s", what) : 0;
@@ -276,8 +291,8 @@ int next_get(struct store *store, MDB_txn *txn, struct next_ids *ret, struct err
 		return -1;
 	if (!found)
 		return err_set(err, ERR_CORRUPT, "the id counters are missing");
-	if (frame_open(&frame, value.mv_data, value.mv_size, MAGIC_NEXT, UINT32_MAX, key.mv_data,
-		       key.mv_size, &store->secret, err) < 0)
+	if (frame_open_twice(&frame, value.mv_data, value.mv_size, MAGIC_NEXT, key.mv_data,
+			     key.mv_size, &store->secret, NULL, err) < 0)
 		return err_wrap(err, "record of the id counters");
 	if (frame.len < 32)
 		return err_set(err, ERR_CORRUPT, "record of the id counters is too short");
@@ -289,14 +304,14 @@ int next_get(struct store *store, MDB_txn *txn, struct next_ids *ret, struct err
 int next_put(struct store *store, MDB_txn *txn, const struct next_ids *next, struct err *err)
 {
 	MDB_val key = {sizeof(next_name) - 1, (void *)next_name}, value;
-	uint8_t record[FRAME_HEADER + 32];
+	uint8_t record[2 * (FRAME_HEADER + 32)];
 	int rc;
 
 	put_le64(record + FRAME_HEADER, next->page);
 	put_le64(record + FRAME_HEADER + 8, next->node);
 	put_le64(record + FRAME_HEADER + 16, next->session);
 	put_le64(record + FRAME_HEADER + 24, next->job);
-	frame_seal(record, 32, MAGIC_NEXT, key.mv_data, key.mv_size, &store->secret);
+	frame_seal_twice(record, 32, MAGIC_NEXT, key.mv_data, key.mv_size, &store->secret);
 	value = (MDB_val){sizeof(record), record};
 	rc = mdb_put(txn, store->meta, &key, &value, 0);
 	return rc ? err_lmdb(err, rc, "cannot write the id counters") : 0;

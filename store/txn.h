@@ -68,7 +68,7 @@ struct snapshot_key snapshot_key(uint64_t job, uint64_t seq);
 /* 1: found, 0: not there, -1. what names it in messages. */
 int record_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *ret, const char *what,
 	       struct err *err);
-/* A protobuf message in a frame. *ret: free with protobuf_c_message_free_unpacked. */
+/* A protobuf message in a frame (jobs: in two). *ret: free with protobuf_c_message_free_unpacked. */
 int message_get(struct store *store, MDB_txn *txn, MDB_dbi dbi, MDB_val *key, uint32_t magic,
 		const ProtobufCMessageDescriptor *type, void *ret, const char *what,
 		struct err *err);

@@ -86,6 +86,36 @@ static void test_frame(void **state)
 	}
 }
 
+/* One flipped bit anywhere in a doubled frame does no harm, and is seen; cut ones are refused. */
+static void test_doubled_frame(void **state)
+{
+	uint8_t record[2 * (FRAME_HEADER + 20)], payload[20];
+	struct frame frame;
+	bool spoilt;
+	size_t i;
+
+	memset(record, 'x', sizeof(record));
+	memset(payload, 'x', sizeof(payload));
+	frame_seal_twice(record, 20, MAGIC_NEXT, "key", 3, NULL);
+	ok(frame_open_twice(&frame, record, sizeof(record), MAGIC_NEXT, "key", 3, NULL, &spoilt,
+			    &err));
+	assert_false(spoilt);
+	for (i = 0; i < sizeof(record) * 8; i++) {
+		record[i / 8] ^= (uint8_t)(1u << i % 8);
+		ok(frame_open_twice(&frame, record, sizeof(record), MAGIC_NEXT, "key", 3, NULL,
+				    &spoilt, &err));
+		assert_true(spoilt);
+		assert_int_equal(frame.len, 20);
+		assert_memory_equal(frame.payload, payload, 20);
+		record[i / 8] ^= (uint8_t)(1u << i % 8);
+	}
+	for (i = 0; i < sizeof(record) - 1; i++)
+		assert_fails(frame_open_twice(&frame, record, i, MAGIC_NEXT, "key", 3, NULL, NULL,
+					      &err), ERR_CORRUPT, &err);
+	assert_fails(frame_open_twice(&frame, record, sizeof(record), MAGIC_NEXT, "kez", 3, NULL,
+				      NULL, &err), ERR_CORRUPT, &err);
+}
+
 /* ---- nodes ---- */
 
 static void check_node(const uint64_t slots[NODE_SLOTS], unsigned level, size_t most)
@@ -463,6 +493,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_varint),
 		cmocka_unit_test(test_frame),
+		cmocka_unit_test(test_doubled_frame),
 		cmocka_unit_test(test_nodes),
 		cmocka_unit_test(test_node_level),
 		cmocka_unit_test(test_node_fuzz),

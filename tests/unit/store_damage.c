@@ -135,26 +135,19 @@ static void check_flip(const char *db, bool integer_keys, unsigned at, uint64_t 
 	struct store *store;
 	uint64_t problems, seq;
 	char key[128];
-	int rc;
 
 	if (!flip_value(db, integer_keys, at, byte, bit, key, sizeof(key)))
 		return;
-	rc = store_open(&store, dir, STORE_READ, &err);
-	if (rc < 0) {
-		/* only the store's own record keeps it from being opened */
-		assert_string_equal(db, "meta");
-		assert_true(err.kind == ERR_CORRUPT || err.kind == ERR_VERSION);
-	} else {
-		ok(store_verify(store, NULL, 0, note, &found, &problems, &err));
-		if (problems == 0 || !strstr(found.all, word))
-			fail_msg("%s %s byte %d bit %u: found %u: %s", db, key, (int)byte, bit,
-				 found.n, found.all);
-		assert_int_equal(problems, found.n);
-		/* Whom verify does not name reads whole; whom it names does not. */
-		for (seq = 1; seq <= SNAPSHOTS && strcmp(db, "jobs") != 0; seq++)
-			assert_int_equal(readable(store, seq), !(found.seqs >> seq & 1));
-		store_close(store);
-	}
+	ok(store_open(&store, dir, STORE_READ, &err)); /* what all hangs on is there twice */
+	ok(store_verify(store, NULL, 0, note, &found, &problems, &err));
+	if (problems == 0 || !strstr(found.all, word))
+		fail_msg("%s %s byte %d bit %u: found %u: %s", db, key, (int)byte, bit, found.n,
+			 found.all);
+	assert_int_equal(problems, found.n);
+	/* Whom verify does not name reads whole; whom it names does not. */
+	for (seq = 1; seq <= SNAPSHOTS; seq++)
+		assert_int_equal(readable(store, seq), !(found.seqs >> seq & 1));
+	store_close(store);
 	flip_value(db, integer_keys, at, byte, bit, key, sizeof(key));
 }
 
