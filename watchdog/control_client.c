@@ -2,19 +2,26 @@
 #include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/units.h"
 #include "watchdog/control.h"
 #include "watchdog/watchdog.h"
 
-static int connect_to(struct store *store, const char *job, struct err *err)
+/* A watchdog holds the job's lock before it listens: it may be launching, or rebuilding a large job. */
+#define START_PATIENCE_NS (60 * NSEC_PER_SEC)
+#define START_PAUSE_NS    20000000
+
+static int try_connect(struct store *store, const char *job, bool *ret_starting, struct err *err)
 {
 	char path[PATH_MAX];
 	struct job_info info;
 	bool runs;
 	int fd = -1;
 
+	*ret_starting = false;
 	if (store_job_get(store, job, &info, err) < 0)
 		return -1;
 	runs = store_job_is_locked(store, &info);
@@ -23,8 +30,23 @@ static int connect_to(struct store *store, const char *job, struct err *err)
 		fd = control_socket(path, false, err);
 	}
 	job_info_clear(&info);
-	if (!runs || (fd < 0 && (err->sys_errno == ENOENT || err->sys_errno == ECONNREFUSED)))
+	if (!runs || (fd < 0 && (err->sys_errno == ENOENT || err->sys_errno == ECONNREFUSED))) {
+		*ret_starting = runs;
 		return err_set(err, ERR_NOT_FOUND, "job '%s' does not run", job);
+	}
+	return fd;
+}
+
+static int connect_to(struct store *store, const char *job, struct err *err)
+{
+	const struct timespec pause = {.tv_nsec = START_PAUSE_NS};
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + START_PATIENCE_NS;
+	bool starting;
+	int fd;
+
+	while ((fd = try_connect(store, job, &starting, err)) < 0 && starting &&
+	       clock_ns(CLOCK_MONOTONIC) < end)
+		nanosleep(&pause, NULL);
 	return fd;
 }
 
