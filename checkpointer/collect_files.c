@@ -263,6 +263,27 @@ static bool match_stream(const struct collection *c, const struct descriptor *d,
 	return false;
 }
 
+/* What users know it by, where the kernel's name differs. */
+static const char *object_name(const char *link)
+{
+	static const char *const names[][2] = {
+		{"anon_inode:[eventpoll]", "an epoll instance"},
+		{"anon_inode:[timerfd]", "a timerfd"},
+		{"anon_inode:[signalfd]", "a signalfd"},
+		{"anon_inode:inotify", "an inotify instance"},
+		{"anon_inode:[fanotify]", "a fanotify group"},
+		{"anon_inode:[pidfd]", "a pidfd"},
+		{"anon_inode:[io_uring]", "an io_uring instance"},
+		{"anon_inode:[userfaultfd]", "a userfaultfd"},
+		{"anon_inode:[perf_event]", "a perf event"},
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(link, names[i][0]) == 0)
+			return names[i][1];
+	return link;
+}
+
 static bool is_plain_device(const struct stat *st)
 {
 	return major(st->st_rdev) == MEM_MAJOR || st->st_rdev == makedev(5, 0);
@@ -298,7 +319,7 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 	if (S_ISBLK(d->st.st_mode) || (S_ISCHR(d->st.st_mode) && !is_plain_device(&d->st)))
 		return descriptor_refuse(p, d, d->link, err);
 	if (d->link[0] != '/')
-		return descriptor_refuse(p, d, d->link, err);
+		return descriptor_refuse(p, d, object_name(d->link), err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
 	if (file_table_add(c, d->path, d->link, writes, &o->file, err) < 0)

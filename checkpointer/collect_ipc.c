@@ -1,11 +1,15 @@
 #include "checkpointer/descriptor.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
+#include <netdb.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -194,7 +198,84 @@ static int copy_queue(const struct collected_process *p, const struct descriptor
 	n = recv(fd, buf, (size_t)waiting, MSG_PEEK | MSG_DONTWAIT);
 	if (n != waiting)
 		return descriptor_refuse(p, d, "a socket with descriptors in flight", err);
-	return snap_set_bytes(&o->queue, buf, (size_t)n) < 0 ? err_sys(err, "content of a socket") : 0;
+	return snap_set_bytes(&o->queue, buf, (size_t)n) < 0 ? err_sys(err, "content of a socket")
+							     : 0;
+}
+
+static void print_address(const struct sockaddr_storage *a, socklen_t len, char *buf, size_t room)
+{
+	char host[NI_MAXHOST], port[NI_MAXSERV];
+
+	if (getnameinfo((const struct sockaddr *)a, len, host, sizeof(host), port, sizeof(port),
+			NI_NUMERICHOST | NI_NUMERICSERV) != 0)
+		snprintf(buf, room, "an address");
+	else
+		snprintf(buf, room, a->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+}
+
+static const char *domain_name(int domain)
+{
+	switch (domain) {
+	case AF_INET:
+		return "AF_INET";
+	case AF_INET6:
+		return "AF_INET6";
+	case AF_NETLINK:
+		return "AF_NETLINK";
+	case AF_PACKET:
+		return "AF_PACKET";
+	default:
+		return "a";
+	}
+}
+
+/* Says what it is and whom it talks to. */
+static int refuse_network(const struct collected_process *p, const struct descriptor *d, int fd,
+			  const Snap__OpenFile *o, struct err *err)
+{
+	const char *type = o->type == SOCK_STREAM  ? "stream socket"
+			   : o->type == SOCK_DGRAM ? "datagram socket"
+						   : "socket";
+	struct sockaddr_storage address;
+	socklen_t len = sizeof(address);
+	char where[NI_MAXHOST + NI_MAXSERV], text[NI_MAXHOST + 256];
+
+	if (getpeername(fd, (struct sockaddr *)&address, &len) == 0) {
+		print_address(&address, len, where, sizeof(where));
+		snprintf(text, sizeof(text), "%s %s connected to %s", domain_name(o->domain), type, where);
+	} else if (len = sizeof(address),
+		   getsockname(fd, (struct sockaddr *)&address, &len) == 0 &&
+			   (o->domain == AF_INET || o->domain == AF_INET6)) {
+		print_address(&address, len, where, sizeof(where));
+		snprintf(text, sizeof(text), "%s %s %s %s", domain_name(o->domain), type,
+			 get_option(fd, SO_ACCEPTCONN) == 1 ? "listening at" : "at", where);
+	} else {
+		snprintf(text, sizeof(text), "%s %s", domain_name(o->domain), type);
+	}
+	return descriptor_refuse(p, d, text, err);
+}
+
+/* "AF_INET6 stream to 10.0.0.2:443 …": which of the job's connections it is. */
+static int refuse_network_socket(const struct collected_process *p, const struct descriptor *d, int fd,
+				 const Snap__OpenFile *o, struct err *err)
+{
+	struct sockaddr_in6 address = {0}; /* the larger of the two */
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address;
+	bool connected, v6 = o->domain == AF_INET6;
+	char text[INET6_ADDRSTRLEN] = "?", what[160];
+	socklen_t len = sizeof(address);
+
+	connected = getpeername(fd, (struct sockaddr *)&address, &len) == 0;
+	if (!connected) {
+		len = sizeof(address);
+		getsockname(fd, (struct sockaddr *)&address, &len);
+	}
+	inet_ntop(o->domain, v6 ? (const void *)&address.sin6_addr : &v4->sin_addr, text, sizeof(text));
+	snprintf(what, sizeof(what), "%s %s %s%s%s%s:%u%s", v6 ? "AF_INET6" : "AF_INET",
+		 o->type == SOCK_STREAM ? "stream" : "socket", connected ? "to " : "at ", v6 ? "[" : "",
+		 text, v6 ? "]" : "", ntohs(v6 ? address.sin6_port : v4->sin_port),
+		 connected ? " (a connected network socket)" : " (a network socket)");
+	return descriptor_refuse(p, d, what, err);
 }
 
 int describe_socket(const struct collection *c, const struct collected_process *p,
@@ -211,11 +292,7 @@ int describe_socket(const struct collection *c, const struct collected_process *
 	o->domain = get_option(fd, SO_DOMAIN);
 	o->type = get_option(fd, SO_TYPE);
 	if (o->domain != AF_UNIX)
-		return descriptor_refuse(p, d,
-					 o->domain == AF_INET || o->domain == AF_INET6
-						 ? "a network socket (TCP or UDP)"
-						 : "a socket",
-					 err);
+		return refuse_network(p, d, fd, o, err);
 	if (getsockname(fd, (struct sockaddr *)&name, &len) < 0 || len > sizeof(sa_family_t) ||
 	    get_option(fd, SO_ACCEPTCONN) == 1)
 		return descriptor_refuse(p, d, "a Unix socket with a name", err);

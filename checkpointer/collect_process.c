@@ -263,7 +263,7 @@ static int take_answers(struct collection *c, struct collected_process *p, const
 	Snap__Process *m = p->model;
 
 	m->personality = (uint64_t)q->personality->ret;
-	m->dumpable = q->dumpable->ret == 1;
+	m->dumpable = q->dumpable->ret == 1 && !p->remote.undumpable;
 	m->thp_disable = q->thp_disable->ret == 1;
 	m->child_subreaper = *q->subreaper != 0;
 	m->credentials->securebits = q->securebits->ret > 0 ? (uint32_t)q->securebits->ret : 0;

@@ -56,6 +56,12 @@ static int open_mem(pid_t pid, int flags, struct err *err)
 
 	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
 	fd = open(path, flags | O_CLOEXEC);
+	/* /proc/PID then belongs to root (fs/proc/base.c, task_dump_owner), though ptrace is allowed. */
+	if (fd < 0 && errno == EACCES)
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d is not dumpable (PR_SET_DUMPABLE, or a program that may not be "
+			       "read)",
+			       pid);
 	return fd < 0 ? err_sys(err, "cannot open %s", path) : fd;
 }
 

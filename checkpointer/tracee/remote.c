@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -32,6 +33,23 @@ struct kernel_sigaction {
 	uint64_t handler, flags, restorer, mask;
 };
 
+/* For a process whose auxv we may not open: its maps are open to everybody who may trace it. */
+static uint64_t find_vdso_in_maps(pid_t pid)
+{
+	struct proc_map *maps;
+	struct err ignored;
+	uint64_t at = 0;
+	size_t n;
+
+	if (proc_read_maps(pid, false, &maps, &n, &ignored) < 0)
+		return 0;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(maps[i].name, "[vdso]") == 0)
+			at = maps[i].start;
+	proc_maps_free(maps, n);
+	return at;
+}
+
 /* AT_SYSINFO_EHDR: where the vdso is, without walking a long /proc/PID/maps. 0: none. */
 static uint64_t find_vdso(pid_t pid)
 {
@@ -46,7 +64,7 @@ static uint64_t find_vdso(pid_t pid)
 	for (ssize_t i = 0; i < n / (ssize_t)sizeof(auxv[0]); i++)
 		if (auxv[i].a_type == AT_SYSINFO_EHDR)
 			return auxv[i].a_un.a_val;
-	return 0;
+	return fd < 0 ? find_vdso_in_maps(pid) : 0;
 }
 
 /* A `syscall` instruction of the target's own: in the vdso, or the one the thread is waiting in. */
@@ -64,7 +82,7 @@ static uint64_t find_syscall_insn(struct tracee *t, const struct arch_regs *regs
 		if (at >= 0)
 			return vdso + (uint64_t)at;
 	}
-	if (mem_read_forced(t->tgid, arch_ip(regs) - 2, image, 2, &ignored) == 0 &&
+	if (mem_read(t->tgid, arch_ip(regs) - 2, image, 2, &ignored) == 0 &&
 	    arch_find_syscall_insn(image, 2) == 0)
 		return arch_ip(regs) - 2;
 	return 0;
@@ -112,6 +130,30 @@ static int bootstrap_map(struct remote *r, struct tracee *t, uint64_t at, struct
 	return 0;
 }
 
+/* ERR_DENIED for /proc/PID/mem tells an undumpable process of an ordinary user. */
+static int make_dumpable(struct remote *r, struct tracee *t, struct err *err)
+{
+	const uint64_t arg[6] = {PR_SET_DUMPABLE, 1};
+	char path[64];
+	long ret;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", r->tgid);
+	if (access(path, R_OK) == 0 || errno != EACCES)
+		return 0;
+	if (tracee_syscall_at(t, r->syscall_insn, SYS_prctl, arg, &ret, err) < 0)
+		return -1;
+	r->undumpable = true;
+	return 0;
+}
+
+static int restore_undumpable(struct remote *r, struct tracee *t, struct err *err)
+{
+	const uint64_t arg[6] = {PR_SET_DUMPABLE, 0};
+	long ret;
+
+	return tracee_syscall_at(t, r->syscall_insn, SYS_prctl, arg, &ret, err);
+}
+
 int remote_begin(struct remote *r, struct tracee *t, uint64_t at, size_t size, struct err *err)
 {
 	size_t code = (size_t)(arch_blob_end - arch_blob_start);
@@ -135,7 +177,7 @@ int remote_begin(struct remote *r, struct tracee *t, uint64_t at, size_t size, s
 		remote_forget(r);
 		return -1;
 	}
-	if (mem_write(r->tgid, r->base, r->mirror, CODE_ROOM, err) < 0) {
+	if (mem_write(r->tgid, r->base, r->mirror, CODE_ROOM, err) < 0 || make_dumpable(r, t, err) < 0) {
 		remote_end(r, t, &ignored);
 		return -1;
 	}
@@ -185,6 +227,8 @@ int remote_end(struct remote *r, struct tracee *t, struct err *err)
 	if (r->base && t->state == TRACEE_STOPPED) {
 		if (r->trap_ignored)
 			result = restore_trap_disposition(r, t, err);
+		if (result == 0 && r->undumpable)
+			result = restore_undumpable(r, t, err);
 		if (result == 0)
 			result = tracee_syscall_at(t, r->syscall_insn, SYS_munmap, arg, &ret, err);
 		if (result == 0 && ret < 0)

@@ -45,6 +45,8 @@ struct remote {
 	char *mirror;       /* local copy: executor, calls, data */
 	size_t n_calls;
 	size_t data_used;
+	bool undumpable;    /* it was not dumpable: made so while the executor is there, or an ordinary
+	                     * user could not open its /proc files (proc(5), /proc/PID ownership) */
 	bool trap_ignored;  /* the process ignores SIGTRAP: its disposition is put back at the end */
 };
 
