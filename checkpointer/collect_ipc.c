@@ -255,29 +255,6 @@ static int refuse_network(const struct collected_process *p, const struct descri
 	return descriptor_refuse(p, d, text, err);
 }
 
-/* "AF_INET6 stream to 10.0.0.2:443 …": which of the job's connections it is. */
-static int refuse_network_socket(const struct collected_process *p, const struct descriptor *d, int fd,
-				 const Snap__OpenFile *o, struct err *err)
-{
-	struct sockaddr_in6 address = {0}; /* the larger of the two */
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&address;
-	bool connected, v6 = o->domain == AF_INET6;
-	char text[INET6_ADDRSTRLEN] = "?", what[160];
-	socklen_t len = sizeof(address);
-
-	connected = getpeername(fd, (struct sockaddr *)&address, &len) == 0;
-	if (!connected) {
-		len = sizeof(address);
-		getsockname(fd, (struct sockaddr *)&address, &len);
-	}
-	inet_ntop(o->domain, v6 ? (const void *)&address.sin6_addr : &v4->sin_addr, text, sizeof(text));
-	snprintf(what, sizeof(what), "%s %s %s%s%s%s:%u%s", v6 ? "AF_INET6" : "AF_INET",
-		 o->type == SOCK_STREAM ? "stream" : "socket", connected ? "to " : "at ", v6 ? "[" : "",
-		 text, v6 ? "]" : "", ntohs(v6 ? address.sin6_port : v4->sin_port),
-		 connected ? " (a connected network socket)" : " (a network socket)");
-	return descriptor_refuse(p, d, what, err);
-}
-
 int describe_socket(const struct collection *c, const struct collected_process *p,
 		    const struct descriptor *d, Snap__OpenFile *o, struct err *err)
 {
