@@ -220,13 +220,16 @@ class Lab:
     def verify(self, *args):
         return self.pawl("verify", *args)
 
-    def snapshot(self, job="job", seconds=20):
-        """One now; waits for the job's watchdog to be there. Returns its JSON."""
+    def snapshot(self, job="job", seconds=20, watchdog=None):
+        """One now; waits for the job's watchdog to be there. Returns its JSON, or None where the
+        watchdog given has ended meanwhile."""
         end = time.monotonic() + seconds
         while True:
             result = self.pawl("snapshot", job, "--json", status=None)
             if result.status == 0:
                 return json.loads(result.out)
+            if watchdog and not watchdog.alive():
+                return None
             if time.monotonic() > end or b"does not run" not in result.err:
                 raise Failure(f"pawl snapshot {job}: exit {result.status}: {result.err[-800:]!r}")
             time.sleep(0.05)
@@ -286,29 +289,42 @@ def describe_process(pid):
 
 # ---- the main job: bare run, snapshots, SIGKILL, recovery, the same output -------------------
 
-def survive(lab, argv, *, prepare=None, snapshots=3, in_snapshot=False, recover=None, stdin=None,
-            exit_status=0):
+def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=False, recover=None,
+            stdin=None):
     """Runs argv bare and under pawl with a crash in between; output and files must be the same.
     recover: number of the snapshot to go back to, None: the newest."""
-    bare_dir, job_dir = lab.subdir("bare"), lab.subdir("work")
-    for path in (bare_dir, job_dir):
-        if prepare:
-            prepare(path)
+    bare_dir = lab.subdir("bare")
+    prepare(bare_dir)
     expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin))
-    check_equal(expected.status, exit_status, f"bare run (stderr: {expected.err[-300:]!r})")
+    check_equal(expected.status, 0, f"bare run (stderr: {expected.err[-300:]!r})")
     spacing = min(1.0, 0.45 * expected.seconds / (snapshots + 1))
+    for attempt in range(4):
+        job_dir = lab.subdir(f"work{attempt}")
+        prepare(job_dir)
+        watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin), options=["--fresh"])
+        if crash(lab, watchdog, snapshots, spacing / 2**attempt, in_snapshot):
+            finish(lab, expected, bare_dir, job_dir, recover)
+            return
+        watchdog.wait()
+    raise Failure(f"the job ended before it could be killed, {attempt + 1} times")
 
-    watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin))
+
+def crash(lab, watchdog, snapshots, spacing, in_snapshot):
+    """Snapshots, then SIGKILL. False where the job was faster than that: how long the bare run takes
+    says little on a busy machine."""
     for _ in range(snapshots):
         time.sleep(spacing)
-        lab.snapshot()
+        if not watchdog.alive():
+            return False
+        lab.snapshot(watchdog=watchdog)
     if in_snapshot:
         lab.kill_in_snapshot(watchdog)
-    else:
-        time.sleep(lab.random.uniform(0, spacing))
-        check(watchdog.alive(), "the job ended before it could be killed")
-        lab.kill(watchdog)
-    finish(lab, expected, bare_dir, job_dir, recover)
+        return True
+    time.sleep(lab.random.uniform(0, spacing))
+    if not watchdog.alive():
+        return False
+    lab.kill(watchdog)
+    return True
 
 
 def finish(lab, expected, bare_dir, job_dir, recover=None):
