@@ -39,6 +39,15 @@ static void flush_output(struct watchdog *w)
 	}
 }
 
+/* The outcome of a snapshot of a job that is dead by its user's wish is not waited for; one of a job
+ * that has ended by itself gets a moment, for the sake of an orderly end. */
+static int patience_ms(const struct watchdog *w)
+{
+	if (w->stopped)
+		return -1;
+	return w->stop_signal ? 300 : 2000;
+}
+
 static void end_job(struct watchdog *w)
 {
 	if (w->capsule) {
@@ -48,9 +57,11 @@ static void end_job(struct watchdog *w)
 		capsule_kill(w->capsule);
 	}
 	flush_output(w);
-	snapshotter_finish(w->snapshotter);
-	w->snapshotter = NULL;
-	wd_retire_capsule(w);
+	w->abandoned = !snapshotter_finish(w->snapshotter, patience_ms(w));
+	/* The capsule's end would wait for the thread that traces it; the process's end takes both. */
+	if (!w->abandoned)
+		wd_retire_capsule(w);
+	pump_drain(&w->streams.pump);
 	flush_output(w);
 	streams_leave_terminal(&w->streams);
 	progress_clear(&w->progress);
@@ -156,6 +167,8 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 		log_error("%s", w->failure.msg);
 	else if (w->failed)
 		*err = w->failure;
-	close_all(w);
-	return w->failed && !had_job ? -1 : 0;
+	had_job |= !w->failed;
+	if (!w->abandoned)
+		close_all(w);
+	return had_job ? 0 : -1;
 }

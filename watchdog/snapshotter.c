@@ -3,10 +3,12 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/units.h"
 #include "watchdog/snapshotter_work.h"
 
 /* A recovered job runs for the watchdog as soon as its release is posted, so the next snapshot or stop
@@ -133,17 +135,29 @@ bool snapshotter_result(struct snapshotter *s, struct snap_result *ret)
 	return has;
 }
 
-void snapshotter_finish(struct snapshotter *s)
+static bool join(pthread_t thread, int patience_ms)
+{
+	uint64_t end = clock_ns(CLOCK_REALTIME) + (uint64_t)patience_ms * 1000000;
+	const struct timespec until = {(time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC)};
+
+	if (patience_ms < 0)
+		return pthread_join(thread, NULL) == 0;
+	return pthread_timedjoin_np(thread, NULL, &until) == 0;
+}
+
+bool snapshotter_finish(struct snapshotter *s, int patience_ms)
 {
 	if (!s)
-		return;
+		return true;
 	pthread_mutex_lock(&s->lock);
 	s->quit = true;
 	pthread_cond_signal(&s->posted);
 	pthread_mutex_unlock(&s->lock);
-	pthread_join(s->thread, NULL);
+	if (!join(s->thread, patience_ms))
+		return false;
 	close(s->work.wake);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->posted);
 	free(s);
+	return true;
 }

@@ -59,7 +59,9 @@ int snapshotter_fd(const struct snapshotter *s);
 /* True: *ret is the result of the command. Clears the descriptor. */
 bool snapshotter_result(struct snapshotter *s, struct snap_result *ret);
 /* Waits for the command under way, then ends the thread. Takes NULL. A rebuilt job that has not been
- * released is ended. */
-void snapshotter_finish(struct snapshotter *s);
+ * released is ended. Where it takes longer than patience_ms (-1: however long): false, the thread goes
+ * on, and everything it was given must stay until the process ends (which it survives unharmed: a
+ * snapshot that is not published was never there). */
+bool snapshotter_finish(struct snapshotter *s, int patience_ms);
 
 #endif

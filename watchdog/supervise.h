@@ -75,6 +75,7 @@ struct watchdog {
 	/* The end. */
 	int wait_status;    /* of the leader */
 	bool left_behind;
+	bool abandoned;     /* the snapshot thread is still at work, with what is ours */
 	bool stopped;       /* by a final snapshot, or before it ran at all */
 	struct snapshot_info final;
 	bool failed;        /* pawl gives up; why: */

@@ -18,7 +18,7 @@
 #include "watchdog/supervise.h"
 
 #define BACKGROUND_LOOK_NS (NSEC_PER_SEC / 2)
-#define SAME_SIGNAL_NS     (NSEC_PER_SEC / 5)
+#define SAME_SIGNAL_NS     (NSEC_PER_SEC / 100)
 #define HANG_LOOKS         16
 
 /* ---- job control ------------------------------------------------------------------------------ */
@@ -67,7 +67,7 @@ static void continued(struct watchdog *w)
 
 /* ---- what has happened ------------------------------------------------------------------------ */
 
-/* timeout(1) signals its child and then its whole group: the child twice, at once. */
+/* timeout(1) signals its child and then its whole group: the child twice, within microseconds. */
 static void interrupt(struct watchdog *w, int signo)
 {
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
@@ -387,25 +387,38 @@ static int start(struct watchdog *w, struct err *err)
 	return found > 0 ? 0 : -1;
 }
 
-int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err *err)
+static void run(struct watchdog *w)
 {
-	struct watchdog w = {.config = config, .lock = -1, .signals = -1, .state = WD_OVER};
 	struct err why;
 
-	streams_init(&w.streams);
-	if (start(&w, &why) < 0) {
-		w.state = WD_OVER;
-		wd_fail(&w, &why);
-	} else if (config->dry_run) {
-		w.stopped = true;
+	streams_init(&w->streams);
+	if (start(w, &why) < 0) {
+		w->state = WD_OVER;
+		wd_fail(w, &why);
+	} else if (w->config->dry_run) {
+		w->stopped = true;
 	} else {
-		start_progress(&w);
+		start_progress(w);
 	}
-	while (w.state != WD_OVER)
-		turn(&w);
-	if (wd_finish(&w, ret_exit, err) < 0)
-		return -1;
-	if (config->dry_run)
+	while (w->state != WD_OVER)
+		turn(w);
+}
+
+int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err *err)
+{
+	struct watchdog *w = calloc(1, sizeof(*w));
+	int result;
+
+	if (!w) {
+		*ret_exit = PAWL_EXIT_FAILED;
+		return err_sys(err, "watchdog");
+	}
+	*w = (struct watchdog){.config = config, .lock = -1, .signals = -1, .state = WD_OVER};
+	run(w);
+	result = wd_finish(w, ret_exit, err);
+	if (result == 0 && config->dry_run)
 		*ret_exit = 0;
-	return 0;
+	if (!w->abandoned)
+		free(w);
+	return result;
 }
