@@ -112,6 +112,9 @@ int snapshot_model_open(const struct snapshot_head *head, const struct store_sec
 
 	if (!hash_equal(hash_bytes(secret, head->model, head->model_stored), head->model_hash))
 		return err_set(err, ERR_CORRUPT, "model's checksum does not match");
+	/* Before that much memory is taken: what the frame says of itself. */
+	if (ZSTD_getFrameContentSize(head->model, head->model_stored) != head->model_len)
+		return err_set(err, ERR_CORRUPT, "model's length does not match");
 	raw = malloc(head->model_len + 1);
 	if (!raw)
 		return err_sys(err, "model of %llu bytes", (unsigned long long)head->model_len);
