@@ -116,7 +116,7 @@ def foreign_store_file(lab):
 @case()
 def store_from_the_future(lab):
     saved_and_killed(lab, snapshots=1)
-    flip(lab, "meta", -1, 16)  # the version number of the record "store"
+    flip(lab, "meta", -1, 16, 240)  # the version number in both copies of the record "store"
     check_refused(lab, (b"newer", b"version"))
 
 
