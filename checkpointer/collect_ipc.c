@@ -1,7 +1,5 @@
 #include "checkpointer/descriptor.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>

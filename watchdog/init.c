@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/rseq.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -70,47 +69,7 @@ pid_t init_clone(pid_t vpid, int *ret_pidfd)
 	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 }
 
-/* The C library registered its rseq area; the stub's memory will be replaced under it. */
-static void leave_rseq(void)
-{
-	char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
-
-	if (__rseq_size == 0)
-		return;
-	/* glibc registers 32 bytes whatever part of them __rseq_size says is in use. */
-	if (syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG) < 0)
-		syscall(SYS_rseq, area, __rseq_size, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
-}
-
-static _Noreturn void stub_main(int socket)
-{
-	if (socket > 0)
-		close_range(0, (unsigned)socket - 1, 0);
-	close_range((unsigned)socket + 1, ~0u, 0);
-	leave_rseq();
-	for (;;)
-		pause();
-}
-
-static void spawn(struct init *init, pid_t vpid)
-{
-	struct init_reply reply = {0};
-	int pidfd = -1;
-	pid_t pid = init_clone(vpid, &pidfd);
-
-	if (pid == 0)
-		stub_main(init->plan->stub_socket);
-	if (pid < 0) {
-		reply.error = errno;
-		reply.stage = STAGE_FORK;
-	}
-	reply.pid = pid;
-	send_reply(init, &reply, pidfd);
-	if (pidfd >= 0)
-		close(pidfd);
-}
-
-/* Waits for the leader's exec: its end of the pipe closes then. 0 or the errno of the failure. */
+/* Waits for a child's exec: its end of the pipe closes then. 0 or the errno of the failure. */
 static int exec_outcome(int fd)
 {
 	int code = 0;
@@ -120,6 +79,32 @@ static int exec_outcome(int fd)
 		n = read(fd, &code, sizeof(code));
 	while (n < 0 && errno == EINTR);
 	return n == (ssize_t)sizeof(code) ? code : 0;
+}
+
+static void spawn(struct init *init, pid_t vpid)
+{
+	struct init_reply reply = {.stage = STAGE_FORK};
+	int report[2], pidfd = -1;
+	pid_t pid;
+
+	if (pipe2(report, O_CLOEXEC) < 0) {
+		reply.error = errno;
+		send_reply(init, &reply, -1);
+		return;
+	}
+	pid = init_clone(vpid, &pidfd);
+	if (pid == 0)
+		stub_main(init->plan->stub_socket, report[1]);
+	if (pid < 0)
+		reply.error = errno;
+	reply.pid = pid;
+	close(report[1]);
+	if (pid > 0)
+		exec_outcome(report[0]); /* either way it is ready now */
+	close(report[0]);
+	send_reply(init, &reply, pidfd);
+	if (pidfd >= 0)
+		close(pidfd);
 }
 
 static void launch(struct init *init)

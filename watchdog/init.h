@@ -70,6 +70,9 @@ _Noreturn void init_main(const struct init_plan *plan);
 /* Clones a child of init; the pidfd of it is CLOEXEC. vpid 0: any. As fork: 0 in the child. */
 pid_t init_clone(pid_t vpid, int *ret_pidfd);
 
+/* A stub, between its fork and its exec (stub.c). report_fd, CLOEXEC, closes when it is ready. */
+_Noreturn void stub_main(int socket, int report_fd);
+
 /* Mounts, clocks, identity (init_setup.c). 0, or the errno; *ret_stage says where. */
 int init_setup(const struct init_plan *plan, enum init_stage *ret_stage);
 
