@@ -354,9 +354,15 @@ static int put_back(struct recovery *rec, size_t index, int fd, struct err *err)
 {
 	const Snap__File *file = rec->model->files[index];
 	const struct file_slot *slot = &rec->files[index];
+	struct stat st;
 
-	if (reserve(slot, fd, file->size, err) < 0)
+	if (fstat(fd, &st) < 0)
+		return err_sys(err, "size");
+	if (reserve(slot, fd, file->size, err) < 0) {
+		if (ftruncate(fd, st.st_size) < 0) /* gives back what lies behind its end */
+			log_debug("%s: %s", file->path, strerror(errno));
 		return -1;
+	}
 	if (ftruncate(fd, (off_t)file->size) < 0)
 		return err_sys(err, "size");
 	return write_runs(rec, file, slot->differ, slot->n_differ, fd, err);

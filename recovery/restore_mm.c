@@ -13,6 +13,7 @@
 
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
+#include "store/base/log.h"
 
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08 /* Linux 6.11 */
@@ -313,10 +314,11 @@ static int set_bounds(struct recovery *rec, struct stub *stub, struct err *err)
 	const Snap__Process *p = stub->model;
 	cleanup_fd int fd = -1;
 	int exe = -1;
+	struct err why;
 	struct batch b;
 
-	if (p->exe_file >= 0 && file_open(rec, (size_t)p->exe_file, O_RDONLY, &fd, err) < 0)
-		return err_wrap(err, "process %d: executable", p->pid);
+	if (p->exe_file >= 0 && file_open(rec, (size_t)p->exe_file, O_RDONLY, &fd, &why) < 0)
+		log_warn("process %d: /proc/PID/exe is not restored: %s", p->pid, why.msg);
 	if (fd >= 0 && stub_send(rec, stub, &fd, 1, &exe, err) < 0)
 		return -1;
 	batch_begin(&b, stub, &stub->threads[0]);
