@@ -81,8 +81,8 @@ int batch_run(struct batch *b, struct err *err)
 	return result;
 }
 
-int stub_call(struct stub *stub, struct tracee *thread, long *ret, struct err *err, const char *what,
-	      long nr, const uint64_t arg[6])
+int stub_call(struct stub *stub, struct tracee *thread, long *ret, struct err *err,
+	      const char *what, long nr, const uint64_t arg[6])
 {
 	long value = 0;
 

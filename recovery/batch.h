@@ -1,8 +1,8 @@
 /*
  * batch.h: remote calls with a name and a consequence each.
  *
- * Calls are queued and run together; a failed one is then reported under its name, as an error, as a
- * warning or not at all. Private to recovery/.
+ * Calls are queued and run together; a failed one is then reported under its name, as an error, as
+ * a warning or not at all. Private to recovery/.
  */
 #ifndef PAWL_RECOVERY_BATCH_H
 #define PAWL_RECOVERY_BATCH_H
@@ -33,8 +33,9 @@ struct batch {
 
 /* thread: one of stub's that is stopped. */
 void batch_begin(struct batch *b, struct stub *stub, struct tracee *thread);
-/* Makes room for `calls` calls with together `data` bytes of data, running what is queued if need be.
- * Needed before data is pushed: afterwards that many calls are queued without running in between. */
+/* Makes room for `calls` calls with together `data` bytes of data, running what is queued if need
+ * be. Needed before data is pushed: afterwards that many calls are queued without running in
+ * between. */
 int batch_room(struct batch *b, size_t calls, size_t data, struct err *err);
 /* Address of a copy of data in the process; valid for the calls queued until the next run. */
 uint64_t batch_push(struct batch *b, const void *data, size_t len);
@@ -46,7 +47,7 @@ int batch_run(struct batch *b, struct err *err);
 
 /* One call at once in thread. *ret (may be NULL) as the kernel returned it; ret NULL: failing is an
  * error, reported as `what`. */
-int stub_call(struct stub *stub, struct tracee *thread, long *ret, struct err *err, const char *what,
-	      long nr, const uint64_t arg[6]);
+int stub_call(struct stub *stub, struct tracee *thread, long *ret, struct err *err,
+	      const char *what, long nr, const uint64_t arg[6]);
 
 #endif

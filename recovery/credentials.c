@@ -20,7 +20,8 @@ static rlim_t to_rlim(uint64_t value)
 	return value == UINT64_MAX ? RLIM_INFINITY : (rlim_t)value;
 }
 
-/* Nobody may raise a hard limit without CAP_SYS_RESOURCE outside the capsule: then it stays lower. */
+/* Nobody may raise a hard limit without CAP_SYS_RESOURCE outside the capsule: then it stays lower.
+ */
 static int queue_limits(struct batch *b, const Snap__Process *p, struct err *err)
 {
 	for (size_t i = 0; i < p->n_limits; i++) {
@@ -129,10 +130,10 @@ static int check_user(const struct recovery *rec, const Snap__Process *p,
 	if (!rec->host->user_namespace ||
 	    (p->credentials->uid[1] == now->uid[1] && p->credentials->gid[1] == now->gid[1]))
 		return 0;
-	return err_set(err, ERR_DENIED,
-		       "process %d ran as user %u, group %u; this recovery runs as user %u, group %u",
-		       p->pid, p->credentials->uid[1], p->credentials->gid[1], now->uid[1],
-		       now->gid[1]);
+	return err_set(
+		err, ERR_DENIED,
+		"process %d ran as user %u, group %u; this recovery runs as user %u, group %u",
+		p->pid, p->credentials->uid[1], p->credentials->gid[1], now->uid[1], now->gid[1]);
 }
 
 static int set_for_thread(struct recovery *rec, struct stub *stub, struct tracee *t,

@@ -165,7 +165,8 @@ static int run_workers(struct fill *fill, struct err *err)
 	return result;
 }
 
-static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t pid, struct err *err)
+static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t pid,
+		      struct err *err)
 {
 	struct fill fill = {.store = rec->store, .root = stub->model->pages_root, .pid = pid};
 	int result = list_pieces(rec, stub->model, late, &fill, err);

@@ -244,7 +244,8 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 			 index);
 		return;
 	case SNAP__OPEN_FILE__KIND__SOCKET:
-		snprintf(buf, len, "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",
+		snprintf(buf, len,
+			 "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",
 			 open->object, index, open->queue.len);
 		return;
 	default:
@@ -262,7 +263,8 @@ static uint64_t mapped_bytes(const Snap__Process *p)
 	return sum;
 }
 
-static void process_text(const struct plan_step *step, const Snap__Process *p, char *buf, size_t len)
+static void process_text(const struct plan_step *step, const Snap__Process *p, char *buf,
+			 size_t len)
 {
 	char size[32];
 

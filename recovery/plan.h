@@ -1,14 +1,14 @@
 /*
  * plan.h: what a recovery will do, decided before anything is created.
  *
- * Pure: a snapshot model in, checked; ordered steps out, printable. recovery.c carries the steps out
- * in exactly this order. A model that passes plan_make has all its indices in range, its regions
- * ascending and page-aligned, its byte fields of the sizes that the kernel takes, and only objects
- * that this version can rebuild; the steps need not check any of that again.
+ * Pure: a snapshot model in, checked; ordered steps out, printable. recovery.c carries the steps
+ * out in exactly this order. A model that passes plan_make has all its indices in range, its
+ * regions ascending and page-aligned, its byte fields of the sizes that the kernel takes, and only
+ * objects that this version can rebuild; the steps need not check any of that again.
  *
  * The order has a reason: everything that reads stored content comes before the first step that
- * touches a file of the user's, so that a damaged snapshot is noticed while an earlier one can still
- * be taken with nothing changed.
+ * touches a file of the user's, so that a damaged snapshot is noticed while an earlier one can
+ * still be taken with nothing changed.
  */
 #ifndef PAWL_RECOVERY_PLAN_H
 #define PAWL_RECOVERY_PLAN_H
@@ -20,33 +20,34 @@
 #include "store/snapshot.h"
 
 enum plan_kind {
-	PLAN_VERIFY_FILE,    /* read all stored content of a file, find the pages that differ on disk */
-	PLAN_IDENTIFY_FILE,  /* the file must be there, or its stored content takes its place */
+	PLAN_VERIFY_FILE,   /* read all stored content of a file, find the pages that differ on disk
+			     */
+	PLAN_IDENTIFY_FILE, /* the file must be there, or its stored content takes its place */
 	PLAN_TEMPORARY_FILE, /* memfd or unlinked file, filled from stored content */
-	PLAN_SPAWN,          /* an empty process under its old pid */
-	PLAN_GROUP,          /* process group */
-	PLAN_CLEAR,          /* nothing left in its address space but the vdso, at its old place */
-	PLAN_MAP,            /* regions without a file of the job's behind them, and their pages */
+	PLAN_SPAWN,	     /* an empty process under its old pid */
+	PLAN_GROUP,	     /* process group */
+	PLAN_CLEAR,	     /* nothing left in its address space but the vdso, at its old place */
+	PLAN_MAP,	     /* regions without a file of the job's behind them, and their pages */
 	PLAN_VERIFY_PAGES,   /* pages of the other regions are read, and thrown away */
 	PLAN_RESTORE_FILE,   /* the file becomes what it was */
 	PLAN_TRUNCATE_FILE,
-	PLAN_MAP_FILES,      /* the other regions, and their pages */
-	PLAN_PROTECT,        /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
-	PLAN_OPEN,           /* an open file description */
-	PLAN_DESCRIPTORS,    /* descriptors of a process under their numbers */
-	PLAN_FINISH_FILE,    /* mode, times and seals of a temporary file */
-	PLAN_ATTRIBUTES,     /* cwd, umask, handlers, … of a process */
-	PLAN_THREADS,        /* threads under their old tids, with what belongs to each */
-	PLAN_CREDENTIALS,    /* limits and credentials, of every thread */
-	PLAN_TIMERS,         /* timers and pending signals */
-	PLAN_RESTART,        /* a thread goes back into the timed wait it was in */
-	PLAN_REGISTERS,      /* rseq, executor gone, extended state, registers, signal masks */
+	PLAN_MAP_FILES,	  /* the other regions, and their pages */
+	PLAN_PROTECT,	  /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
+	PLAN_OPEN,	  /* an open file description */
+	PLAN_DESCRIPTORS, /* descriptors of a process under their numbers */
+	PLAN_FINISH_FILE, /* mode, times and seals of a temporary file */
+	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
+	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */
+	PLAN_CREDENTIALS, /* limits and credentials, of every thread */
+	PLAN_TIMERS,	  /* timers and pending signals */
+	PLAN_RESTART,	  /* a thread goes back into the timed wait it was in */
+	PLAN_REGISTERS,	  /* rseq, executor gone, extended state, registers, signal masks */
 };
 
 struct plan_step {
 	enum plan_kind kind;
 	size_t process; /* index into model->processes; of steps about a process */
-	size_t object;  /* index of the file, the open file or (PLAN_RESTART) the thread */
+	size_t object;	/* index of the file, the open file or (PLAN_RESTART) the thread */
 };
 
 struct plan {

@@ -16,7 +16,7 @@
 #include "store/store.h"
 
 #define MAX_AUXV     4096u
-#define MAX_FD       (1 << 26)
+#define MAX_FD	     (1 << 26)
 #define N_SIGNALS    64u
 #define N_LIMITS_MAX 16u
 
@@ -57,8 +57,9 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 	case SNAP__FILE__KIND__CHARACTER:
 		break;
 	default:
-		return err_set(err, ERR_UNSUPPORTED, "%s is of a kind (%d) that cannot be recovered",
-			       file->path, file->kind);
+		return err_set(err, ERR_UNSUPPORTED,
+			       "%s is of a kind (%d) that cannot be recovered", file->path,
+			       file->kind);
 	}
 	return path_is_usable(file->path) ? 0 : corrupt(err, "path of file", (long)index);
 }
@@ -114,7 +115,8 @@ static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p
 	default:
 		return err_set(err, ERR_UNSUPPORTED,
 			       "process %d: region %#" PRIx64 " is of a kind (%d) that cannot be "
-			       "recovered", p->pid, r->start, r->kind);
+			       "recovered",
+			       p->pid, r->start, r->kind);
 	}
 	/* PROT_EXEC alone takes a key that the kernel itself hands out (mm/pkeys, x86). */
 	if (r->protection_key != 0 && r->prot != PROT_EXEC)
@@ -123,11 +125,12 @@ static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p
 			       r->start, r->protection_key);
 	if (!needs_file && r->file >= 0)
 		return err_set(err, ERR_CORRUPT,
-			       "process %d: region %#" PRIx64 " has a file that its kind does not have",
+			       "process %d: region %#" PRIx64
+			       " has a file that its kind does not have",
 			       p->pid, r->start);
-	if (needs_file && (r->file < 0 || (size_t)r->file >= model->n_files ||
-			   !is_aligned(r->offset) || r->offset > INT64_MAX ||
-			   model->files[r->file]->kind == SNAP__FILE__KIND__DIRECTORY))
+	if (needs_file &&
+	    (r->file < 0 || (size_t)r->file >= model->n_files || !is_aligned(r->offset) ||
+	     r->offset > INT64_MAX || model->files[r->file]->kind == SNAP__FILE__KIND__DIRECTORY))
 		return err_set(err, ERR_CORRUPT,
 			       "process %d: region %#" PRIx64 " has no usable file", p->pid,
 			       r->start);
@@ -146,7 +149,8 @@ static int check_regions(const Snap__Snapshot *model, const Snap__Process *p, st
 		    r->end <= r->start)
 			return err_set(err, ERR_CORRUPT,
 				       "process %d: region %#" PRIx64 "-%#" PRIx64
-				       " is malformed or overlaps", p->pid, r->start, r->end);
+				       " is malformed or overlaps",
+				       p->pid, r->start, r->end);
 		last = r->end;
 		vdsos += r->kind == SNAP__REGION__KIND__VDSO;
 		if (check_region_kind(model, p, r, err) < 0)
@@ -335,10 +339,10 @@ int plan_check_machine(const Snap__Snapshot *model, struct err *err)
 	if (uname(&name) < 0)
 		return err_sys(err, "uname");
 	if (host->machine && strcmp(host->machine, name.machine) != 0)
-		return err_set(err, ERR_UNSUPPORTED, "the snapshot is of a %s machine, this is a %s",
-			       host->machine, name.machine);
-	if (host->page_size != STORE_PAGE_SIZE ||
-	    (long)host->page_size != sysconf(_SC_PAGESIZE))
+		return err_set(err, ERR_UNSUPPORTED,
+			       "the snapshot is of a %s machine, this is a %s", host->machine,
+			       name.machine);
+	if (host->page_size != STORE_PAGE_SIZE || (long)host->page_size != sysconf(_SC_PAGESIZE))
 		return err_set(err, ERR_UNSUPPORTED,
 			       "pages of %" PRIu64 " bytes: this machine has %ld", host->page_size,
 			       sysconf(_SC_PAGESIZE));

@@ -1,5 +1,6 @@
 /*
- * rebuild.h: the state of a recovery under way, and the steps that work on it. Private to recovery/.
+ * rebuild.h: the state of a recovery under way, and the steps that work on it. Private to
+ * recovery/.
  *
  * Every step returns 0 or -1 with err naming the process and the object; after a failure the whole
  * recovery is taken down by recovery_free, so that steps clean up only what that cannot see.
@@ -35,8 +36,8 @@ struct stub {
 	struct arch_regs *final; /* as model->threads: what each will run on with */
 	struct remote remote;
 	bool has_executor;
-	int socket;           /* number of the capsule's socket in it */
-	int scratch;          /* first of STUB_SCRATCH numbers that no descriptor of the job has */
+	int socket;  /* number of the capsule's socket in it */
+	int scratch; /* first of STUB_SCRATCH numbers that no descriptor of the job has */
 	uint64_t vdso, vdso_end; /* where this kernel's vdso is; 0: nowhere */
 };
 
@@ -50,13 +51,14 @@ struct recovery {
 	bool leave_files;
 	struct plan plan;
 	struct file_slot *files; /* as model->files */
-	int *open_fds;           /* as model->open_files; -1: not open */
-	struct stub *stubs;      /* as model->processes */
-	uint64_t executor;       /* address of the executor in every stub */
-	uint64_t pages;          /* filled */
+	int *open_fds;		 /* as model->open_files; -1: not open */
+	struct stub *stubs;	 /* as model->processes */
+	uint64_t executor;	 /* address of the executor in every stub */
+	uint64_t pages;		 /* filled */
 };
 
-/* ---- stub.c ----------------------------------------------------------------------------------- */
+/* ---- stub.c -----------------------------------------------------------------------------------
+ */
 
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_group(struct stub *stub, struct err *err);
@@ -72,11 +74,13 @@ const char *capsule_path(struct recovery *rec, const char *path, char *buf, size
 /* Whether path leads to something else inside the capsule than outside. */
 bool capsule_path_is_private(const char *path);
 
-/* ---- vdso.c ----------------------------------------------------------------------------------- */
+/* ---- vdso.c -----------------------------------------------------------------------------------
+ */
 
 /* Empties the address space and puts the vdso where the model has it. */
 int stub_clear(struct recovery *rec, struct stub *stub, struct err *err);
-/* Lowest free page-aligned range of `size` at or above `from` in the ascending ranges of `taken`. */
+/* Lowest free page-aligned range of `size` at or above `from` in the ascending ranges of `taken`.
+ */
 struct range {
 	uint64_t start, end;
 };
@@ -87,12 +91,13 @@ int taken_ranges(const Snap__Snapshot *model, const struct proc_map *maps, size_
 
 /* Copies the saved image of another kernel's vdso to `out` (saved_len bytes) and makes it use this
  * kernel's: over each of its functions goes a jump to the function of the same name in `now`, whose
- * address is now_addr, or the bare system call. Both images are checked as untrusted ELF. *ret_n counts
- * redirected symbols. Pure. */
+ * address is now_addr, or the bare system call. Both images are checked as untrusted ELF. *ret_n
+ * counts redirected symbols. Pure. */
 int vdso_redirect(const void *saved, size_t saved_len, const void *now, size_t now_len,
 		  uint64_t now_addr, void *out, size_t *ret_n, struct err *err);
 
-/* ---- CPU specific (x86_64.c) ------------------------------------------------------------------ */
+/* ---- CPU specific (x86_64.c) ------------------------------------------------------------------
+ */
 
 #define NATIVE_JUMP_SIZE 12
 void native_jump(uint8_t code[NATIVE_JUMP_SIZE], uint64_t target);
@@ -105,7 +110,8 @@ uint64_t native_dynamic_xstate(void);
 /* Number of arch_prctl(2) and the option that asks for such permission; -1: no such thing. */
 long native_xstate_permission_call(uint64_t *ret_option);
 
-/* ---- restore_mm.c, fill.c --------------------------------------------------------------------- */
+/* ---- restore_mm.c, fill.c ---------------------------------------------------------------------
+ */
 
 int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err);
 int stub_protect(struct recovery *rec, struct stub *stub, struct err *err);
@@ -114,7 +120,8 @@ int stub_fill(struct recovery *rec, struct stub *stub, bool late, struct err *er
 /* Only reads (and so checks) them. */
 int stub_verify_pages(struct recovery *rec, struct stub *stub, bool late, struct err *err);
 
-/* ---- restore_files.c, temporary.c ------------------------------------------------------------- */
+/* ---- restore_files.c, temporary.c -------------------------------------------------------------
+ */
 
 int file_verify(struct recovery *rec, size_t index, struct err *err);
 int file_identify(struct recovery *rec, size_t index, struct err *err);
@@ -127,7 +134,8 @@ int file_fill(struct recovery *rec, const Snap__File *file, int fd, struct err *
 /* Opens model file `index` with open(2) flags in our process. */
 int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct err *err);
 
-/* ---- restore_fds.c ---------------------------------------------------------------------------- */
+/* ---- restore_fds.c ----------------------------------------------------------------------------
+ */
 
 int open_file(struct recovery *rec, size_t index, struct err *err);
 int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err);
@@ -135,7 +143,8 @@ int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n, int *numbers,
 	      struct err *err);
 
-/* ---- restore_ipc.c ---------------------------------------------------------------------------- */
+/* ---- restore_ipc.c ----------------------------------------------------------------------------
+ */
 
 /* Each opens description `index`, and with it those that are other ends of the same object. */
 int open_pipe(struct recovery *rec, size_t index, struct err *err);
@@ -144,13 +153,15 @@ int open_socket(struct recovery *rec, size_t index, struct err *err);
 int lock_open_file(struct recovery *rec, size_t index, struct err *err);
 int stub_take_locks(struct stub *stub, struct err *err);
 
-/* ---- restore_process.c, credentials.c, timers.c ----------------------------------------------- */
+/* ---- restore_process.c, credentials.c, timers.c -----------------------------------------------
+ */
 
 int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_timers(struct stub *stub, struct err *err);
 
-/* ---- restore_threads.c, restart.c ------------------------------------------------------------- */
+/* ---- restore_threads.c, restart.c -------------------------------------------------------------
+ */
 
 int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_restart(struct stub *stub, size_t thread, struct err *err);

@@ -109,8 +109,8 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 	if (out)
 		plan_print(&rec->plan, rec->model, out);
 	for (size_t i = 0; i < rec->plan.n_steps; i++) {
-		log_debug("recovery: %s", plan_step_text(&rec->plan.steps[i], rec->model, text,
-							 sizeof(text)));
+		log_debug("recovery: %s",
+			  plan_step_text(&rec->plan.steps[i], rec->model, text, sizeof(text)));
 		if (carry_out(rec, &rec->plan.steps[i], err) < 0)
 			return -1;
 	}
@@ -170,8 +170,7 @@ static int release_stub(struct stub *stub, bool stopped, struct err *err)
 	for (size_t i = stub->n_threads; i-- > 0;) {
 		/* A process that ends as soon as its first threads run is no failure of ours. */
 		if (tracee_detach(&stub->threads[i], err) < 0 && err->kind != ERR_GONE)
-			return err_wrap(err, "letting thread %d run",
-					stub->model->threads[i]->tid);
+			return err_wrap(err, "letting thread %d run", stub->model->threads[i]->tid);
 	}
 	return 0;
 }

@@ -1,8 +1,8 @@
 /*
  * Timed waits. The kernel keeps what is left of a sleep, a poll or a futex wait in the thread's
- * restart_block, which nothing can read or set. So the call is made once more, with the time that was
- * left, and interrupted at once: then a restart_block as before exists, with the job's own pointers,
- * and the saved registers are made to go on with it.
+ * restart_block, which nothing can read or set. So the call is made once more, with the time that
+ * was left, and interrupted at once: then a restart_block as before exists, with the job's own
+ * pointers, and the saved registers are made to go on with it.
  */
 #include <linux/futex.h>
 #include <string.h>
@@ -15,11 +15,11 @@
 #include "store/base/log.h"
 #include "store/base/units.h"
 
-#define NO_TIME  UINT_MAX
+#define NO_TIME	 UINT_MAX
 #define ABSOLUTE (UINT_MAX - 1)
 
-/* Which argument of a call points to the relative time it waits. ABSOLUTE: it waits for a point in time,
- * and is simply made again. NO_TIME: it is no timed wait that we know. */
+/* Which argument of a call points to the relative time it waits. ABSOLUTE: it waits for a point in
+ * time, and is simply made again. NO_TIME: it is no timed wait that we know. */
 static unsigned timespec_argument(const struct arch_regs *regs)
 {
 	switch (arch_call_nr(regs)) {
@@ -102,9 +102,9 @@ static int interrupt(struct tracee *t, struct err *err)
 	return ptrace(PTRACE_INTERRUPT, t->tid, 0, 0) < 0 ? err_sys(err, "interrupting") : 0;
 }
 
-/* Between its entry and its exit the call is interrupted, and at its exit once more (each stop uses an
- * interrupt up, kernel/signal.c ptrace_stop), so that the thread executes nothing behind the call. *ret:
- * the registers at the exit. */
+/* Between its entry and its exit the call is interrupted, and at its exit once more (each stop uses
+ * an interrupt up, kernel/signal.c ptrace_stop), so that the thread executes nothing behind the
+ * call. *ret: the registers at the exit. */
 static int call_and_interrupt(struct tracee *t, const struct arch_regs *regs, struct arch_regs *ret,
 			      struct err *err)
 {

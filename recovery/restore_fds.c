@@ -1,6 +1,6 @@
 /*
- * Descriptors: each open file description is opened once, here, and sent into every process that has
- * it (SCM_RIGHTS), so that offsets and flags are shared again as they were.
+ * Descriptors: each open file description is opened once, here, and sent into every process that
+ * has it (SCM_RIGHTS), so that offsets and flags are shared again as they were.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -122,7 +122,8 @@ int open_file(struct recovery *rec, size_t index, struct err *err)
 	}
 }
 
-/* ---- sending ---------------------------------------------------------------------------------- */
+/* ---- sending ----------------------------------------------------------------------------------
+ */
 
 static int send_fds(int socket, const int *fds, size_t n, struct err *err)
 {
@@ -211,7 +212,8 @@ int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n,
 	return result;
 }
 
-/* ---- placing ---------------------------------------------------------------------------------- */
+/* ---- placing ----------------------------------------------------------------------------------
+ */
 
 /* Above all numbers of the job. Arriving descriptors take the lowest free numbers, and those of the
  * job that are not placed yet are enough of these. */
@@ -247,14 +249,14 @@ static int queue_owner(struct batch *b, const Snap__OpenFile *open, int number, 
 		       ARGS(fd, F_SETOWN_EX, batch_push(b, &owner, sizeof(owner))),
 		       "owner of descriptor %d", number) < 0 ||
 	    batch_call(b, BATCH_WARN, err, SYS_fcntl,
-		       ARGS(fd, F_SETSIG, (uint64_t)open->owner_signal),
-		       "signal of descriptor %d", number) < 0)
+		       ARGS(fd, F_SETSIG, (uint64_t)open->owner_signal), "signal of descriptor %d",
+		       number) < 0)
 		return -1;
 	if (!(open->flags & O_ASYNC))
 		return 0;
 	return batch_call(b, BATCH_WARN, err, SYS_fcntl,
-			  ARGS(fd, F_SETFL, open->flags & SETTABLE_FLAGS),
-			  "flags of descriptor %d", number);
+			  ARGS(fd, F_SETFL, open->flags & SETTABLE_FLAGS), "flags of descriptor %d",
+			  number);
 }
 
 /* The n descriptors of wanted[] have arrived as numbers[]. First out of the way, then in place. */
@@ -276,8 +278,8 @@ static int place(struct recovery *rec, struct stub *stub, const size_t *wanted, 
 		for (size_t i = 0; i < n; i++) {
 			if (wanted[i] != (size_t)fd->open_file)
 				continue;
-			if (queue_dup(&b, stub->scratch + 1 + (int)i, fd->number,
-				      fd->close_on_exec, err) < 0 ||
+			if (queue_dup(&b, stub->scratch + 1 + (int)i, fd->number, fd->close_on_exec,
+				      err) < 0 ||
 			    queue_owner(&b, rec->model->open_files[fd->open_file], fd->number,
 					err) < 0)
 				return -1;

@@ -1,8 +1,8 @@
 /*
  * Files that belong to the job: compared with the snapshot, then put back.
  *
- * Comparing reads all stored content (so its hashes are checked) before anything is written; what it
- * finds to differ is all that is written afterwards.
+ * Comparing reads all stored content (so its hashes are checked) before anything is written; what
+ * it finds to differ is all that is written afterwards.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +27,8 @@
 struct compare {
 	struct file_slot *slot;
 	struct page_reader *reader;
-	int fd;         /* -1: there is no file; everything differs */
-	uint64_t size;  /* of the snapshot's file */
+	int fd;	       /* -1: there is no file; everything differs */
+	uint64_t size; /* of the snapshot's file */
 	char *stored, *found;
 };
 
@@ -181,9 +181,9 @@ static int open_present(const Snap__File *file, int *ret_fd, struct err *err)
 	if (!S_ISREG(st.st_mode))
 		return err_set(err, ERR_UNSUPPORTED,
 			       "%s was a regular file of the job's and now is %s", file->path,
-			       S_ISDIR(st.st_mode) ? "a directory" :
-			       S_ISLNK(st.st_mode) ? "a symbolic link" :
-						     "something else");
+			       S_ISDIR(st.st_mode)   ? "a directory"
+			       : S_ISLNK(st.st_mode) ? "a symbolic link"
+						     : "something else");
 	*ret_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOATIME);
 	if (*ret_fd < 0 && errno == EPERM)
 		*ret_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -296,8 +296,8 @@ static int write_runs(struct recovery *rec, const Snap__File *file, const struct
 		uint64_t to = from + runs[i].n * STORE_PAGE_SIZE;
 
 		to = to < file->size ? to : file->size;
-		result = runs[i].kind == PAGE_DATA ? write_data(reader, fd, from, to, buf, err) :
-						     write_zeroes(fd, from, to, buf, err);
+		result = runs[i].kind == PAGE_DATA ? write_data(reader, fd, from, to, buf, err)
+						   : write_zeroes(fd, from, to, buf, err);
 	}
 	page_reader_close(reader);
 	return result;

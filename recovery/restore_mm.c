@@ -25,12 +25,12 @@
 #define SYS_mseal 462 /* Linux 6.10 */
 #endif
 #ifndef PR_SET_VMA
-#define PR_SET_VMA           0x53564d41
+#define PR_SET_VMA	     0x53564d41
 #define PR_SET_VMA_ANON_NAME 0
 #endif
 
-#define KEPT_MAP_FLAGS                                                                    \
-	(MAP_GROWSDOWN | MAP_NORESERVE | MAP_STACK | MAP_HUGETLB |                        \
+#define KEPT_MAP_FLAGS                                                                             \
+	(MAP_GROWSDOWN | MAP_NORESERVE | MAP_STACK | MAP_HUGETLB |                                 \
 	 (MAP_HUGE_MASK << MAP_HUGE_SHIFT))
 
 /* Made by us with mmap; the vdso has its own way, vsyscall is not the process's. */
@@ -70,9 +70,9 @@ static int queue_map(struct batch *b, struct page_reader *reader, const Snap__Re
 		flags |= MAP_ANONYMOUS;
 	if (r->kind == SNAP__REGION__KIND__HUGETLB)
 		flags |= MAP_HUGETLB;
-	flags |= r->advice & ADVICE_DROPPABLE ? MAP_DROPPABLE :
-		 is_shared(r)		      ? MAP_SHARED :
-						MAP_PRIVATE;
+	flags |= r->advice & ADVICE_DROPPABLE ? MAP_DROPPABLE
+		 : is_shared(r)		      ? MAP_SHARED
+					      : MAP_PRIVATE;
 	if (batch_call(b, BATCH_MUST, err, SYS_mmap,
 		       ARGS(r->start, r->end - r->start,
 			    r->prot | (populated ? PROT_READ | PROT_WRITE : 0), flags,
@@ -81,16 +81,18 @@ static int queue_map(struct batch *b, struct page_reader *reader, const Snap__Re
 		return -1;
 	/* Before the pages come: it decides how they are laid out. */
 	if (r->advice & ADVICE_HUGEPAGE || r->advice & ADVICE_NOHUGEPAGE)
-		return batch_call(b, BATCH_IGNORE, err, SYS_madvise,
-				  ARGS(r->start, r->end - r->start,
-				       r->advice & ADVICE_HUGEPAGE ? MADV_HUGEPAGE :
-								     MADV_NOHUGEPAGE),
-				  "huge page advice");
+		return batch_call(
+			b, BATCH_IGNORE, err, SYS_madvise,
+			ARGS(r->start, r->end - r->start,
+			     r->advice & ADVICE_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE),
+			"huge page advice");
 	return 0;
 }
 
-/* Opens for writing what may have been mapped writable: mprotect(2) must be able to come back to it. */
-static int open_for_region(struct recovery *rec, const Snap__Region *r, int *ret_fd, struct err *err)
+/* Opens for writing what may have been mapped writable: mprotect(2) must be able to come back to
+ * it. */
+static int open_for_region(struct recovery *rec, const Snap__Region *r, int *ret_fd,
+			   struct err *err)
 {
 	if (is_shared(r) && file_open(rec, (size_t)r->file, O_RDWR, ret_fd, err) == 0)
 		return 0;
@@ -102,7 +104,7 @@ static int open_for_region(struct recovery *rec, const Snap__Region *r, int *ret
 struct mapped_file {
 	int32_t file;
 	bool shared;
-	int fd;     /* ours */
+	int fd;	    /* ours */
 	int number; /* in the stub */
 };
 
@@ -120,7 +122,8 @@ static struct mapped_file *find_file(struct file_set *set, const Snap__Region *r
 	return NULL;
 }
 
-/* Collects the files of regions from *at on, as many as can be sent at once; *at moves behind them. */
+/* Collects the files of regions from *at on, as many as can be sent at once; *at moves behind them.
+ */
 static int gather_files(struct recovery *rec, const Snap__Process *p, bool late, size_t *at,
 			struct file_set *set, struct err *err)
 {
@@ -140,7 +143,8 @@ static int gather_files(struct recovery *rec, const Snap__Process *p, bool late,
 	return 0;
 }
 
-static int send_files(struct recovery *rec, struct stub *stub, struct file_set *set, struct err *err)
+static int send_files(struct recovery *rec, struct stub *stub, struct file_set *set,
+		      struct err *err)
 {
 	int fds[STUB_SEND], numbers[STUB_SEND];
 	int result;
@@ -170,8 +174,7 @@ static int map_regions(struct recovery *rec, struct stub *stub, bool late, size_
 		const Snap__Region *r = stub->model->regions[i];
 		const struct mapped_file *file = r->file >= 0 ? find_file(set, r) : NULL;
 
-		if (is_mapped(r) &&
-		    plan_region_is_late(rec->model, r, rec->leave_files) == late)
+		if (is_mapped(r) && plan_region_is_late(rec->model, r, rec->leave_files) == late)
 			result = queue_map(&b, reader, r, file ? file->number : -1, err);
 	}
 	for (size_t i = 0; i < set->n && result == 0; i++)
@@ -246,14 +249,16 @@ static int queue_name(struct batch *b, const Snap__Region *r, struct err *err)
 		return -1;
 	return batch_call(b, BATCH_IGNORE, err, SYS_prctl,
 			  ARGS(PR_SET_VMA, PR_SET_VMA_ANON_NAME, r->start, r->end - r->start,
-			       batch_push_string(b, name)), "name of region");
+			       batch_push_string(b, name)),
+			  "name of region");
 }
 
 static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err)
 {
 	uint64_t size = r->end - r->start;
 
-	if (plan_region_has_pages(r) && (r->prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE) &&
+	if (plan_region_has_pages(r) &&
+	    (r->prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE) &&
 	    batch_call(b, BATCH_MUST, err, SYS_mprotect, ARGS(r->start, size, r->prot),
 		       "protect region %#" PRIx64, r->start) < 0)
 		return -1;
@@ -302,9 +307,10 @@ static int queue_mm_map(struct batch *b, enum batch_policy policy, int exe, cons
 	fill_mm_map(&map, m);
 	map.exe_fd = (uint32_t)exe;
 	map.auxv = (void *)(uintptr_t)(m->auxv.len ? batch_push(b, m->auxv.data, m->auxv.len) : 0);
-	return batch_call(b, policy, err, SYS_prctl,
-			  ARGS(PR_SET_MM, PR_SET_MM_MAP, batch_push(b, &map, sizeof(map)),
-			       sizeof(map)), "%s", what);
+	return batch_call(
+		b, policy, err, SYS_prctl,
+		ARGS(PR_SET_MM, PR_SET_MM_MAP, batch_push(b, &map, sizeof(map)), sizeof(map)), "%s",
+		what);
 }
 
 /* brk, arguments and auxv must be right; /proc/PID/exe should: another executable may be in use for

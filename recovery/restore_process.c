@@ -62,9 +62,8 @@ static int queue_xstate_permission(struct batch *b, const Snap__Process *p, stru
 	long nr = native_xstate_permission_call(&option);
 
 	for (uint64_t bit = 0; bit < 64; bit++) {
-		if (wanted >> bit & 1 &&
-		    batch_call(b, BATCH_MUST, err, nr, ARGS(option, bit),
-			       "extended register component %d", (int)bit) < 0)
+		if (wanted >> bit & 1 && batch_call(b, BATCH_MUST, err, nr, ARGS(option, bit),
+						    "extended register component %d", (int)bit) < 0)
 			return -1;
 	}
 	return 0;
@@ -102,8 +101,8 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 	batch_begin(&b, stub, &stub->threads[0]);
 	if (queue_directory(&b, p, err) < 0 ||
 	    batch_call(&b, BATCH_MUST, err, SYS_umask, ARGS(p->umask), "umask") < 0 ||
-	    batch_call(&b, BATCH_MUST, err, SYS_personality, ARGS(p->personality),
-		       "personality") < 0 ||
+	    batch_call(&b, BATCH_MUST, err, SYS_personality, ARGS(p->personality), "personality") <
+		    0 ||
 	    queue_actions(&b, p, err) < 0 || queue_prctls(&b, p, err) < 0 ||
 	    queue_xstate_permission(&b, p, err) < 0)
 		return -1;

@@ -13,7 +13,7 @@
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 
-#define THREAD_FLAGS                                                                        \
+#define THREAD_FLAGS                                                                               \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 #define IOPRIO_WHO_PROCESS 1
 
@@ -57,8 +57,7 @@ static int queue_scheduling(struct batch *b, const Snap__Thread *t, struct err *
 	if (!t->affinity_all && t->affinity.len &&
 	    (batch_room(b, 1, t->affinity.len, err) < 0 ||
 	     batch_call(b, BATCH_WARN, err, SYS_sched_setaffinity,
-			ARGS(0, t->affinity.len,
-			     batch_push(b, t->affinity.data, t->affinity.len)),
+			ARGS(0, t->affinity.len, batch_push(b, t->affinity.data, t->affinity.len)),
 			"thread %d: CPU affinity", t->tid) < 0))
 		return -1;
 	if (t->policy != SCHED_OTHER &&
@@ -141,7 +140,8 @@ int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err)
 	return 0;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------
+ */
 
 /* From here on the kernel may write into the thread's rseq area whenever it runs. */
 static int set_last(struct stub *stub, size_t index, struct err *err)
@@ -185,8 +185,8 @@ static int set_xstate(struct stub *stub, size_t index, struct err *err)
 	return tracee_set_xstate(t, area, len, err);
 }
 
-/* What makes the process invisible to us comes after everything that looks into it, through registers
- * alone: from the vdso, as the executor is gone. */
+/* What makes the process invisible to us comes after everything that looks into it, through
+ * registers alone: from the vdso, as the executor is gone. */
 static int set_undumpable(struct stub *stub, struct err *err)
 {
 	size_t len = (size_t)(stub->vdso_end - stub->vdso);

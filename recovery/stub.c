@@ -17,7 +17,8 @@
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 
-/* Well away from where executables, heaps, libraries and stacks are put, and from where they grow. */
+/* Well away from where executables, heaps, libraries and stacks are put, and from where they grow.
+ */
 #define HOLE_FROM 0x100000000000ull
 
 #define RSEQ_UNREGISTER 1
@@ -94,9 +95,10 @@ static int queue_rseq_off(struct batch *b, struct err *err)
 	}
 	if (!rseq.rseq_abi_pointer)
 		return 0;
-	return batch_call(b, BATCH_MUST, err, SYS_rseq,
-			  ARGS(rseq.rseq_abi_pointer, rseq.rseq_abi_size, RSEQ_UNREGISTER,
-			       rseq.signature), "unregister rseq");
+	return batch_call(
+		b, BATCH_MUST, err, SYS_rseq,
+		ARGS(rseq.rseq_abi_pointer, rseq.rseq_abi_size, RSEQ_UNREGISTER, rseq.signature),
+		"unregister rseq");
 }
 
 /* Work is done under the hard limits; the job's own come at the end. */
@@ -163,7 +165,8 @@ static int take_child(struct stub *parent, struct stub *stub, struct err *err)
 	struct tracee *t = &parent->threads[0];
 
 	if (t->n_born != 1)
-		return err_set(err, ERR_SYSTEM, "process %d: no child appeared", parent->model->pid);
+		return err_set(err, ERR_SYSTEM, "process %d: no child appeared",
+			       parent->model->pid);
 	t->n_born = 0;
 	stub->pid = t->born[0];
 	if (tracee_adopt(&stub->threads[0], stub->pid, stub->pid, err) < 0)
@@ -190,8 +193,8 @@ static int spawn_from_parent(struct stub *parent, struct stub *stub, struct err 
 	parent->threads[0].n_born = 0;
 	args.set_tid = batch_push(&b, &stub->model->pid, sizeof(stub->model->pid));
 	if (batch_call(&b, BATCH_MUST, err, SYS_clone3,
-		       ARGS(batch_push(&b, &args, sizeof(args)), sizeof(args)),
-		       "create child %d", stub->model->pid) < 0 ||
+		       ARGS(batch_push(&b, &args, sizeof(args)), sizeof(args)), "create child %d",
+		       stub->model->pid) < 0 ||
 	    batch_run(&b, err) < 0)
 		return -1;
 	return take_child(parent, stub, err);

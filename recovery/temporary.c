@@ -83,8 +83,8 @@ int file_make_temporary(struct recovery *rec, size_t index, struct err *err)
 	return 0;
 }
 
-/* Whether the stored pages of the file are on disk as they are in the store: 1, 0, -1. Pages that are
- * not stored were not used by the job. */
+/* Whether the stored pages of the file are on disk as they are in the store: 1, 0, -1. Pages that
+ * are not stored were not used by the job. */
 static int content_matches(struct recovery *rec, const Snap__File *file, int fd, struct err *err)
 {
 	size_t room = PIECE_PAGES * STORE_PAGE_SIZE;
@@ -124,7 +124,8 @@ static uint64_t mtime_of(const struct stat *st)
 }
 
 /* 1: what the path leads to is the file of the snapshot, 0: it is not. Where no content was stored,
- * size and modification time must do: after a reboot or on another node the device and inode differ. */
+ * size and modification time must do: after a reboot or on another node the device and inode
+ * differ. */
 static int is_same_file(struct recovery *rec, const Snap__File *file, struct err *err)
 {
 	cleanup_fd int fd = -1;
@@ -169,9 +170,11 @@ int file_identify(struct recovery *rec, size_t index, struct err *err)
 	if (same != 0)
 		return same < 0 ? err_wrap(err, "%s", file->path) : 0;
 	if (!file->content)
-		return err_set(err, ERR_NOT_FOUND,
-			       "%s is missing or has changed since the snapshot, which does not hold "
-			       "its content", file->path);
+		return err_set(
+			err, ERR_NOT_FOUND,
+			"%s is missing or has changed since the snapshot, which does not hold "
+			"its content",
+			file->path);
 	log_info("%s has changed since the snapshot: its saved content is used", file->path);
 	if (make_memfd(file, &fd, err) < 0 || file_fill(rec, file, fd, err) < 0 ||
 	    fchmod(fd, file->mode & 07777) < 0 || reopen_read_only(&fd, err) < 0)

@@ -11,8 +11,8 @@
 #include "store/base/units.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS     77 /* Linux 6.15 */
-#define PR_TIMER_CREATE_RESTORE_IDS_ON  1
+#define PR_TIMER_CREATE_RESTORE_IDS	77 /* Linux 6.15 */
+#define PR_TIMER_CREATE_RESTORE_IDS_ON	1
 #define PR_TIMER_CREATE_RESTORE_IDS_OFF 0
 #endif
 
@@ -86,8 +86,8 @@ static int choose_ids(struct stub *stub, bool on, struct err *err)
 	long ignored; /* unknown before Linux 6.15 */
 
 	return stub_call(stub, &stub->threads[0], &ignored, err, "timer ids", SYS_prctl,
-			 ARGS(PR_TIMER_CREATE_RESTORE_IDS, on ? PR_TIMER_CREATE_RESTORE_IDS_ON :
-								PR_TIMER_CREATE_RESTORE_IDS_OFF));
+			 ARGS(PR_TIMER_CREATE_RESTORE_IDS, on ? PR_TIMER_CREATE_RESTORE_IDS_ON
+							      : PR_TIMER_CREATE_RESTORE_IDS_OFF));
 }
 
 static int create_timers(struct stub *stub, struct err *err)
@@ -138,8 +138,8 @@ static int queue_arming(struct batch *b, const Snap__Process *p, struct err *err
 
 /* A thread may send itself a signal with any siginfo (kernel/signal.c do_rt_sigqueueinfo). All are
  * blocked until the registers are set. */
-static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, size_t n, int32_t tgid,
-			 int32_t tid, struct err *err)
+static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, size_t n,
+			 int32_t tgid, int32_t tid, struct err *err)
 {
 	for (size_t i = 0; i < n; i++) {
 		siginfo_t info;
@@ -154,8 +154,8 @@ static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, si
 		id = (uint64_t)tgid;
 		result = tid ? batch_call(b, BATCH_MUST, err, SYS_rt_tgsigqueueinfo,
 					  ARGS(id, (uint64_t)tid, signo, at), "pending signal %d",
-					  info.si_signo) :
-			       batch_call(b, BATCH_MUST, err, SYS_rt_sigqueueinfo,
+					  info.si_signo)
+			     : batch_call(b, BATCH_MUST, err, SYS_rt_sigqueueinfo,
 					  ARGS(id, signo, at), "pending signal %d", info.si_signo);
 		if (result < 0)
 			return -1;

@@ -1,8 +1,8 @@
 /*
  * Emptying a stub's address space, and getting the vdso to where the job expects it.
  *
- * The vdso reads its data (vvar, vvar_vclock) at a fixed distance, so the mappings move together, one
- * mremap(2) each; the kernel follows the move (arch/x86/entry/vdso/vma.c vdso_mremap). They go
+ * The vdso reads its data (vvar, vvar_vclock) at a fixed distance, so the mappings move together,
+ * one mremap(2) each; the kernel follows the move (arch/x86/entry/vdso/vma.c vdso_mremap). They go
  * to a place free in both worlds first: old and new places may overlap.
  */
 #include <inttypes.h>
@@ -144,8 +144,8 @@ static int queue_move(struct batch *b, struct vdso_layout *layout, uint64_t delt
 
 		if (batch_call(b, BATCH_MUST, err, SYS_mremap,
 			       ARGS(p->start, p->size, p->size, MREMAP_MAYMOVE | MREMAP_FIXED,
-				    p->start + delta), "move vdso to %#" PRIx64,
-			       p->start + delta) < 0)
+				    p->start + delta),
+			       "move vdso to %#" PRIx64, p->start + delta) < 0)
 			return -1;
 		p->start += delta;
 	}
@@ -163,8 +163,8 @@ static int queue_unmap(struct batch *b, const struct proc_map *maps, size_t n, s
 		    (maps[i].start >= executor && maps[i].end <= executor + b->stub->remote.size))
 			continue;
 		if (batch_call(b, BATCH_MUST, err, SYS_munmap,
-			       ARGS(maps[i].start, maps[i].end - maps[i].start),
-			       "unmap %#" PRIx64, maps[i].start) < 0)
+			       ARGS(maps[i].start, maps[i].end - maps[i].start), "unmap %#" PRIx64,
+			       maps[i].start) < 0)
 			return -1;
 	}
 	return 0;

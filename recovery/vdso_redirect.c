@@ -87,8 +87,10 @@ static long call_behind(const char *name)
 		const char *name;
 		long nr;
 	} calls[] = {
-		{"clock_gettime", SYS_clock_gettime}, {"gettimeofday", SYS_gettimeofday},
-		{"clock_getres", SYS_clock_getres},   {"getcpu", SYS_getcpu},
+		{"clock_gettime", SYS_clock_gettime},
+		{"gettimeofday", SYS_gettimeofday},
+		{"clock_getres", SYS_clock_getres},
+		{"getcpu", SYS_getcpu},
 		{"getrandom", SYS_getrandom},
 #ifdef SYS_time
 		{"time", SYS_time},
@@ -137,8 +139,7 @@ int vdso_redirect(const void *saved, size_t saved_len, const void *now, size_t n
 			return err_set(err, ERR_UNSUPPORTED, "vdso function %.60s is too short",
 				       name);
 		if (target)
-			native_jump((uint8_t *)out + symbol->st_value,
-				    now_addr + target->st_value);
+			native_jump((uint8_t *)out + symbol->st_value, now_addr + target->st_value);
 		else
 			native_call((uint8_t *)out + symbol->st_value, call_behind(name));
 		n++;

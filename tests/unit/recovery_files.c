@@ -1,6 +1,6 @@
 /*
- * Putting files back: whatever has become of the file, afterwards it is what the snapshot has, and a
- * damaged store is noticed before anything is touched.
+ * Putting files back: whatever has become of the file, afterwards it is what the snapshot has, and
+ * a damaged store is noticed before anything is touched.
  */
 #include "unit.h"
 
@@ -146,7 +146,8 @@ static void test_missing_with_its_directories(void **state)
 	put_back(f);
 	assert_restored(f);
 	assert_int_equal(stat(f->path, &st), 0);
-	assert_true((uint64_t)st.st_blocks * 512 <= SIZE - 99 * (uint64_t)PAGE); /* the hole stays */
+	assert_true((uint64_t)st.st_blocks * 512 <=
+		    SIZE - 99 * (uint64_t)PAGE); /* the hole stays */
 }
 
 static void test_untouched_is_not_written(void **state)

@@ -150,7 +150,7 @@ static void test_reads_before_writes(void **state)
 static void test_order_of_a_process(void **state)
 {
 	static const enum plan_kind order[] = {
-		PLAN_SPAWN,	  PLAN_GROUP,	   PLAN_CLEAR,	 PLAN_MAP,	  PLAN_PROTECT,
+		PLAN_SPAWN,	  PLAN_GROUP,	   PLAN_CLEAR,	 PLAN_MAP,	   PLAN_PROTECT,
 		PLAN_DESCRIPTORS, PLAN_ATTRIBUTES, PLAN_THREADS, PLAN_CREDENTIALS, PLAN_TIMERS,
 	};
 	Snap__Snapshot *m = make_model();
@@ -219,7 +219,8 @@ static void test_every_step_has_a_text(void **state)
 	snap__snapshot__free_unpacked(m, NULL);
 }
 
-/* ---- models that must be refused -------------------------------------------------------------- */
+/* ---- models that must be refused --------------------------------------------------------------
+ */
 
 static void no_processes(Snap__Snapshot *m)
 {

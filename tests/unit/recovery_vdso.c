@@ -69,7 +69,8 @@ static void test_redirected_copy_tells_the_time(void **state)
 {
 	struct vdso vdso = own_vdso();
 	char *saved = copy(&vdso);
-	char *out = mmap(NULL, vdso.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *out =
+		mmap(NULL, vdso.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	void *handle = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
 	int (*gettime)(clockid_t, struct timespec *);
 	struct timespec before, now, after;
@@ -83,7 +84,8 @@ static void test_redirected_copy_tells_the_time(void **state)
 	real = dlsym(handle, "__vdso_clock_gettime");
 	assert_non_null(real);
 	assert_int_equal(vdso_redirect(saved, vdso.len, saved, vdso.len, (uint64_t)vdso.image, out,
-				       &n, &err), 0);
+				       &n, &err),
+			 0);
 	assert_true(n >= 4);
 	native_jump(jump, (uint64_t)real);
 	assert_memory_equal(out + (real - vdso.image), jump, sizeof(jump));
@@ -103,7 +105,8 @@ static void test_missing_function_becomes_a_call(void **state)
 {
 	int (*time_of)(clockid_t, struct timespec *);
 	struct timespec now = {0};
-	uint8_t *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *code =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	assert_ptr_not_equal(code, MAP_FAILED);
 	native_call(code, SYS_clock_gettime);
@@ -130,7 +133,8 @@ static void test_damaged_images(void **state)
 		assert_non_null(out);
 		for (int flips = 0; flips < 8; flips++) {
 			random = random * 6364136223846793005u + 1442695040888963407u;
-			saved[(random >> 16) % (round % 2 ? 512 : vdso.len)] ^= (char)(random >> 56);
+			saved[(random >> 16) % (round % 2 ? 512 : vdso.len)] ^=
+				(char)(random >> 56);
 		}
 		saved = realloc(saved, len + 1);
 		assert_non_null(saved);
