@@ -51,7 +51,8 @@ static void finish_failed(struct watchdog *w)
 
 static void report_run_on(struct watchdog *w)
 {
-	log_error("job %s is not stopped, for it could not be saved: it runs on (stop again to end it "
+	log_error("job %s is not stopped, for it could not be saved: it runs on (stop again to end "
+		  "it "
 		  "without a final snapshot)",
 		  w->job.name);
 	w->stop_signal = 0;
@@ -126,8 +127,8 @@ void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind)
 	w->wait_status = wait_status;
 	w->left_behind = left_behind;
 	/* A stop that is under way outweighs: then the death is not looked into. */
-	back = (w->state == WD_RUNNING || w->state == WD_SNAPSHOT) && policy_foreign_death(&facts) &&
-	       wd_plan_roll_back(w);
+	back = (w->state == WD_RUNNING || w->state == WD_SNAPSHOT) &&
+	       policy_foreign_death(&facts) && wd_plan_roll_back(w);
 	wd_handle(w, back ? WE_DIED : WE_EXITED);
 }
 

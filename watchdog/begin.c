@@ -64,7 +64,8 @@ int wd_begin(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-/* ---- where to start from ---------------------------------------------------------------------- */
+/* ---- where to start from ----------------------------------------------------------------------
+ */
 
 static int add_candidate(struct resume *resume, uint64_t seq, struct err *err)
 {
@@ -116,7 +117,8 @@ int wd_choose_start(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-/* ---- services --------------------------------------------------------------------------------- */
+/* ---- services ---------------------------------------------------------------------------------
+ */
 
 int wd_start_services(struct watchdog *w, struct err *err)
 {

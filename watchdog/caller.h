@@ -15,10 +15,12 @@
 struct caller {
 	sigset_t mask;
 	struct sigaction sigchld;
-	bool closed[3]; /* standard streams that were closed; their numbers are held by /dev/null now */
-	int *fds;       /* inherited descriptors above 2 without FD_CLOEXEC, ascending; owned */
+	bool closed[3]; /* standard streams that were closed; their numbers are held by /dev/null
+			   now */
+	int *fds;	/* inherited descriptors above 2 without FD_CLOEXEC, ascending; owned */
 	size_t n_fds;
-	/* Those of them whose other ends are outside the job: pipes and sockets. Owned; outlives fds. */
+	/* Those of them whose other ends are outside the job: pipes and sockets. Owned; outlives
+	 * fds. */
 	struct capsule_stream *outside;
 	size_t n_outside;
 };

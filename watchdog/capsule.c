@@ -25,7 +25,8 @@ static const char *const user_hint =
 	"user namespaces are forbidden here (see user.max_user_namespaces, "
 	"kernel.unprivileged_userns_clone, AppArmor; `pawl doctor` tells more)";
 
-/* ---- creation --------------------------------------------------------------------------------- */
+/* ---- creation ---------------------------------------------------------------------------------
+ */
 
 struct sockets {
 	int requests[2], events[2], stub[2];
@@ -135,13 +136,15 @@ static int clone_failed(int code, struct err *err)
 	case EACCES:
 	case ENOSPC:
 	case EUSERS:
-		return err_set(err, ERR_UNSUPPORTED, "cannot make a capsule: %s: %s", strerror(code),
-			       user_hint);
+		return err_set(err, ERR_UNSUPPORTED, "cannot make a capsule: %s: %s",
+			       strerror(code), user_hint);
 	case EINVAL:
 	case ENOSYS:
-		return err_set(err, ERR_UNSUPPORTED,
-			       "cannot make a capsule: %s: this kernel lacks clone3 or namespaces",
-			       strerror(code));
+		return err_set(
+			err, ERR_UNSUPPORTED,
+			"cannot make a capsule: %s: this kernel lacks clone3 or namespaces, or "
+			"a container's seccomp filter hides them",
+			strerror(code));
 	default:
 		return err_code(err, code, "cannot make a capsule");
 	}
@@ -156,17 +159,20 @@ static int setup_failed(const struct init_reply *reply, struct err *err)
 			       reply->stage == STAGE_MAPS ? "user namespace" : "mounts",
 			       strerror(reply->error), user_hint);
 	case STAGE_PROC:
-		return err_set(err, ERR_UNSUPPORTED,
-			       "cannot mount a fresh /proc in the capsule: %s: this container masks "
-			       "parts of its /proc; run it with an unmasked one",
-			       strerror(reply->error));
+		return err_set(
+			err, ERR_UNSUPPORTED,
+			"cannot mount a fresh /proc in the capsule: %s: this container masks "
+			"parts of its /proc; run it with an unmasked one",
+			strerror(reply->error));
 	case STAGE_SHM:
-		return err_code(err, reply->error, "cannot mount a private /dev/shm in the capsule");
+		return err_code(err, reply->error,
+				"cannot mount a private /dev/shm in the capsule");
 	case STAGE_TIME:
-		return err_set(err, ERR_UNSUPPORTED,
-			       "cannot set the capsule's clocks: %s: this kernel lacks time namespaces "
-			       "(Linux 5.6)",
-			       strerror(reply->error));
+		return err_set(
+			err, ERR_UNSUPPORTED,
+			"cannot set the capsule's clocks: %s: this kernel lacks time namespaces "
+			"(Linux 5.6)",
+			strerror(reply->error));
 	case STAGE_SESSION:
 		return err_code(err, reply->error, "cannot give the capsule its terminal");
 	default:
@@ -245,7 +251,8 @@ int capsule_create(struct capsule **ret, const struct capsule_config *config, st
 	return 0;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------
+ */
 
 void capsule_kill(struct capsule *c)
 {
@@ -277,7 +284,8 @@ void capsule_destroy(struct capsule *c)
 	free(c);
 }
 
-/* ---- requests --------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------
+ */
 
 static int recv_reply(int fd, struct init_reply *ret, int *ret_fd)
 {
@@ -396,13 +404,14 @@ int capsule_watch(struct capsule *c, pid_t vpid, struct err *err)
 
 int capsule_foreground(struct capsule *c, pid_t vpgrp, struct err *err)
 {
-	return simple_request(c, INIT_FOREGROUND, vpgrp, "cannot set the terminal's foreground group",
-			      err);
+	return simple_request(c, INIT_FOREGROUND, vpgrp,
+			      "cannot set the terminal's foreground group", err);
 }
 
 int capsule_close_streams(struct capsule *c, struct err *err)
 {
-	return simple_request(c, INIT_CLOSE, 0, "cannot close the streams of the capsule's init", err);
+	return simple_request(c, INIT_CLOSE, 0, "cannot close the streams of the capsule's init",
+			      err);
 }
 
 int capsule_next_event(struct capsule *c, struct capsule_event *ret)

@@ -1,12 +1,12 @@
 /*
  * capsule.h: the namespaces a job lives in, and the small init that is pid 1 there.
  *
- * A capsule has its own pid, mount, IPC and time namespaces and, unless the caller may do without, its
- * own user namespace that maps the caller's uid and gid onto themselves. It dies with the thread that
- * created it (PR_SET_PDEATHSIG) and with the last descriptor of its request socket.
+ * A capsule has its own pid, mount, IPC and time namespaces and, unless the caller may do without,
+ * its own user namespace that maps the caller's uid and gid onto themselves. It dies with the
+ * thread that created it (PR_SET_PDEATHSIG) and with the last descriptor of its request socket.
  *
- * Threads: create and destroy on one thread; the requests (launch, spawn, watch, foreground) may come
- * from any, one at a time.
+ * Threads: create and destroy on one thread; the requests (launch, spawn, watch, foreground) may
+ * come from any, one at a time.
  */
 #ifndef PAWL_WATCHDOG_CAPSULE_H
 #define PAWL_WATCHDOG_CAPSULE_H
@@ -21,29 +21,29 @@
 #include "watchdog/caller.h"
 
 struct capsule_config {
-	bool plain_root;        /* as root: do without a user namespace where that is allowed */
-	bool set_clocks;        /* a recovery: the capsule's clocks go on from these (nanoseconds) */
+	bool plain_root; /* as root: do without a user namespace where that is allowed */
+	bool set_clocks; /* a recovery: the capsule's clocks go on from these (nanoseconds) */
 	uint64_t monotonic, boottime;
-	int terminal;           /* slave that becomes the controlling terminal, -1: none */
+	int terminal; /* slave that becomes the controlling terminal, -1: none */
 	/* For a launch (init takes a copy of it all at its creation). */
 	char *const *argv;
-	int stream[3];          /* the job's standard streams: i itself, a number above 2, -1: closed */
+	int stream[3]; /* the job's standard streams: i itself, a number above 2, -1: closed */
 	const struct caller *caller;
 };
 
 struct capsule {
 	pid_t init;
-	int init_fd;         /* pidfd of init */
+	int init_fd; /* pidfd of init */
 	int requests, events;
 	bool user_namespace;
-	bool gone;           /* CAPSULE_GONE has been told */
-	int stub_host;       /* our end of the socket that every stub has at stub_number */
+	bool gone;     /* CAPSULE_GONE has been told */
+	int stub_host; /* our end of the socket that every stub has at stub_number */
 	int stub_number;
 	pthread_mutex_t lock;
 };
 
-/* Clones init and waits until it has set everything up. ERR_UNSUPPORTED or ERR_DENIED name what this
- * machine forbids. On failure nothing is left. */
+/* Clones init and waits until it has set everything up. ERR_UNSUPPORTED or ERR_DENIED name what
+ * this machine forbids. On failure nothing is left. */
 int capsule_create(struct capsule **ret, const struct capsule_config *config, struct err *err);
 
 /* Ends everything in the capsule; does not wait. Harmless when it is gone. */
@@ -52,8 +52,8 @@ void capsule_kill(struct capsule *capsule);
  * does not wait for it. Takes NULL. */
 void capsule_destroy(struct capsule *capsule);
 
-/* Executes config->argv. *ret_pid: host pid of the leader, *ret_vpid: its pid in the capsule. Where the
- * command cannot be executed: -1, and *ret_exec_errno (0 otherwise) says why. */
+/* Executes config->argv. *ret_pid: host pid of the leader, *ret_vpid: its pid in the capsule. Where
+ * the command cannot be executed: -1, and *ret_exec_errno (0 otherwise) says why. */
 int capsule_launch(struct capsule *capsule, pid_t *ret_pid, pid_t *ret_vpid, int *ret_exec_errno,
 		   struct err *err);
 /* A stub process with pid vpid: blocks all signals, waits, holds nothing but its socket. */
@@ -67,10 +67,10 @@ int capsule_foreground(struct capsule *capsule, pid_t vpgrp, struct err *err);
 int capsule_close_streams(struct capsule *capsule, struct err *err);
 
 enum capsule_event_kind {
-	CAPSULE_LEADER_EXITED,    /* status: as wait(2) */
-	CAPSULE_LEADER_STOPPED,   /* status: the signal */
+	CAPSULE_LEADER_EXITED,	/* status: as wait(2) */
+	CAPSULE_LEADER_STOPPED, /* status: the signal */
 	CAPSULE_LEADER_CONTINUED,
-	CAPSULE_GONE,             /* init is dead, and with it the job */
+	CAPSULE_GONE, /* init is dead, and with it the job */
 };
 
 struct capsule_event {
@@ -79,7 +79,8 @@ struct capsule_event {
 	bool left_behind; /* LEADER_EXITED: other processes of the job still run */
 };
 
-/* 1: an event, 0: none now. Poll capsule->events for POLLIN. After CAPSULE_GONE no more is to come. */
+/* 1: an event, 0: none now. Poll capsule->events for POLLIN. After CAPSULE_GONE no more is to come.
+ */
 int capsule_next_event(struct capsule *capsule, struct capsule_event *ret);
 
 /* Host pids of all processes of the capsule but init, as /proc shows them now. *ret malloc'ed. */

@@ -66,12 +66,12 @@ static void answer(struct client *client, json_t *reply)
 static void answer_error(struct client *client, const struct err *err)
 {
 	/* s% would be needed for text that is not UTF-8: then the kind alone goes. */
-	json_t *reply = json_pack("{s:b, s:i, s:s}", "ok", 0, "kind", (int)err->kind, "error",
-				  err->msg);
+	json_t *reply =
+		json_pack("{s:b, s:i, s:s}", "ok", 0, "kind", (int)err->kind, "error", err->msg);
 
 	answer(client, reply ? reply
-			     : json_pack("{s:b, s:i, s:s}", "ok", 0, "kind", (int)err->kind, "error",
-					 "see the watchdog's messages"));
+			     : json_pack("{s:b, s:i, s:s}", "ok", 0, "kind", (int)err->kind,
+					 "error", "see the watchdog's messages"));
 }
 
 static void answer_info(struct client *client, const struct snapshot_info *info)

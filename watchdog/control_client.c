@@ -10,9 +10,10 @@
 #include "watchdog/control.h"
 #include "watchdog/watchdog.h"
 
-/* A watchdog holds the job's lock before it listens: it may be launching, or rebuilding a large job. */
+/* A watchdog holds the job's lock before it listens: it may be launching, or rebuilding a large
+ * job. */
 #define START_PATIENCE_NS (60 * NSEC_PER_SEC)
-#define START_PAUSE_NS    20000000
+#define START_PAUSE_NS	  20000000
 
 static int try_connect(struct store *store, const char *job, bool *ret_starting, struct err *err)
 {
@@ -80,7 +81,8 @@ static int understand(const char *line, struct snapshot_info *ret, struct err *e
 
 	if (json_is_true(json_object_get(reply, "ok")))
 		result = control_unpack_snapshot(json_object_get(reply, "snapshot"), ret, err);
-	else if (why && json_integer_value(kind) > ERR_NONE && json_integer_value(kind) <= ERR_DENIED)
+	else if (why && json_integer_value(kind) > ERR_NONE &&
+		 json_integer_value(kind) <= ERR_DENIED)
 		result = err_set(err, (enum err_kind)json_integer_value(kind), "%s", why);
 	else
 		result = err_set(err, ERR_CORRUPT, "the watchdog's answer is not understood");

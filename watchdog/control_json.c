@@ -7,12 +7,15 @@ struct number_field {
 	size_t offset;
 };
 
-#define FIELD(name) {#name, offsetof(struct snapshot_info, name)}
+#define FIELD(name)                                                                                \
+	{                                                                                          \
+#name, offsetof(struct snapshot_info, name)                                        \
+	}
 
 static const struct number_field number_fields[] = {
-	FIELD(seq),           FIELD(parent),        FIELD(time),         FIELD(generation),
-	FIELD(pause_us),      FIELD(wall_us),       FIELD(pages_resident), FIELD(pages_candidate),
-	FIELD(pages_changed), FIELD(bytes_raw),     FIELD(bytes_stored),
+	FIELD(seq),	      FIELD(parent),	FIELD(time),	       FIELD(generation),
+	FIELD(pause_us),      FIELD(wall_us),	FIELD(pages_resident), FIELD(pages_candidate),
+	FIELD(pages_changed), FIELD(bytes_raw), FIELD(bytes_stored),
 };
 #define N_NUMBERS (sizeof(number_fields) / sizeof(number_fields[0]))
 
@@ -27,8 +30,7 @@ json_t *control_pack_snapshot(const struct snapshot_info *info)
 		uint64_t value;
 
 		memcpy(&value, (const char *)info + number_fields[i].offset, sizeof(value));
-		json_object_set_new(object, number_fields[i].name,
-				    json_integer((json_int_t)value));
+		json_object_set_new(object, number_fields[i].name, json_integer((json_int_t)value));
 	}
 	return object;
 }

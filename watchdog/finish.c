@@ -39,8 +39,8 @@ static void flush_output(struct watchdog *w)
 	}
 }
 
-/* The outcome of a snapshot of a job that is dead by its user's wish is not waited for; one of a job
- * that has ended by itself gets a moment, for the sake of an orderly end. */
+/* The outcome of a snapshot of a job that is dead by its user's wish is not waited for; one of a
+ * job that has ended by itself gets a moment, for the sake of an orderly end. */
 static int patience_ms(const struct watchdog *w)
 {
 	if (w->stopped)
@@ -58,7 +58,8 @@ static void end_job(struct watchdog *w)
 	}
 	flush_output(w);
 	w->abandoned = !snapshotter_finish(w->snapshotter, patience_ms(w));
-	/* The capsule's end would wait for the thread that traces it; the process's end takes both. */
+	/* The capsule's end would wait for the thread that traces it; the process's end takes both.
+	 */
 	if (!w->abandoned)
 		wd_retire_capsule(w);
 	pump_drain(&w->streams.pump);

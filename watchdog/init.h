@@ -1,10 +1,11 @@
 /*
  * init.h: pid 1 of a capsule, and how the watchdog talks to it. Private to capsule.c and init.c.
  *
- * Two SOCK_SEQPACKET pairs. On `requests` every message of the watchdog is answered by exactly one; its
- * end of file (the watchdog is gone) ends init and with it the capsule. On `events` init reports what
- * happens to the job's leader. Init is a fork of the watchdog that never executes another program: it
- * allocates nothing, takes no lock, and touches no descriptor but those named in its plan.
+ * Two SOCK_SEQPACKET pairs. On `requests` every message of the watchdog is answered by exactly one;
+ * its end of file (the watchdog is gone) ends init and with it the capsule. On `events` init
+ * reports what happens to the job's leader. Init is a fork of the watchdog that never executes
+ * another program: it allocates nothing, takes no lock, and touches no descriptor but those named
+ * in its plan.
  */
 #ifndef PAWL_WATCHDOG_INIT_H
 #define PAWL_WATCHDOG_INIT_H
@@ -15,11 +16,11 @@
 #include "watchdog/capsule.h"
 
 enum init_op {
-	INIT_LAUNCH,     /* start the command: reply.pid and a pidfd */
-	INIT_SPAWN,      /* a stub with pid arg: reply.pid and a pidfd */
-	INIT_WATCH,      /* pid arg is the job's leader */
+	INIT_LAUNCH,	 /* start the command: reply.pid and a pidfd */
+	INIT_SPAWN,	 /* a stub with pid arg: reply.pid and a pidfd */
+	INIT_WATCH,	 /* pid arg is the job's leader */
 	INIT_FOREGROUND, /* process group arg is the terminal's foreground group */
-	INIT_CLOSE,      /* close the streams and inherited descriptors: the job has its own now */
+	INIT_CLOSE,	 /* close the streams and inherited descriptors: the job has its own now */
 };
 
 struct init_request {
@@ -29,22 +30,22 @@ struct init_request {
 /* What init was doing when it failed. */
 enum init_stage {
 	STAGE_NONE,
-	STAGE_MAPS,     /* uid_map, gid_map, setgroups */
-	STAGE_SESSION,  /* setsid, controlling terminal */
-	STAGE_MOUNTS,   /* propagation */
-	STAGE_PROC,     /* mounting /proc */
-	STAGE_SHM,      /* mounting /dev/shm */
-	STAGE_TIME,     /* unshare(CLONE_NEWTIME), timens_offsets */
+	STAGE_MAPS,	/* uid_map, gid_map, setgroups */
+	STAGE_SESSION,	/* setsid, controlling terminal */
+	STAGE_MOUNTS,	/* propagation */
+	STAGE_PROC,	/* mounting /proc */
+	STAGE_SHM,	/* mounting /dev/shm */
+	STAGE_TIME,	/* unshare(CLONE_NEWTIME), timens_offsets */
 	STAGE_REQUESTS, /* descriptors, signals */
 	STAGE_FORK,
-	STAGE_EXEC,     /* the command could not be executed */
-	STAGE_REQUEST,  /* the request itself */
+	STAGE_EXEC,    /* the command could not be executed */
+	STAGE_REQUEST, /* the request itself */
 };
 
 struct init_reply {
 	int32_t error; /* errno, 0: done */
 	int32_t stage;
-	int32_t pid;   /* in the capsule */
+	int32_t pid; /* in the capsule */
 };
 
 struct init_event {
@@ -76,7 +77,8 @@ _Noreturn void stub_main(int socket, int report_fd);
 /* Mounts, clocks, identity (init_setup.c). 0, or the errno; *ret_stage says where. */
 int init_setup(const struct init_plan *plan, enum init_stage *ret_stage);
 
-/* The job's leader, between its fork and its exec (launch.c). Writes errno to report_fd on failure. */
+/* The job's leader, between its fork and its exec (launch.c). Writes errno to report_fd on failure.
+ */
 _Noreturn void launch_exec(const struct capsule_config *config, int report_fd);
 
 #endif

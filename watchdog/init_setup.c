@@ -119,8 +119,8 @@ static int set_clocks(const struct capsule_config *config)
 	if (n < 0)
 		return -1;
 	now[n] = '\0';
-	if (write_offset("monotonic", wanted_offset(now, "monotonic", config->monotonic,
-						    CLOCK_MONOTONIC)) < 0)
+	if (write_offset("monotonic",
+			 wanted_offset(now, "monotonic", config->monotonic, CLOCK_MONOTONIC)) < 0)
 		return -1;
 	return write_offset("boottime",
 			    wanted_offset(now, "boottime", config->boottime, CLOCK_BOOTTIME));

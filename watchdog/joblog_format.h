@@ -9,7 +9,7 @@
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the structs below are the file's bytes");
 
-#define JOBLOG_MAGIC        "PAWLLOG1"
+#define JOBLOG_MAGIC	    "PAWLLOG1"
 #define JOBLOG_RECORD_MAGIC 0x52474f4cu
 
 struct joblog_header {

@@ -19,7 +19,8 @@ void launch_exec(const struct capsule_config *config, int report_fd)
 {
 	int code, i;
 
-	/* SIGTTOU is blocked here, as everything is: a background process may set the foreground. */
+	/* SIGTTOU is blocked here, as everything is: a background process may set the foreground.
+	 */
 	setpgid(0, 0);
 	if (config->terminal >= 0)
 		tcsetpgrp(config->terminal, getpid());

@@ -35,6 +35,8 @@ struct outlet outlet_open(int number)
 	}
 	if (S_ISSOCK(st.st_mode))
 		outlet.kind = OUTLET_SOCKET;
+	if (S_ISREG(st.st_mode))
+		outlet.kind = OUTLET_FILE;
 	if (wants_own(&st) && (fd = open_anew(number, O_WRONLY)) >= 0) {
 		outlet.kind = OUTLET_OWN;
 		outlet.fd = fd;
@@ -49,6 +51,7 @@ ssize_t outlet_write(struct outlet *outlet, const void *data, size_t len)
 	do {
 		switch (outlet->kind) {
 		case OUTLET_OWN:
+		case OUTLET_FILE:
 			n = write(outlet->fd, data, len);
 			break;
 		case OUTLET_SOCKET:

@@ -17,23 +17,24 @@
  * time goes to snapshots. UINT64_MAX where interval is 0. */
 uint64_t policy_next_due(uint64_t started, uint64_t finished, uint64_t interval);
 
-/* ---- deaths ----------------------------------------------------------------------------------- */
+/* ---- deaths -----------------------------------------------------------------------------------
+ */
 
 struct death_facts {
-	int status;           /* wait(2) status of the job's leader */
-	uint64_t sent;        /* bit n-1: pawl itself sent signal n on its user's behalf */
-	bool terminal;        /* the job has a terminal: ^C and ^\ reach it there */
-	bool stream_gone;     /* nobody reads one of its output streams any more */
+	int status;	  /* wait(2) status of the job's leader */
+	uint64_t sent;	  /* bit n-1: pawl itself sent signal n on its user's behalf */
+	bool terminal;	  /* the job has a terminal: ^C and ^\ reach it there */
+	bool stream_gone; /* nobody reads one of its output streams any more */
 };
 
 /* Whether the job was killed by a signal that it did not get from pawl's user. */
 bool policy_foreign_death(const struct death_facts *facts);
 
-struct retry_state { /* zeroed at the start */
-	unsigned used;         /* roll-backs so far */
-	uint64_t base;         /* seq last gone back to, 0: none yet */
+struct retry_state {   /* zeroed at the start */
+	unsigned used; /* roll-backs so far */
+	uint64_t base; /* seq last gone back to, 0: none yet */
 	uint64_t recovered_at;
-	bool snapshot_since;   /* a snapshot was taken after that */
+	bool snapshot_since; /* a snapshot was taken after that */
 };
 
 /* Which snapshot to go back to after a foreign death; 0: give up. good: seqs that may be used,
@@ -44,11 +45,12 @@ uint64_t policy_roll_back(const struct retry_state *state, unsigned retries, uin
 			  uint64_t interval, const uint64_t *good, size_t n_good);
 void retry_note(struct retry_state *state, uint64_t seq, uint64_t now);
 
-/* ---- hanging ---------------------------------------------------------------------------------- */
+/* ---- hanging ----------------------------------------------------------------------------------
+ */
 
 struct hang_state { /* zeroed at the start */
 	bool known;
-	uint64_t cpu;   /* CPU time at the last look */
+	uint64_t cpu;	/* CPU time at the last look */
 	uint64_t since; /* when it last grew */
 };
 
@@ -59,13 +61,14 @@ void hang_rebase(struct hang_state *state, uint64_t cpu);
 /* The job stood still for a reason (stopped by job control): start anew. */
 void hang_reset(struct hang_state *state);
 
-/* ---- retention -------------------------------------------------------------------------------- */
+/* ---- retention --------------------------------------------------------------------------------
+ */
 
 /* Marks the snapshots to drop: drop[i] for infos[i], ascending by seq as store_snapshot_list gives
- * them. Kept: the newest `keep`, the newest of each of the last keep_hourly hours and keep_daily days
- * that have one (local time: utc_offset seconds), and `protect` (seq, 0: none). keep 0: all are kept.
- * Damaged records (time 0) count for nothing and go once `keep` good ones are there. Returns how many
- * are to be dropped. */
+ * them. Kept: the newest `keep`, the newest of each of the last keep_hourly hours and keep_daily
+ * days that have one (local time: utc_offset seconds), and `protect` (seq, 0: none). keep 0: all
+ * are kept. Damaged records (time 0) count for nothing and go once `keep` good ones are there.
+ * Returns how many are to be dropped. */
 size_t policy_retention(const struct snapshot_info *infos, size_t n, const struct retention *rule,
 			uint64_t protect, long utc_offset, bool *drop);
 

@@ -1,5 +1,6 @@
 /*
- * progress.h: the line on a terminal that says how a job fares: time, last snapshot, its pause and size.
+ * progress.h: the line on a terminal that says how a job fares: time, last snapshot, its pause and
+ * size.
  */
 #ifndef PAWL_WATCHDOG_PROGRESS_H
 #define PAWL_WATCHDOG_PROGRESS_H

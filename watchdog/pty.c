@@ -1,4 +1,5 @@
-/* The kernel's termbits.h is the one that has struct termios2; it cannot be mixed with termios.h. */
+/* The kernel's termbits.h is the one that has struct termios2; it cannot be mixed with termios.h.
+ */
 #include "watchdog/pty.h"
 
 #include <asm/termbits.h>

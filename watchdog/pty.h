@@ -12,8 +12,8 @@
 
 /* A new pseudo-terminal, both ends FD_CLOEXEC, the master non-blocking. */
 int pty_open(int *ret_master, int *ret_slave, struct err *err);
-/* Settings and window size of terminal `from` for the pty. Best effort: a terminal without them gives
- * the kernel's defaults. */
+/* Settings and window size of terminal `from` for the pty. Best effort: a terminal without them
+ * gives the kernel's defaults. */
 void pty_copy_settings(int master, int from);
 void pty_copy_size(int master, int from);
 /* Settings and size into the model and back. */
@@ -24,9 +24,9 @@ pid_t pty_foreground(int master);
 
 /* The caller's terminal. Zeroed with fd -1 where there is none. */
 struct outer_terminal {
-	int fd;              /* one of 0, 1, 2 */
-	bool keys;           /* standard input is this terminal: what is typed goes to the job */
-	bool keep_post;      /* other programs write to it too: leave output processing on */
+	int fd;		/* one of 0, 1, 2 */
+	bool keys;	/* standard input is this terminal: what is typed goes to the job */
+	bool keep_post; /* other programs write to it too: leave output processing on */
 	bool raw;
 	unsigned char saved[64]; /* struct termios2 before raw */
 };

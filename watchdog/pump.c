@@ -13,7 +13,8 @@ void pump_init(struct pump *pump)
 {
 	size_t i;
 
-	*pump = (struct pump){.in = {.outer = -1, .job_fd = -1, .peek = -1}, .keys = {.outer = -1, .master = -1}};
+	*pump = (struct pump){.in = {.outer = -1, .job_fd = -1, .peek = -1},
+			      .keys = {.outer = -1, .master = -1}};
 	pthread_mutex_init(&pump->lock, NULL);
 	for (i = 0; i < 3; i++) {
 		pump->out[i].job_fd = -1;

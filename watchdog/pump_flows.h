@@ -23,8 +23,8 @@ bool keyflow_wants_more(const struct keyflow *k);
 void keyflow_read(struct keyflow *k);
 void keyflow_write(struct keyflow *k);
 
-/* Drops every \r that a \n follows; *held: a last \r is held back for the next call. Returns the new
- * length; data has room for one more byte in front of what is given (the one held back). */
+/* Drops every \r that a \n follows; *held: a last \r is held back for the next call. Returns the
+ * new length; data has room for one more byte in front of what is given (the one held back). */
 size_t drop_cr(char *data, size_t len, bool *held);
 
 #endif

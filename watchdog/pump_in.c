@@ -10,7 +10,8 @@
 
 bool inflow_has_data(const struct pump *pump)
 {
-	return pump->in.open && pump->in.job_fd >= 0 && pump->in.written < stdinlog_size(pump->input);
+	return pump->in.open && pump->in.job_fd >= 0 &&
+	       pump->in.written < stdinlog_size(pump->input);
 }
 
 bool inflow_wants_more(const struct pump *pump)
@@ -32,8 +33,8 @@ static void input_ended(struct pump *pump)
 	pump->in.outer = -1;
 }
 
-/* What cannot be kept is not passed on either: a recovered job could not read it again. It waits here,
- * and the rest in front of us, so nothing is lost. */
+/* What cannot be kept is not passed on either: a recovered job could not read it again. It waits
+ * here, and the rest in front of us, so nothing is lost. */
 static void keep_input(struct pump *pump, const char *data, size_t len)
 {
 	struct err err;
@@ -98,7 +99,8 @@ void inflow_refused(struct pump *pump)
 
 static bool all_passed_on(const struct pump *pump)
 {
-	return pump->in.open && pump->in.outer < 0 && pump->in.written >= stdinlog_size(pump->input);
+	return pump->in.open && pump->in.outer < 0 &&
+	       pump->in.written >= stdinlog_size(pump->input);
 }
 
 /* The job sees the end of file; we still see how much of the pipe it has read. */

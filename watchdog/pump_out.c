@@ -93,8 +93,8 @@ static void keep(struct pump *pump, const struct outflow *f, const char *data, s
 	pump->log_failed = true;
 }
 
-/* All writers have closed it: the reader behind us is to see the end of file (pump_hang_up). Standard
- * error stays open for pawl's own messages. */
+/* All writers have closed it: the reader behind us is to see the end of file (pump_hang_up).
+ * Standard error stays open for pawl's own messages. */
 static void end_of_output(struct pump *pump, struct outflow *f)
 {
 	if (pump->keys.master == f->job_fd)
@@ -126,7 +126,8 @@ bool outflow_read(struct pump *pump, struct outflow *f)
 	if (n < 0 && errno == EAGAIN)
 		return false;
 	if (n <= 0) {
-		/* EIO of a master: nobody has the slave open, so init is dead, and the job with it. */
+		/* EIO of a master: nobody has the slave open, so init is dead, and the job with it.
+		 */
 		end_of_output(pump, f);
 		return false;
 	}

@@ -10,7 +10,8 @@
 #include "store/base/log.h"
 #include "watchdog/supervise.h"
 
-/* ---- candidates ------------------------------------------------------------------------------- */
+/* ---- candidates -------------------------------------------------------------------------------
+ */
 
 static void say_damaged(struct watchdog *w, uint64_t seq, const struct err *why)
 {
@@ -97,7 +98,8 @@ int wd_dry_run(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-/* ---- rebuilding ------------------------------------------------------------------------------- */
+/* ---- rebuilding -------------------------------------------------------------------------------
+ */
 
 static int make_capsule(struct watchdog *w, struct err *err)
 {
@@ -171,7 +173,8 @@ int wd_resume_failed(struct watchdog *w, const struct err *why)
 	return -1;
 }
 
-/* ---- letting it go ---------------------------------------------------------------------------- */
+/* ---- letting it go ----------------------------------------------------------------------------
+ */
 
 /* What the rolled-back job will write again its reader has already. A person at a terminal sees it
  * again, after the message that says why. */
@@ -191,7 +194,8 @@ static void skip_what_was_passed_on(struct watchdog *w)
 		w->streams.pump.out[i].skip += bytes[i + 1];
 }
 
-/* A `run` that resumes is given the same input again, from its beginning; a `recover` what follows. */
+/* A `run` that resumes is given the same input again, from its beginning; a `recover` what follows.
+ */
 static uint64_t input_to_skip(const struct watchdog *w)
 {
 	if (w->config->mode != LAUNCH_RESUME_OR_START)
@@ -215,7 +219,8 @@ static int roll_back_logs(struct watchdog *w, struct err *err)
 	if (stdinlog_resume(w->input, capsule->stdin_bytes, err) < 0)
 		return -1;
 	if (stdinlog_size(w->input) < capsule->stdin_bytes)
-		return err_set(err, ERR_CORRUPT, "the job's kept input is shorter than the snapshot says");
+		return err_set(err, ERR_CORRUPT,
+			       "the job's kept input is shorter than the snapshot says");
 	streams_open_input(&w->streams, capsule->stdin_bytes, input_to_skip(w));
 	return 0;
 }

@@ -11,9 +11,9 @@
 #include "store/base/units.h"
 #include "watchdog/snapshotter_work.h"
 
-/* A recovered job runs for the watchdog as soon as its release is posted, so the next snapshot or stop
- * may be wanted before the release is done: commands and results wait in order. One of each kind at
- * most is under way. */
+/* A recovered job runs for the watchdog as soon as its release is posted, so the next snapshot or
+ * stop may be wanted before the release is done: commands and results wait in order. One of each
+ * kind at most is under way. */
 #define QUEUE 4
 
 /* Between a posted command and the end of its work the thread owns everything but the mailbox. */

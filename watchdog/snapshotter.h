@@ -1,9 +1,9 @@
 /*
- * snapshotter.h: the thread that stops the job. Whatever uses ptrace happens here (a tracee belongs to
- * the thread that seized it): snapshots, rebuilding, and the retention that follows a snapshot.
+ * snapshotter.h: the thread that stops the job. Whatever uses ptrace happens here (a tracee belongs
+ * to the thread that seized it): snapshots, rebuilding, and the retention that follows a snapshot.
  *
- * The watchdog's main thread posts one command at a time and polls snapshotter_fd; every command but
- * SNAP_QUIT gives one result. While the thread works the main thread goes on pumping.
+ * The watchdog's main thread posts one command at a time and polls snapshotter_fd; every command
+ * but SNAP_QUIT gives one result. While the thread works the main thread goes on pumping.
  */
 #ifndef PAWL_WATCHDOG_SNAPSHOTTER_H
 #define PAWL_WATCHDOG_SNAPSHOTTER_H
@@ -40,7 +40,7 @@ struct snap_command {
 struct snap_result {
 	enum snap_op op;
 	bool ok;
-	struct err err;               /* where not ok */
+	struct err err;		      /* where not ok */
 	struct snapshot_info info;    /* TAKE */
 	struct recovery_result built; /* REBUILD */
 	uint64_t started, finished;   /* CLOCK_MONOTONIC */
@@ -48,9 +48,9 @@ struct snap_result {
 
 int snapshotter_start(struct snapshotter **ret, const struct snapshotter_config *config,
 		      struct err *err);
-/* A new capsule is what snapshots are taken of from now on, the first against `parent` (seq, 0: none).
- * capsule and what config points to must outlive the commands that use them. To be called while no
- * command is under way. */
+/* A new capsule is what snapshots are taken of from now on, the first against `parent` (seq, 0:
+ * none). capsule and what config points to must outlive the commands that use them. To be called
+ * while no command is under way. */
 void snapshotter_attach(struct snapshotter *s, const struct capsule *capsule,
 			const struct checkpoint_config *config, uint64_t parent);
 void snapshotter_post(struct snapshotter *s, const struct snap_command *command);
@@ -58,10 +58,10 @@ void snapshotter_post(struct snapshotter *s, const struct snap_command *command)
 int snapshotter_fd(const struct snapshotter *s);
 /* True: *ret is the result of the command. Clears the descriptor. */
 bool snapshotter_result(struct snapshotter *s, struct snap_result *ret);
-/* Waits for the command under way, then ends the thread. Takes NULL. A rebuilt job that has not been
- * released is ended. Where it takes longer than patience_ms (-1: however long): false, the thread goes
- * on, and everything it was given must stay until the process ends (which it survives unharmed: a
- * snapshot that is not published was never there). */
+/* Waits for the command under way, then ends the thread. Takes NULL. A rebuilt job that has not
+ * been released is ended. Where it takes longer than patience_ms (-1: however long): false, the
+ * thread goes on, and everything it was given must stay until the process ends (which it survives
+ * unharmed: a snapshot that is not published was never there). */
 bool snapshotter_finish(struct snapshotter *s, int patience_ms);
 
 #endif

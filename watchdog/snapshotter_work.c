@@ -12,7 +12,8 @@
 #include "store/base/units.h"
 #include "watchdog/policy.h"
 
-/* ---- hooks of the checkpointer ---------------------------------------------------------------- */
+/* ---- hooks of the checkpointer ----------------------------------------------------------------
+ */
 
 static int ensure_capsule(Snap__Snapshot *model, struct err *err)
 {
@@ -51,7 +52,8 @@ static int on_publish(void *ctx, struct err *err)
 	return pump_sync(w->config.pump, err);
 }
 
-/* ---- retention -------------------------------------------------------------------------------- */
+/* ---- retention --------------------------------------------------------------------------------
+ */
 
 static long utc_offset(void)
 {
@@ -69,8 +71,8 @@ static void drop_marked(struct snap_work *w, const struct snapshot_info *infos, 
 	size_t i;
 
 	for (i = 0; i < n; i++)
-		if (drop[i] && store_snapshot_drop(w->config.store, w->config.job, infos[i].seq,
-						   &err) < 0)
+		if (drop[i] &&
+		    store_snapshot_drop(w->config.store, w->config.job, infos[i].seq, &err) < 0)
 			log_warn("cannot drop %s@%" PRIu64 ": %s", w->config.job, infos[i].seq,
 				 err.msg);
 	if (store_gc(w->config.store, false, &stats, &err) < 0)
@@ -87,7 +89,8 @@ static void forget_input(struct snap_work *w)
 
 	if (!w->config.pump->input ||
 	    store_snapshot_list(w->config.store, w->config.job, &infos, &n, &err) < 0 || n == 0 ||
-	    store_snapshot_load(w->config.store, w->config.job, infos[0].seq, NULL, &model, &err) < 0)
+	    store_snapshot_load(w->config.store, w->config.job, infos[0].seq, NULL, &model, &err) <
+		    0)
 		return;
 	if (model->capsule) {
 		pthread_mutex_lock(&w->config.pump->lock);
@@ -111,14 +114,15 @@ void snap_work_thin(struct snap_work *w, uint64_t protect)
 		return;
 	}
 	drop = calloc(n + 1, sizeof(*drop));
-	if (!drop ||
-	    policy_retention(infos, n, &w->config.options->retention, protect, utc_offset(), drop) == 0)
+	if (!drop || policy_retention(infos, n, &w->config.options->retention, protect,
+				      utc_offset(), drop) == 0)
 		return;
 	drop_marked(w, infos, n, drop);
 	forget_input(w);
 }
 
-/* ---- snapshots -------------------------------------------------------------------------------- */
+/* ---- snapshots --------------------------------------------------------------------------------
+ */
 
 static int adopt_target(struct snap_work *w, struct err *err)
 {
@@ -181,8 +185,9 @@ static int before_hook(const struct snap_work *w, bool end, struct err *err)
 	status = run_hook(command, w->config.job, 0, w->config.hook_mask);
 	if (status == 0)
 		return 0;
-	err_set(err, ERR_INVALID, "the command before the snapshot ('%.200s') failed with status %d",
-		command, status);
+	err_set(err, ERR_INVALID,
+		"the command before the snapshot ('%.200s') failed with status %d", command,
+		status);
 	if (!end)
 		return -1;
 	/* The last chance to save the job is not given up for that. */
@@ -213,7 +218,8 @@ static int do_take(struct snap_work *w, bool end, struct snap_result *result)
 	return 0;
 }
 
-/* ---- recovery --------------------------------------------------------------------------------- */
+/* ---- recovery ---------------------------------------------------------------------------------
+ */
 
 static int do_rebuild(struct snap_work *w, const struct snap_command *command,
 		      struct snap_result *result)
@@ -223,8 +229,8 @@ static int do_rebuild(struct snap_work *w, const struct snap_command *command,
 	/* Trackers of a dead capsule hold descriptors of it. */
 	checkpointer_free(w->checkpointer);
 	w->checkpointer = NULL;
-	return recovery_rebuild(&w->recovery, w->config.store, command->model, command->host, &options,
-				&result->built, &result->err);
+	return recovery_rebuild(&w->recovery, w->config.store, command->model, command->host,
+				&options, &result->built, &result->err);
 }
 
 static int do_release(struct snap_work *w, const struct snap_command *command,
@@ -233,7 +239,8 @@ static int do_release(struct snap_work *w, const struct snap_command *command,
 	return recovery_release(steal_ptr(&w->recovery), command->stopped, &result->err);
 }
 
-void snap_work_do(struct snap_work *w, const struct snap_command *command, struct snap_result *result)
+void snap_work_do(struct snap_work *w, const struct snap_command *command,
+		  struct snap_result *result)
 {
 	int done = -1;
 

@@ -8,7 +8,7 @@ struct snap_target {
 	const struct capsule *capsule;
 	struct checkpoint_config config;
 	uint64_t parent; /* seq the next snapshot is taken against, 0: none */
-	bool fresh;      /* not looked at yet: the checkpointer is another's */
+	bool fresh;	 /* not looked at yet: the checkpointer is another's */
 };
 
 struct snap_work {
@@ -25,8 +25,8 @@ void snap_work_do(struct snap_work *w, const struct snap_command *command,
 void snap_work_thin(struct snap_work *w, uint64_t protect);
 void snap_work_end(struct snap_work *w);
 
-/* `sh -c command` with PAWL_JOB and, for seq not 0, PAWL_SNAPSHOT. Its exit status; 127 where it could
- * not be started, 128+N where signal N ended it. Output goes to standard error. */
+/* `sh -c command` with PAWL_JOB and, for seq not 0, PAWL_SNAPSHOT. Its exit status; 127 where it
+ * could not be started, 128+N where signal N ended it. Output goes to standard error. */
 int run_hook(const char *command, const char *job, uint64_t seq, const sigset_t *mask);
 
 #endif

@@ -1,5 +1,6 @@
 #include "watchdog/state.h"
 
+/* clang-format off */
 static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 	[WD_RECOVERING] = {
 		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
@@ -75,6 +76,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_REBUILD_FAILED] = {WD_OVER, WA_FINISH_STOPPED},
 	},
 };
+/* clang-format on */
 
 struct wd_step wd_step(enum wd_state state, enum wd_event event)
 {

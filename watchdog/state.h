@@ -1,41 +1,42 @@
 /*
  * state.h: what a watchdog does next, as a table of states and events. Pure.
  *
- * The loop gathers what happened, turns it into one event, looks up (state, event), moves to the next
- * state and carries out the action. An event that a state does not list is without consequence there.
+ * The loop gathers what happened, turns it into one event, looks up (state, event), moves to the
+ * next state and carries out the action. An event that a state does not list is without consequence
+ * there.
  */
 #ifndef PAWL_WATCHDOG_STATE_H
 #define PAWL_WATCHDOG_STATE_H
 
 enum wd_state {
-	WD_SAME = 0,      /* only in the table: stay */
-	WD_RECOVERING,    /* the job is being rebuilt, nothing of it runs */
-	WD_RUNNING,       /* the job runs, no snapshot is under way */
-	WD_SNAPSHOT,      /* a snapshot is being taken or stored; the job runs */
+	WD_SAME = 0,	  /* only in the table: stay */
+	WD_RECOVERING,	  /* the job is being rebuilt, nothing of it runs */
+	WD_RUNNING,	  /* the job runs, no snapshot is under way */
+	WD_SNAPSHOT,	  /* a snapshot is being taken or stored; the job runs */
 	WD_STOP_PENDING,  /* a stop waits for the snapshot that is under way */
-	WD_STOPPING,      /* the final snapshot is being taken */
+	WD_STOPPING,	  /* the final snapshot is being taken */
 	WD_STOPPING_GONE, /* … and the job is gone; the snapshot's outcome says which end it was */
-	WD_UNSTOPPABLE,   /* the final snapshot failed, the job runs on; the next stop ends it */
-	WD_ROLL_BACK,     /* the job died; going back waits for the snapshot that is under way */
-	WD_ENDING,        /* killed on request, its end has not been seen yet */
-	WD_CANCELLED,     /* a stop came during the rebuild; waits for its outcome */
+	WD_UNSTOPPABLE,	  /* the final snapshot failed, the job runs on; the next stop ends it */
+	WD_ROLL_BACK,	  /* the job died; going back waits for the snapshot that is under way */
+	WD_ENDING,	  /* killed on request, its end has not been seen yet */
+	WD_CANCELLED,	  /* a stop came during the rebuild; waits for its outcome */
 	WD_OVER,
 	WD_N_STATES,
 };
 
 enum wd_event {
 	WE_NONE = 0,
-	WE_DUE,            /* the schedule wants a snapshot */
-	WE_REQUEST,        /* somebody wants one now */
-	WE_STOP,           /* final snapshot, then end; asking twice is asking once */
-	WE_INTERRUPT,      /* the same by a signal: a second one ends the job at once */
-	WE_TAKEN,          /* the snapshot is durable */
-	WE_FAILED,         /* the snapshot failed, the job is unharmed */
-	WE_REFUSED,        /* … of something unsupported, and policy says to end the job */
-	WE_EXITED,         /* the job ended, for good */
-	WE_DIED,           /* the job died, and policy says to roll it back */
-	WE_HUNG,           /* the job has used no CPU time for too long */
-	WE_REBUILT,        /* the job stands rebuilt, stopped */
+	WE_DUE,		   /* the schedule wants a snapshot */
+	WE_REQUEST,	   /* somebody wants one now */
+	WE_STOP,	   /* final snapshot, then end; asking twice is asking once */
+	WE_INTERRUPT,	   /* the same by a signal: a second one ends the job at once */
+	WE_TAKEN,	   /* the snapshot is durable */
+	WE_FAILED,	   /* the snapshot failed, the job is unharmed */
+	WE_REFUSED,	   /* … of something unsupported, and policy says to end the job */
+	WE_EXITED,	   /* the job ended, for good */
+	WE_DIED,	   /* the job died, and policy says to roll it back */
+	WE_HUNG,	   /* the job has used no CPU time for too long */
+	WE_REBUILT,	   /* the job stands rebuilt, stopped */
 	WE_REBUILD_FAILED, /* nothing of it is left */
 	WE_NO_CANDIDATE,   /* there is no snapshot left to rebuild from */
 	WE_N_EVENTS,
@@ -43,14 +44,14 @@ enum wd_event {
 
 enum wd_action {
 	WA_NONE = 0,
-	WA_TAKE,           /* start a snapshot */
-	WA_TAKE_FINAL,     /* start the final one */
-	WA_REMEMBER,       /* another snapshot is wanted as soon as this one is done */
-	WA_KILL_HUNG,      /* kill the leader: its death is then an ordinary one */
-	WA_KILL,           /* kill the job at the user's wish */
+	WA_TAKE,	   /* start a snapshot */
+	WA_TAKE_FINAL,	   /* start the final one */
+	WA_REMEMBER,	   /* another snapshot is wanted as soon as this one is done */
+	WA_KILL_HUNG,	   /* kill the leader: its death is then an ordinary one */
+	WA_KILL,	   /* kill the job at the user's wish */
 	WA_KILL_REFUSED,   /* kill the job, pawl fails */
-	WA_RECOVER,        /* rebuild from the next candidate */
-	WA_RELEASE,        /* let the rebuilt job run */
+	WA_RECOVER,	   /* rebuild from the next candidate */
+	WA_RELEASE,	   /* let the rebuilt job run */
 	WA_REPORT_RUN_ON,  /* say that the job could not be stopped and runs on */
 	WA_FINISH_EXITED,  /* over: the job's own status */
 	WA_FINISH_STOPPED, /* over: stopped, resumable */

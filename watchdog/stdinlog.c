@@ -13,7 +13,7 @@
 
 #define STDINLOG_MAGIC "PAWLSTD1"
 #define DATA_OFFSET    4096u
-#define NO_END         UINT64_MAX
+#define NO_END	       UINT64_MAX
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the struct below is the file's bytes");
 

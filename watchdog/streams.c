@@ -22,25 +22,28 @@ void streams_clear(struct streams *streams)
 	pump_clear(&streams->pump);
 }
 
-/* ---- what they are ---------------------------------------------------------------------------- */
+/* ---- what they are ----------------------------------------------------------------------------
+ */
 
-/* A file that its path does not lead us to, or not with the same rights, could never be put back as it
- * was: somebody else opened it for us. Its bytes are pumped like a pipe's then, and kept in the log. */
+/* A file that its path does not lead us to, or not with the same rights, could never be put back as
+ * it was: somebody else opened it for us. Its bytes are pumped like a pipe's then, and kept in the
+ * log. */
 static bool can_be_put_back(int fd, const struct stat *st)
 {
 	char link[64], path[PATH_MAX];
 	struct stat found;
 	ssize_t n;
 
-	if (!S_ISREG(st->st_mode) || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY || st->st_nlink == 0)
+	if (!S_ISREG(st->st_mode) || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY ||
+	    st->st_nlink == 0)
 		return true;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	n = readlink(link, path, sizeof(path) - 1);
 	if (n < 0)
 		return false;
 	path[n] = '\0';
-	return stat(path, &found) == 0 && found.st_dev == st->st_dev && found.st_ino == st->st_ino &&
-	       access(path, R_OK | W_OK) == 0;
+	return stat(path, &found) == 0 && found.st_dev == st->st_dev &&
+	       found.st_ino == st->st_ino && access(path, R_OK | W_OK) == 0;
 }
 
 static enum stream_kind kind_of(int fd)
@@ -60,7 +63,8 @@ static bool same_file(int a, int b)
 {
 	struct stat x, y;
 
-	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
 }
 
 static void find_outer_terminal(struct streams *s)
@@ -118,7 +122,8 @@ void streams_from_model(struct streams *s, const Snap__Snapshot *model)
 		find_outer_terminal(s);
 }
 
-/* ---- making them ------------------------------------------------------------------------------ */
+/* ---- making them ------------------------------------------------------------------------------
+ */
 
 static struct capsule_stream identify(int fd, bool terminal)
 {
@@ -276,7 +281,8 @@ void streams_detach(struct streams *s)
 	pump_detach(&s->pump);
 }
 
-/* ---- the caller's terminal -------------------------------------------------------------------- */
+/* ---- the caller's terminal --------------------------------------------------------------------
+ */
 
 static void note_mode(struct streams *s)
 {

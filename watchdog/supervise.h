@@ -29,9 +29,9 @@
 
 /* A recovery under way. */
 struct resume {
-	uint64_t *seqs;   /* candidates, best first; owned */
+	uint64_t *seqs; /* candidates, best first; owned */
 	size_t n, next;
-	uint64_t seq;     /* the one being rebuilt */
+	uint64_t seq; /* the one being rebuilt */
 	Snap__Snapshot *model;
 	struct recovery_host host;
 };
@@ -59,31 +59,32 @@ struct watchdog {
 	struct progress progress;
 
 	enum wd_state state;
-	bool wanted;        /* a snapshot as soon as the one under way is done */
-	bool started;       /* the job has run: from here on there is a status to report */
-	bool hanging_up;    /* an output stream has ended, the caller's is to be closed soon */
-	bool suspended;     /* the job is stopped by job control */
-	uint64_t due;       /* next periodic snapshot, CLOCK_MONOTONIC */
+	bool wanted;	 /* a snapshot as soon as the one under way is done */
+	bool started;	 /* the job has run: from here on there is a status to report */
+	bool hanging_up; /* an output stream has ended, the caller's is to be closed soon */
+	bool suspended;	 /* the job is stopped by job control */
+	uint64_t due;	 /* next periodic snapshot, CLOCK_MONOTONIC */
 	uint64_t next_hang_look;
 	char last_failure[sizeof(((struct err *)0)->msg)]; /* of a snapshot, as warned of */
 	struct retry_state retry;
 	struct hang_state hang;
-	uint64_t sent;      /* signals passed on to the job, bit n-1 */
-	int stop_signal;    /* the last signal that asked for the end; 0: none */
+	uint64_t sent;	 /* signals passed on to the job, bit n-1 */
+	int stop_signal; /* the last signal that asked for the end; 0: none */
 	uint64_t stop_signal_at;
 
 	/* The end. */
-	int wait_status;    /* of the leader */
+	int wait_status; /* of the leader */
 	bool left_behind;
-	bool abandoned;     /* the snapshot thread is still at work, with what is ours */
-	bool stopped;       /* by a final snapshot, or before it ran at all */
+	bool abandoned; /* the snapshot thread is still at work, with what is ours */
+	bool stopped;	/* by a final snapshot, or before it ran at all */
 	struct snapshot_info final;
-	bool failed;        /* pawl gives up; why: */
+	bool failed; /* pawl gives up; why: */
 	struct err failure;
-	int exec_errno;     /* the command could not be executed */
+	int exec_errno; /* the command could not be executed */
 };
 
-/* ---- begin.c ---------------------------------------------------------------------------------- */
+/* ---- begin.c ----------------------------------------------------------------------------------
+ */
 
 /* Signals, store, name, lock, record, logs. */
 int wd_begin(struct watchdog *w, struct err *err);
@@ -95,14 +96,16 @@ int wd_start_services(struct watchdog *w, struct err *err);
 /* Writes the record as running under this process. */
 int wd_put_running(struct watchdog *w, struct err *err);
 
-/* ---- launch_job.c ----------------------------------------------------------------------------- */
+/* ---- launch_job.c -----------------------------------------------------------------------------
+ */
 
 int wd_launch(struct watchdog *w, struct err *err);
 /* The logs that the streams need (w->streams.kind is known). */
 int wd_open_logs(struct watchdog *w, struct err *err);
 struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t leader_vpid);
 
-/* ---- resume.c --------------------------------------------------------------------------------- */
+/* ---- resume.c ---------------------------------------------------------------------------------
+ */
 
 /* Starts rebuilding the next candidate. 1: under way, 0: no candidate left, -1: failed. */
 int wd_resume_next(struct watchdog *w, struct err *err);
@@ -117,28 +120,32 @@ bool wd_plan_roll_back(struct watchdog *w);
 /* `recover --dry-run`. */
 int wd_dry_run(struct watchdog *w, struct err *err);
 
-/* ---- actions.c -------------------------------------------------------------------------------- */
+/* ---- actions.c --------------------------------------------------------------------------------
+ */
 
 /* Moves to the next state and carries out its action. */
 void wd_handle(struct watchdog *w, enum wd_event event);
 /* The leader has ended. */
 void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind);
 void wd_fail(struct watchdog *w, const struct err *err);
-/* Sends signo to the job's leader, or to the process group that has the terminal or is the leader's. */
+/* Sends signo to the job's leader, or to the process group that has the terminal or is the
+ * leader's. */
 void wd_signal_leader(struct watchdog *w, int signo);
 void wd_signal_group(struct watchdog *w, int signo);
 
-/* ---- notice.c --------------------------------------------------------------------------------- */
+/* ---- notice.c ---------------------------------------------------------------------------------
+ */
 
-/* A warning for later: recovery may put back the very file that standard error goes to, and would take
- * with it what was said before. */
+/* A warning for later: recovery may put back the very file that standard error goes to, and would
+ * take with it what was said before. */
 void wd_notice(struct watchdog *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void wd_tell_notices(struct watchdog *w);
-/* Where standard output or error is a file that the job writes too, ours becomes the job's open file
- * description again, as at a launch: else we would write over each other. leader: host pid. */
+/* Where standard output or error is a file that the job writes too, ours becomes the job's open
+ * file description again, as at a launch: else we would write over each other. leader: host pid. */
 void wd_share_descriptions(pid_t leader);
 
-/* ---- finish.c --------------------------------------------------------------------------------- */
+/* ---- finish.c ---------------------------------------------------------------------------------
+ */
 
 /* Ends the capsule and closes what belonged to it; the job's output is drained first. */
 void wd_retire_capsule(struct watchdog *w);

@@ -18,14 +18,15 @@
 #include "watchdog/supervise.h"
 
 #define BACKGROUND_LOOK_NS (NSEC_PER_SEC / 2)
-#define SAME_SIGNAL_NS     (NSEC_PER_SEC / 100)
-#define HANG_LOOKS         16
+#define SAME_SIGNAL_NS	   (NSEC_PER_SEC / 100)
+#define HANG_LOOKS	   16
 
-/* ---- job control ------------------------------------------------------------------------------ */
+/* ---- job control ------------------------------------------------------------------------------
+ */
 
 /* The job was stopped at the caller's terminal: so is pawl, with the default action, as the shell
- * expects; the rest of a pipeline too. In an orphaned group (no shell to continue it) the kernel drops
- * the signal, and the job is continued at once. */
+ * expects; the rest of a pipeline too. In an orphaned group (no shell to continue it) the kernel
+ * drops the signal, and the job is continued at once. */
 static void stop_self(struct watchdog *w)
 {
 	sigset_t tstp;
@@ -65,7 +66,8 @@ static void continued(struct watchdog *w)
 		wd_signal_group(w, SIGCONT);
 }
 
-/* ---- what has happened ------------------------------------------------------------------------ */
+/* ---- what has happened ------------------------------------------------------------------------
+ */
 
 /* timeout(1) signals its child and then its whole group: the child twice, within microseconds. */
 static void interrupt(struct watchdog *w, int signo)
@@ -157,8 +159,8 @@ static void report_failure(struct watchdog *w, const struct snap_result *result)
 
 static void taken(struct watchdog *w, const struct snap_result *result)
 {
-	bool refused = !result->ok && result->err.kind == ERR_UNSUPPORTED &&
-		       w->config->unsupported_fails;
+	bool refused =
+		!result->ok && result->err.kind == ERR_UNSUPPORTED && w->config->unsupported_fails;
 
 	w->due = policy_next_due(result->started, result->finished, w->config->interval_ns);
 	if (w->capsule)
@@ -173,7 +175,8 @@ static void taken(struct watchdog *w, const struct snap_result *result)
 	if (refused)
 		wd_fail(w, &result->err);
 	if (w->control)
-		control_answer_snapshot(w->control, result->ok ? &result->info : NULL, &result->err);
+		control_answer_snapshot(w->control, result->ok ? &result->info : NULL,
+					&result->err);
 	if (!result->ok && w->state == WD_STOPPING && w->control)
 		control_answer_stop_failed(w->control, &result->err);
 	wd_handle(w, result->ok ? WE_TAKEN : refused ? WE_REFUSED : WE_FAILED);
@@ -244,7 +247,8 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 		wd_handle(w, WE_STOP);
 }
 
-/* ---- time ------------------------------------------------------------------------------------- */
+/* ---- time -------------------------------------------------------------------------------------
+ */
 
 static void look_for_hanging(struct watchdog *w, uint64_t now)
 {
@@ -310,7 +314,8 @@ static int poll_timeout(const struct watchdog *w)
 	return at > 3600 * 1000 ? 3600 * 1000 : (int)at;
 }
 
-/* ---- the loop --------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------
+ */
 
 struct sources {
 	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 3];

@@ -178,13 +178,14 @@ static void test_hourly_and_daily(void **state)
 {
 	struct kept k = {.n = 0};
 
-	add(&k, 10 * DAY + 1 * HOUR);            /* 1 */
-	add(&k, 10 * DAY + 5 * HOUR);            /* 2: newest of day 10 */
-	add(&k, 12 * DAY + 1 * HOUR);            /* 3 */
-	add(&k, 12 * DAY + 1 * HOUR + SECOND);   /* 4: newest of its hour */
-	add(&k, 12 * DAY + 3 * HOUR);            /* 5 */
-	add(&k, 12 * DAY + 3 * HOUR + SECOND);   /* 6: newest of all */
-	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_hourly = 2}, 0, 0), "4 6 ");
+	add(&k, 10 * DAY + 1 * HOUR);	       /* 1 */
+	add(&k, 10 * DAY + 5 * HOUR);	       /* 2: newest of day 10 */
+	add(&k, 12 * DAY + 1 * HOUR);	       /* 3 */
+	add(&k, 12 * DAY + 1 * HOUR + SECOND); /* 4: newest of its hour */
+	add(&k, 12 * DAY + 3 * HOUR);	       /* 5 */
+	add(&k, 12 * DAY + 3 * HOUR + SECOND); /* 6: newest of all */
+	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_hourly = 2}, 0, 0),
+			    "4 6 ");
 	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 2}, 0, 0), "2 6 ");
 	assert_string_equal(thin(&k, (struct retention){1, 3, 1}, 0, 0), "2 4 6 ");
 	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 9}, 0, 0), "2 6 ");
@@ -198,8 +199,10 @@ static void test_days_are_local(void **state)
 	add(&k, 12 * DAY + 22 * HOUR);
 	add(&k, 13 * DAY + 1 * HOUR);
 	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 2}, 0, 0), "1 2 ");
-	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 2}, 0, 7200), "2 ");
-	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 2}, 0, -7200), "2 ");
+	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 2}, 0, 7200),
+			    "2 ");
+	assert_string_equal(thin(&k, (struct retention){.keep = 1, .keep_daily = 2}, 0, -7200),
+			    "2 ");
 }
 
 int main(void)

@@ -3,7 +3,8 @@
 #include "unit.h"
 #include "watchdog/state.h"
 
-static void expect(enum wd_state from, enum wd_event event, enum wd_state next, enum wd_action action)
+static void expect(enum wd_state from, enum wd_event event, enum wd_state next,
+		   enum wd_action action)
 {
 	struct wd_step step = wd_step(from, event);
 
@@ -40,7 +41,7 @@ static void test_no_snapshot_during_a_snapshot(void **state)
 {
 	static const enum wd_state busy[] = {WD_RECOVERING, WD_SNAPSHOT,      WD_STOP_PENDING,
 					     WD_STOPPING,   WD_STOPPING_GONE, WD_ROLL_BACK,
-					     WD_ENDING,     WD_CANCELLED,     WD_OVER};
+					     WD_ENDING,	    WD_CANCELLED,     WD_OVER};
 	static const enum wd_event wishes[] = {WE_DUE, WE_REQUEST, WE_STOP, WE_INTERRUPT};
 
 	for (size_t s = 0; s < sizeof(busy) / sizeof(busy[0]); s++) {

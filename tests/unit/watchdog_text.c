@@ -1,4 +1,5 @@
-/* The small pure ones: names, the progress line, carriage returns, answers of the control socket. */
+/* The small pure ones: names, the progress line, carriage returns, answers of the control socket.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,15 +15,9 @@ static void test_job_names(void **state)
 		const char *command, *name;
 		unsigned number;
 	} cases[] = {
-		{"sim", "sim", 1},
-		{"./sim", "sim", 1},
-		{"/usr/bin/python3", "python3", 2},
-		{"a b:c", "a-b-c", 1},
-		{"-x", "x", 1},
-		{"..hidden", "hidden", 1},
-		{"/", "job", 1},
-		{"\xc3\xa4", "job", 1},
-		{"dir/", "dir-", 1},
+		{"sim", "sim", 1},     {"./sim", "sim", 1},    {"/usr/bin/python3", "python3", 2},
+		{"a b:c", "a-b-c", 1}, {"-x", "x", 1},	       {"..hidden", "hidden", 1},
+		{"/", "job", 1},       {"\xc3\xa4", "job", 1}, {"dir/", "dir-", 1},
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -59,8 +54,9 @@ static void test_progress(void **state)
 	p.has_last = true;
 	p.last = (struct snapshot_info){
 		.seq = 7, .time = 100, .pause_us = 2500, .bytes_stored = 3 << 20};
-	assert_string_equal(progress_text(&p, "sim", 60000000000ull, 2000000100, text, sizeof(text)),
-			    "pawl: sim 1m 00s, snapshot @7 2.0 s ago (pause 2.5 ms, stored 3.0 MiB)");
+	assert_string_equal(
+		progress_text(&p, "sim", 60000000000ull, 2000000100, text, sizeof(text)),
+		"pawl: sim 1m 00s, snapshot @7 2.0 s ago (pause 2.5 ms, stored 3.0 MiB)");
 }
 
 /* Feeds the pieces one after the other, as reads of a terminal give them. */
@@ -135,10 +131,8 @@ static void test_snapshot_as_json(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_job_names),
-		cmocka_unit_test(test_long_command),
-		cmocka_unit_test(test_progress),
-		cmocka_unit_test(test_drop_cr),
+		cmocka_unit_test(test_job_names),	 cmocka_unit_test(test_long_command),
+		cmocka_unit_test(test_progress),	 cmocka_unit_test(test_drop_cr),
 		cmocka_unit_test(test_snapshot_as_json),
 	};
 
