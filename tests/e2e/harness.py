@@ -254,6 +254,8 @@ class Lab:
     def check_gone(self, what="after the watchdog's death"):
         wait_until(lambda: not self.processes(), 10, f"{what} nothing of the job is left: "
                    f"{[describe_process(p) for p in self.processes()]}")
+        # the number of a namespace that is gone is given to the next one, which may be anybody's
+        self.namespaces.clear()
 
     def kill(self, watchdog):
         """SIGKILL, as a crash would; then nothing of the job may be left."""
