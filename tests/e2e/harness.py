@@ -157,7 +157,7 @@ class Lab:
         self.disk = options.disk_dir
         self.random = random.Random(f"{options.seed}:{name}")
         self.token = f"PAWL_TEST_TOKEN={uuid.uuid4().hex}"
-        self.namespaces = set()
+        self.namespaces = {}  # name -> descriptor, which keeps the kernel from giving the name again
         key, value = self.token.split("=")
         self.env = dict(os.environ, PAWL_STORE=self.store, LC_ALL="C.UTF-8", **{key: value})
         self.env.pop("OMP_NUM_THREADS", None)
@@ -246,10 +246,22 @@ class Lab:
             except OSError:
                 continue
             if ours and namespace != os.readlink("/proc/self/ns/pid"):
-                self.namespaces.add(namespace)
+                self._keep_namespace(pid, namespace)
             if ours or namespace in self.namespaces:
                 found.append(int(pid))
         return found
+
+    def _keep_namespace(self, pid, namespace):
+        if namespace in self.namespaces:
+            return
+        try:
+            descriptor = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY)
+        except OSError:
+            return
+        if os.readlink(f"/proc/self/fd/{descriptor}") == namespace:
+            self.namespaces[namespace] = descriptor
+        else:  # the pid has been given to another process meanwhile
+            os.close(descriptor)
 
     def check_gone(self, what="after the watchdog's death"):
         wait_until(lambda: not self.processes(), 10, f"{what} nothing of the job is left: "
@@ -278,6 +290,8 @@ class Lab:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
+        for descriptor in self.namespaces.values():
+            os.close(descriptor)
         if not self.options.keep:
             shutil.rmtree(self.dir, ignore_errors=True)
 
