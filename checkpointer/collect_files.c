@@ -267,9 +267,6 @@ static bool match_stream(const struct collection *c, const struct descriptor *d,
 static const char *object_name(const char *link)
 {
 	static const char *const names[][2] = {
-		{"anon_inode:[eventpoll]", "an epoll instance"},
-		{"anon_inode:[timerfd]", "a timerfd"},
-		{"anon_inode:[signalfd]", "a signalfd"},
 		{"anon_inode:inotify", "an inotify instance"},
 		{"anon_inode:[fanotify]", "a fanotify group"},
 		{"anon_inode:[pidfd]", "a pidfd"},
@@ -342,6 +339,12 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 		return describe_pipe(c, p, d, o, err);
 	if (d->info.has_eventfd)
 		return describe_eventfd(d, o);
+	if (d->info.has_signalfd)
+		return describe_signalfd(d, o);
+	if (d->info.has_timerfd)
+		return describe_timerfd(p, d, o, err);
+	if (strcmp(d->link, "anon_inode:[eventpoll]") == 0)
+		return describe_epoll(p, d, o, err);
 	return describe_file(c, p, d, o, err);
 }
 
@@ -392,6 +395,11 @@ static int clear_open_file(Snap__OpenFile *o)
 	for (size_t i = 0; i < o->n_locks; i++)
 		snap__file_lock__free_unpacked(o->locks[i], NULL);
 	free(o->locks);
+	for (size_t i = 0; i < o->n_watched; i++)
+		snap__epoll_entry__free_unpacked(o->watched[i], NULL);
+	free(o->watched);
+	if (o->timer)
+		snap__timer_fd__free_unpacked(o->timer, NULL);
 	free(o->queue.data);
 	return -1;
 }

@@ -99,15 +99,6 @@ int describe_pipe(struct collection *c, const struct collected_process *p,
 	return copy_pipe(fd, capacity, o, err);
 }
 
-int describe_eventfd(const struct descriptor *d, Snap__OpenFile *o)
-{
-	o->kind = SNAP__OPEN_FILE__KIND__EVENTFD;
-	o->object = d->st.st_ino;
-	o->value = d->info.eventfd_count;
-	o->semaphore = d->info.eventfd_semaphore;
-	return 0;
-}
-
 /* ---- sockets ---------------------------------------------------------------------------------- */
 
 struct diag_reply {

@@ -24,6 +24,11 @@ int descriptor_refuse(const struct collected_process *p, const struct descriptor
 int describe_pipe(struct collection *c, const struct collected_process *p,
 		  const struct descriptor *d, Snap__OpenFile *o, struct err *err);
 int describe_eventfd(const struct descriptor *d, Snap__OpenFile *o);
+int describe_signalfd(const struct descriptor *d, Snap__OpenFile *o);
+int describe_timerfd(const struct collected_process *p, const struct descriptor *d,
+		     Snap__OpenFile *o, struct err *err);
+int describe_epoll(const struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
+		   struct err *err);
 int describe_socket(const struct collection *c, const struct collected_process *p,
 		    const struct descriptor *d, Snap__OpenFile *o, struct err *err);
 int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,

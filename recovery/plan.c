@@ -243,6 +243,16 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 		snprintf(buf, len, "make event counter %" PRIu64 " as open file %zu", open->value,
 			 index);
 		return;
+	case SNAP__OPEN_FILE__KIND__SIGNALFD:
+		snprintf(buf, len, "make a signal descriptor as open file %zu", index);
+		return;
+	case SNAP__OPEN_FILE__KIND__TIMERFD:
+		snprintf(buf, len, "make a timer as open file %zu", index);
+		return;
+	case SNAP__OPEN_FILE__KIND__EPOLL:
+		snprintf(buf, len, "make an epoll instance as open file %zu, %zu descriptors watched",
+			 index, open->n_watched);
+		return;
 	case SNAP__OPEN_FILE__KIND__SOCKET:
 		snprintf(buf, len,
 			 "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",

@@ -79,7 +79,13 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 		return 0;
 	case SNAP__OPEN_FILE__KIND__TERMINAL:
 	case SNAP__OPEN_FILE__KIND__EVENTFD:
+	case SNAP__OPEN_FILE__KIND__SIGNALFD:
+	case SNAP__OPEN_FILE__KIND__EPOLL:
 		return 0;
+	case SNAP__OPEN_FILE__KIND__TIMERFD:
+		return open->timer && open->timer->remaining < UINT64_MAX / 4
+			       ? 0
+			       : corrupt(err, "timer of open file", (long)index);
 	case SNAP__OPEN_FILE__KIND__PIPE:
 		if (open->queue.len > open->capacity || open->capacity > INT32_MAX)
 			return corrupt(err, "pipe of open file", (long)index);

@@ -148,10 +148,18 @@ int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n,
 
 /* Each opens description `index`, and with it those that are other ends of the same object. */
 int open_pipe(struct recovery *rec, size_t index, struct err *err);
-int open_eventfd(struct recovery *rec, size_t index, struct err *err);
 int open_socket(struct recovery *rec, size_t index, struct err *err);
+int set_nonblock(int fd, uint32_t flags);
 int lock_open_file(struct recovery *rec, size_t index, struct err *err);
 int stub_take_locks(struct stub *stub, struct err *err);
+
+/* ---- restore_event_fds.c ---------------------------------------------------------------------- */
+
+int open_eventfd(struct recovery *rec, size_t index, struct err *err);
+int open_signalfd(struct recovery *rec, size_t index, struct err *err);
+int open_timerfd(struct recovery *rec, size_t index, struct err *err);
+int open_epoll(struct recovery *rec, size_t index, struct err *err);
+int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err);
 
 /* ---- restore_process.c, credentials.c, timers.c -----------------------------------------------
  */

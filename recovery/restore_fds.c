@@ -113,6 +113,12 @@ int open_file(struct recovery *rec, size_t index, struct err *err)
 		return open_pipe(rec, index, err);
 	case SNAP__OPEN_FILE__KIND__EVENTFD:
 		return open_eventfd(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__SIGNALFD:
+		return open_signalfd(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__TIMERFD:
+		return open_timerfd(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__EPOLL:
+		return open_epoll(rec, index, err);
 	case SNAP__OPEN_FILE__KIND__SOCKET:
 		return open_socket(rec, index, err);
 	default:
@@ -348,7 +354,7 @@ int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err)
 	}
 	if (send_and_place(rec, stub, wanted, n, err) < 0)
 		return -1;
-	if (stub_take_locks(stub, err) < 0)
+	if (stub_tell_epolls(rec, stub, err) < 0 || stub_take_locks(stub, err) < 0)
 		return -1;
 	return stub_call(stub, &stub->threads[0], NULL, err, "close", SYS_close,
 			 ARGS((uint64_t)stub->socket));

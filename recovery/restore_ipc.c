@@ -1,5 +1,5 @@
 /*
- * Pipes, event counters, unnamed Unix sockets and locks. Made here with what was unread in them, then
+ * Pipes, unnamed Unix sockets and locks. Made here with what was unread in them, then
  * sent into the processes like any other description.
  */
 #include <errno.h>
@@ -7,7 +7,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -17,7 +16,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
-static int set_nonblock(int fd, uint32_t flags)
+int set_nonblock(int fd, uint32_t flags)
 {
 	int now = fcntl(fd, F_GETFL);
 
@@ -84,19 +83,6 @@ int open_pipe(struct recovery *rec, size_t index, struct err *err)
 		if ((reads(open) && fill_pipe(in, open) < 0) || give_pipe_end(rec, i, ends, taken) < 0)
 			return err_sys(err, "pipe of open file %zu", i);
 	}
-	return 0;
-}
-
-int open_eventfd(struct recovery *rec, size_t index, struct err *err)
-{
-	const Snap__OpenFile *open = rec->model->open_files[index];
-	uint64_t value = open->value;
-	int fd = eventfd(0, EFD_CLOEXEC | (open->semaphore ? EFD_SEMAPHORE : 0));
-
-	rec->open_fds[index] = fd;
-	if (fd < 0 || (value && write_full(fd, &value, sizeof(value)) < 0) ||
-	    set_nonblock(fd, open->flags) < 0)
-		return err_sys(err, "event counter of open file %zu", index);
 	return 0;
 }
 

@@ -136,6 +136,24 @@ struct proc_fdinfo {
 int proc_parse_fdinfo(const char *text, struct proc_fdinfo *ret, struct err *err);
 int proc_read_fdinfo(pid_t pid, int fd, struct proc_fdinfo *ret, struct err *err);
 
+/* "tfd:" lines of an epoll instance's fdinfo (fs/eventpoll.c, ep_show_fdinfo). *ret malloc'ed. */
+struct proc_epoll_entry {
+	int fd;
+	uint32_t events;
+	uint64_t data;
+	uint64_t inode; /* of the file watched */
+};
+int proc_read_epoll(pid_t pid, int fd, struct proc_epoll_entry **ret, size_t *ret_n, struct err *err);
+int proc_parse_epoll(const char *text, struct proc_epoll_entry **ret, size_t *ret_n, struct err *err);
+
+/* fdinfo of a timerfd (fs/timerfd.c, timerfd_show). Times in nanoseconds; value is what remains. */
+struct proc_timerfd {
+	int clock, settime_flags;
+	uint64_t ticks, value, interval;
+};
+int proc_parse_timerfd(const char *text, struct proc_timerfd *ret, struct err *err);
+int proc_read_timerfd(pid_t pid, int fd, struct proc_timerfd *ret, struct err *err);
+
 /* /proc/PID/timers (CONFIG_CHECKPOINT_RESTORE, Linux 3.10). */
 struct proc_timer {
 	int id;

@@ -1,0 +1,140 @@
+/*
+ * Event counters, signal descriptors, timers and epoll instances. Made here and sent; what an epoll
+ * instance watches are numbers of the process, so it is told there, when all descriptors are in place.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "recovery/batch.h"
+#include "store/base/io.h"
+#include "store/base/units.h"
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t) /* include/uapi/linux/timerfd.h, Linux 3.17 */
+#endif
+
+int open_eventfd(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	uint64_t value = open->value;
+	int fd = eventfd(0, EFD_CLOEXEC | (open->semaphore ? EFD_SEMAPHORE : 0));
+
+	rec->open_fds[index] = fd;
+	if (fd < 0 || (value && write_full(fd, &value, sizeof(value)) < 0) ||
+	    set_nonblock(fd, open->flags) < 0)
+		return err_sys(err, "event counter of open file %zu", index);
+	return 0;
+}
+
+int open_signalfd(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	uint64_t mask = open->mask;
+	int fd = (int)syscall(SYS_signalfd4, -1, &mask, sizeof(mask), SFD_CLOEXEC);
+
+	rec->open_fds[index] = fd;
+	if (fd < 0 || set_nonblock(fd, open->flags) < 0)
+		return err_sys(err, "signal descriptor of open file %zu", index);
+	return 0;
+}
+
+static struct timespec to_timespec(uint64_t ns)
+{
+	return (struct timespec){.tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC)};
+}
+
+/* A periodic timer that has fired stands still until it is read (fs/timerfd.c, timerfd_tmrproc): made by
+ * letting it fire again, at once. */
+static bool waits_for_reader(const Snap__TimerFd *timer)
+{
+	return timer->remaining == 0 && timer->interval != 0 && timer->ticks == 1;
+}
+
+/* A timer set to an instant of the wall clock keeps that instant; every other one what remained of it. */
+static int arm_timerfd(struct recovery *rec, const Snap__TimerFd *timer, int fd)
+{
+	bool wall = (timer->clock == CLOCK_REALTIME || timer->clock == CLOCK_REALTIME_ALARM) &&
+		    (timer->flags & TFD_TIMER_ABSTIME) && timer->remaining;
+	uint64_t value = waits_for_reader(timer) ? 1 : timer->remaining;
+	struct itimerspec spec = {.it_interval = to_timespec(timer->interval)};
+	uint64_t ticks = timer->ticks;
+
+	spec.it_value = to_timespec(value + (wall ? rec->model->clocks->realtime : 0));
+	if (value && timerfd_settime(fd, wall ? timer->flags : 0, &spec, NULL) < 0)
+		return -1;
+	return ticks && !waits_for_reader(timer) ? ioctl(fd, TFD_IOC_SET_TICKS, &ticks) : 0;
+}
+
+int open_timerfd(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	int fd = timerfd_create(open->timer->clock, TFD_CLOEXEC);
+
+	rec->open_fds[index] = fd;
+	if (fd < 0 || arm_timerfd(rec, open->timer, fd) < 0 || set_nonblock(fd, open->flags) < 0)
+		return err_sys(err, "timer of open file %zu", index);
+	return 0;
+}
+
+int open_epoll(struct recovery *rec, size_t index, struct err *err)
+{
+	rec->open_fds[index] = epoll_create1(EPOLL_CLOEXEC);
+	return rec->open_fds[index] < 0 ? err_sys(err, "epoll instance of open file %zu", index) : 0;
+}
+
+/* The first process, and its first number, that has the instance tells it. */
+static bool is_first_holder(const struct recovery *rec, const struct stub *stub, size_t fd)
+{
+	int32_t open_file = stub->model->fds[fd]->open_file;
+
+	for (size_t i = 0; i < rec->model->n_processes; i++) {
+		const Snap__Process *p = rec->model->processes[i];
+
+		for (size_t j = 0; j < p->n_fds; j++)
+			if (p->fds[j]->open_file == open_file)
+				return p == stub->model && j == fd;
+	}
+	return false;
+}
+
+static int queue_watched(struct batch *b, const Snap__OpenFile *open, int number, struct err *err)
+{
+	for (size_t i = 0; i < open->n_watched; i++) {
+		const Snap__EpollEntry *e = open->watched[i];
+		struct epoll_event event = {.events = e->events, .data.u64 = e->data};
+
+		if (batch_room(b, 1, sizeof(event), err) < 0 ||
+		    batch_call(b, BATCH_MUST, err, SYS_epoll_ctl,
+			       ARGS((uint64_t)number, EPOLL_CTL_ADD, (uint64_t)e->fd,
+				    batch_push(b, &event, sizeof(event))),
+			       "epoll instance %d watching descriptor %d", number, e->fd) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	const Snap__Process *p = stub->model;
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = 0; i < p->n_fds; i++) {
+		const Snap__OpenFile *open = rec->model->open_files[p->fds[i]->open_file];
+
+		if (open->kind == SNAP__OPEN_FILE__KIND__EPOLL && is_first_holder(rec, stub, i) &&
+		    queue_watched(&b, open, p->fds[i]->number, err) < 0)
+			return -1;
+	}
+	return batch_run(&b, err);
+}
