@@ -266,8 +266,6 @@ class Lab:
     def check_gone(self, what="after the watchdog's death"):
         wait_until(lambda: not self.processes(), 10, f"{what} nothing of the job is left: "
                    f"{[describe_process(p) for p in self.processes()]}")
-        # the number of a namespace that is gone is given to the next one, which may be anybody's
-        self.namespaces.clear()
 
     def kill(self, watchdog):
         """SIGKILL, as a crash would; then nothing of the job may be left."""
@@ -277,12 +275,16 @@ class Lab:
         self.check_gone()
 
     def kill_in_snapshot(self, watchdog, job="job"):
-        """Kills at a random moment of a snapshot."""
-        last = self.snapshot(job)
+        """Kills at a random moment of a snapshot. False where the job has ended before."""
+        last = self.snapshot(job, watchdog=watchdog)
+        if not last:
+            return False
         asking = self.start("snapshot", job)
         time.sleep(self.random.uniform(0, 0.02 + 1.3 * last["wall_us"] / 1e6))
+        ended = not watchdog.alive()
         self.kill(watchdog)
         asking.wait(20)
+        return not ended
 
     def clean(self):
         for pid in self.processes():
@@ -334,8 +336,7 @@ def crash(lab, watchdog, snapshots, spacing, in_snapshot):
             return False
         lab.snapshot(watchdog=watchdog)
     if in_snapshot:
-        lab.kill_in_snapshot(watchdog)
-        return True
+        return lab.kill_in_snapshot(watchdog)
     time.sleep(lab.random.uniform(0, spacing))
     if not watchdog.alive():
         return False

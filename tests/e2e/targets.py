@@ -31,7 +31,7 @@ def stop_and_recover(lab, watchdog):
 
 
 def crash_in_snapshot_and_recover(lab, watchdog):
-    lab.kill_in_snapshot(watchdog)
+    harness.check(lab.kill_in_snapshot(watchdog), "the target has ended")
     return lab.start("recover", "job", "-i", "1h")
 
 
