@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "store/base/io.h"
+#include "store/base/units.h"
 
 struct sleep {
 	pid_t vtid;
@@ -168,6 +169,30 @@ static int signal_is_due(struct tracee *t, bool *ret, struct err *err)
 	return 0;
 }
 
+/* A call that is made again waits for what is left. Its timeout may lie in memory that is not ours to
+ * change, so it is pointed to a shorter one below the stack; the kernel copies it as the call begins.
+ * Where that cannot be done it waits its whole time again. */
+static void shorten_timeout(struct frozen_process *p, struct arch_regs *live, uint64_t elapsed)
+{
+	int arg = arch_timeout_arg(live);
+	uint64_t pointer = arg < 0 ? 0 : arch_call_arg(live, (unsigned)arg);
+	uint64_t scratch, timeout, left;
+	struct timespec ts;
+	struct err ignored;
+
+	arch_shorten_timeout(live, elapsed);
+	if (!pointer || mem_read(p->pid, pointer, &ts, sizeof(ts), &ignored) < 0 || ts.tv_sec < 0 ||
+	    (uint64_t)ts.tv_sec > UINT64_MAX / NSEC_PER_SEC - 1)
+		return;
+	timeout = (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+	left = elapsed < timeout ? timeout - elapsed : 0;
+	ts.tv_sec = (time_t)(left / NSEC_PER_SEC);
+	ts.tv_nsec = (long)(left % NSEC_PER_SEC);
+	scratch = arch_scratch(live, sizeof(ts));
+	if (mem_write(p->pid, scratch, &ts, sizeof(ts), &ignored) == 0)
+		arch_set_call_arg(live, (unsigned)arg, scratch);
+}
+
 int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
 		   struct frozen_thread *thread, struct arch_regs *live, bool *ret_live_changed,
 		   struct arch_regs *ret_saved, bool *ret_restart, uint64_t *ret_elapsed,
@@ -193,7 +218,7 @@ int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
 		if (signal_is_due(&thread->tracee, &due, err) < 0)
 			return -1;
 		if (!due) {
-			arch_shorten_timeout(live, measured_sleep(thread));
+			shorten_timeout(process, live, measured_sleep(thread));
 			arch_rewind(live);
 			*ret_live_changed = true;
 			*ret_saved = *live;

@@ -31,7 +31,7 @@
 
 #define KEPT_MAP_FLAGS                                                                             \
 	(MAP_GROWSDOWN | MAP_NORESERVE | MAP_STACK | MAP_HUGETLB |                                 \
-	 (MAP_HUGE_MASK << MAP_HUGE_SHIFT))
+	 ((unsigned)MAP_HUGE_MASK << MAP_HUGE_SHIFT))
 
 /* Made by us with mmap; the vdso has its own way, vsyscall is not the process's. */
 static bool is_mapped(const Snap__Region *r)

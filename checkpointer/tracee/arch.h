@@ -49,6 +49,11 @@ void arch_forget_call(struct arch_regs *regs);
 
 /* For ARCH_INTERRUPTED: shortens the timeout that the call carries by value (epoll_wait), if any. */
 void arch_shorten_timeout(struct arch_regs *regs, uint64_t elapsed_ns);
+/* For ARCH_INTERRUPTED: which argument points to its relative timeout (struct timespec), -1: none does. */
+int arch_timeout_arg(const struct arch_regs *regs);
+void arch_set_call_arg(struct arch_regs *regs, unsigned n, uint64_t value);
+/* An address that the thread's code does not count on: below its stack pointer and the red zone. */
+uint64_t arch_scratch(const struct arch_regs *regs, size_t len);
 /* The call number that `code` (the bytes before and including a syscall instruction) loads, -1 if it
  * cannot be told: for a thread that is already inside restart_syscall(2). */
 long arch_guess_call_nr(const void *code, size_t len);

@@ -145,6 +145,44 @@ void arch_shorten_timeout(struct arch_regs *regs, uint64_t elapsed_ns)
 	regs->raw.r10 = elapsed_ms >= (uint64_t)timeout ? 0 : (uint64_t)timeout - elapsed_ms;
 }
 
+int arch_timeout_arg(const struct arch_regs *regs)
+{
+	switch ((long)regs->raw.orig_rax) {
+	case SYS_rt_sigtimedwait:
+		return 2;
+	case SYS_semtimedop:
+	case SYS_epoll_pwait2:
+		return 3;
+	case SYS_io_getevents:
+	case SYS_io_pgetevents:
+		return 4;
+	default:
+		return -1;
+	}
+}
+
+void arch_set_call_arg(struct arch_regs *regs, unsigned n, uint64_t value)
+{
+	switch (n) {
+	case 2:
+		regs->raw.rdx = value;
+		break;
+	case 3:
+		regs->raw.r10 = value;
+		break;
+	case 4:
+		regs->raw.r8 = value;
+		break;
+	}
+}
+
+#define RED_ZONE 128 /* System V ABI, AMD64 supplement, 3.2.2 */
+
+uint64_t arch_scratch(const struct arch_regs *regs, size_t len)
+{
+	return (regs->raw.rsp - RED_ZONE - len) & ~15ull;
+}
+
 long arch_guess_call_nr(const void *code, size_t len)
 {
 	const unsigned char *p = code;

@@ -356,9 +356,9 @@ static void protection_key(Snap__Snapshot *m)
 	m->processes[0]->regions[1]->protection_key = 2;
 }
 
-static void epoll(Snap__Snapshot *m)
+static void inotify(Snap__Snapshot *m)
 {
-	m->open_files[0]->kind = SNAP__OPEN_FILE__KIND__EPOLL;
+	m->open_files[0]->kind = SNAP__OPEN_FILE__KIND__INOTIFY;
 }
 
 static void deleted_without_content(Snap__Snapshot *m)
@@ -397,7 +397,7 @@ static const struct refusal {
 	{"chroot", chroot_jail, ERR_UNSUPPORTED},
 	{"System V region", sysv_region, ERR_UNSUPPORTED},
 	{"protection key", protection_key, ERR_UNSUPPORTED},
-	{"epoll", epoll, ERR_UNSUPPORTED},
+	{"inotify", inotify, ERR_UNSUPPORTED},
 	{"deleted without content", deleted_without_content, ERR_UNSUPPORTED},
 };
 
