@@ -200,7 +200,7 @@ PROGRAMS = [
     (target("target-counter", "10", "result"), 300, 2000),
     (target("target-counter-static", "10", "result"), 300, 2000),
     (target("target-threads64", "10"), 200, 1500), (target("target-floatsum", "5"), 200, 1200),
-    (openmp, 120, 900), (pagejob, 100, 400),
+    (openmp, 120, 900), (pagejob, 200, 400),
 ]
 ROOT = {python, cc1, pagejob}
 
