@@ -195,12 +195,12 @@ def openmp(lab, rounds, **options):
 
 # program, size of the quick run, size of the long one (None: long only / quick only)
 PROGRAMS = [
-    (python, 60, 500), (numpy, 50, 800), (perl, 70, 600), (awk, 60, 500), (sqlite, 400000, 3000000),
-    (xz, 12, 60), (cc1, 350, 3000), (java, 300, 1500), (octave, None, 400),
-    (target("target-counter", "10", "result"), 300, 2000),
-    (target("target-counter-static", "10", "result"), 300, 2000),
-    (target("target-threads64", "10"), 200, 1500), (target("target-floatsum", "5"), 200, 1200),
-    (openmp, 120, 900), (pagejob, 200, 400),
+    (python, 60, 130), (numpy, 50, 300), (perl, 70, 200), (awk, 60, 250), (sqlite, 400000, 2000000),
+    (xz, 12, 80), (cc1, 350, 800), (java, 300, 1000), (octave, None, 300),
+    (target("target-counter", "10", "result"), 300, 1000),
+    (target("target-counter-static", "10", "result"), 300, 1000),
+    (target("target-threads64", "10"), 200, 800), (target("target-floatsum", "5"), 200, 800),
+    (openmp, 120, 500), (pagejob, 100, 300),
 ]
 ROOT = {python, cc1, pagejob}
 
