@@ -135,6 +135,10 @@ static void release_job(struct watchdog *w)
 
 static void close_all(struct watchdog *w)
 {
+	struct err err;
+
+	if (w->log && joblog_flush(w->log, &err) < 0)
+		log_warn("output is missing from the job's log: %s", err.msg);
 	joblog_close(w->log);
 	stdinlog_close(w->input);
 	streams_clear(&w->streams);

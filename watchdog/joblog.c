@@ -12,10 +12,15 @@
 #include "store/base/io.h"
 #include "watchdog/joblog_format.h"
 
+/* Output waits in memory while the disk is full; what goes beyond this is lost, and reported. */
+#define WAITING_MOST (32u << 20)
+
 struct joblog {
 	int fd;
 	char *path;
-	uint64_t bytes;
+	uint64_t bytes; /* of the file */
+	char *waiting;	/* whole records that follow it */
+	size_t n_waiting;
 };
 
 static int write_header(struct joblog *log, uint64_t start, struct err *err)
@@ -33,6 +38,7 @@ static int cut(struct joblog *log, uint64_t bytes, struct err *err)
 	if (ftruncate(log->fd, (off_t)bytes) < 0)
 		return err_sys(err, "cannot truncate %s", log->path);
 	log->bytes = bytes;
+	log->n_waiting = 0;
 	return 0;
 }
 
@@ -103,6 +109,7 @@ void joblog_close(struct joblog *log)
 	if (!log)
 		return;
 	cleanup_fd_p(&log->fd);
+	free(log->waiting);
 	free(log->path);
 	free(log);
 }
@@ -116,6 +123,7 @@ int joblog_truncate(struct joblog *log, uint64_t bytes, struct err *err)
 {
 	struct joblog_header header;
 
+	log->n_waiting = 0;
 	if (bytes < sizeof(header) || bytes >= log->bytes)
 		return 0;
 	if (pread_upto(log->fd, &header, sizeof(header), 0) != (ssize_t)sizeof(header))
@@ -126,22 +134,13 @@ int joblog_truncate(struct joblog *log, uint64_t bytes, struct err *err)
 	return cut(log, bytes, err);
 }
 
-int joblog_append(struct joblog *log, enum joblog_stream stream, const void *data, size_t len,
-		  struct err *err)
+static int write_record(struct joblog *log, const struct iovec *iov, int n_iov, size_t whole,
+			struct err *err)
 {
-	struct joblog_record_header header = {
-		.magic = JOBLOG_RECORD_MAGIC,
-		.stream = (uint8_t)stream,
-		.length = (uint32_t)len,
-		.time = clock_ns(CLOCK_REALTIME),
-	};
-	struct iovec iov[2] = {{&header, sizeof(header)}, {(void *)data, len}};
-	size_t whole = sizeof(header) + len;
 	ssize_t n;
 
-	header.checksum = joblog_record_checksum(&header, data);
 	do
-		n = pwritev(log->fd, iov, 2, (off_t)log->bytes);
+		n = pwritev(log->fd, iov, n_iov, (off_t)log->bytes);
 	while (n < 0 && errno == EINTR);
 	if (n == (ssize_t)whole) {
 		log->bytes += whole;
@@ -153,9 +152,70 @@ int joblog_append(struct joblog *log, enum joblog_stream stream, const void *dat
 	return -1;
 }
 
+static int wait_for_room(struct joblog *log, const struct iovec iov[2], struct err *err)
+{
+	size_t len = log->n_waiting + iov[0].iov_len + iov[1].iov_len;
+	char *more;
+
+	if (len > WAITING_MOST)
+		return err_set(err, ERR_FULL, "cannot write %s: no space left on device",
+			       log->path);
+	more = realloc(log->waiting, len);
+	if (!more)
+		return err_sys(err, "output of the job");
+	log->waiting = more;
+	for (int i = 0; i < 2; i++) {
+		memcpy(more + log->n_waiting, iov[i].iov_base, iov[i].iov_len);
+		log->n_waiting += iov[i].iov_len;
+	}
+	return 0;
+}
+
+int joblog_flush(struct joblog *log, struct err *err)
+{
+	size_t done = 0;
+	int result = 0;
+
+	while (result == 0 && done < log->n_waiting) {
+		struct joblog_record_header header;
+		struct iovec record = {log->waiting + done, 0};
+
+		memcpy(&header, record.iov_base, sizeof(header));
+		record.iov_len = sizeof(header) + header.length;
+		result = write_record(log, &record, 1, record.iov_len, err);
+		if (result == 0)
+			done += record.iov_len;
+	}
+	if (done)
+		memmove(log->waiting, log->waiting + done, log->n_waiting -= done);
+	return result;
+}
+
+int joblog_append(struct joblog *log, enum joblog_stream stream, const void *data, size_t len,
+		  struct err *err)
+{
+	struct joblog_record_header header = {
+		.magic = JOBLOG_RECORD_MAGIC,
+		.stream = (uint8_t)stream,
+		.length = (uint32_t)len,
+		.time = clock_ns(CLOCK_REALTIME),
+	};
+	const struct iovec iov[2] = {{&header, sizeof(header)}, {(void *)data, len}};
+	struct err full = {.kind = ERR_FULL};
+
+	header.checksum = joblog_record_checksum(&header, data);
+	if ((!log->n_waiting || joblog_flush(log, &full) == 0) &&
+	    write_record(log, iov, 2, sizeof(header) + len, &full) == 0)
+		return 0;
+	if (full.kind == ERR_FULL)
+		return wait_for_room(log, iov, err);
+	*err = full;
+	return -1;
+}
+
 uint64_t joblog_bytes(const struct joblog *log)
 {
-	return log->bytes;
+	return log->bytes + log->n_waiting;
 }
 
 int joblog_sync(struct joblog *log, struct err *err)

@@ -51,10 +51,15 @@ void joblog_close(struct joblog *log); /* takes NULL */
 int joblog_begin(struct joblog *log, bool keep_earlier, struct err *err);
 /* Back to a snapshot's log_bytes. A log that is shorter is left as it is. */
 int joblog_truncate(struct joblog *log, uint64_t bytes, struct err *err);
-/* Whole or not at all: after a failure (ERR_FULL…) the log is as it was. */
+/* Whole or not at all: after a failure the log is as it was. On a full disk records wait in memory, up
+ * to 32 MiB (then ERR_FULL), and go out in order with later ones or joblog_flush. */
 int joblog_append(struct joblog *log, enum joblog_stream stream, const void *data, size_t len,
 		  struct err *err);
+/* Writes what waits. ERR_FULL: the rest waits on. */
+int joblog_flush(struct joblog *log, struct err *err);
+/* Length of the file once everything that waits is written. */
 uint64_t joblog_bytes(const struct joblog *log);
+/* To disk, what has been written. May run beside the functions above. */
 int joblog_sync(struct joblog *log, struct err *err);
 
 /* ---- reading: at any time, beside a writer -----------------------------------------------------

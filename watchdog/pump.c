@@ -226,7 +226,12 @@ int pump_freeze(struct pump *pump, const struct capsule *capsule, Snap__Capsule 
 
 int pump_sync(struct pump *pump, struct err *err)
 {
-	if (joblog_sync(pump->log, err) < 0)
+	int result;
+
+	pthread_mutex_lock(&pump->lock);
+	result = joblog_flush(pump->log, err);
+	pthread_mutex_unlock(&pump->lock);
+	if (result < 0 || joblog_sync(pump->log, err) < 0)
 		return -1;
 	return pump->input ? stdinlog_sync(pump->input, err) : 0;
 }

@@ -138,8 +138,9 @@ def full_disk(lab):
     watchdog = lab.run(lab.target("pagejob"), *args)
     wait_until(lambda: b"step 2 " in watchdog.out, 30, f"the job runs: {watchdog.err!r}")
     lab.snapshot()
-    fill(lab.disk, 2)
+    fill(lab.disk, 0)
     result = lab.pawl("snapshot", "job", status=None)
+    time.sleep(0.5)  # output that the log has no room for
     check(result.status not in (0, 2) and b"space" in result.err, f"message: {result.err!r}")
     check(watchdog.alive(), "the job has ended")
     lab.verify()
