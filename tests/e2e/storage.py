@@ -140,7 +140,8 @@ def full_disk(lab):
     lab.snapshot()
     fill(lab.disk, 0)
     result = lab.pawl("snapshot", "job", status=None)
-    time.sleep(0.5)  # output that the log has no room for
+    printed = len(watchdog.out)
+    wait_until(lambda: len(watchdog.out) > printed + 2500, 30, "output that the log has no room for")
     check(result.status not in (0, 2) and b"space" in result.err, f"message: {result.err!r}")
     check(watchdog.alive(), "the job has ended")
     lab.verify()
@@ -177,7 +178,7 @@ def keep_three(lab):
 @case()
 def bytes_follow_changed_pages(lab):
     """An idle stretch costs next to nothing; a rewriting one what it rewrote, compressed."""
-    watchdog = lab.run(lab.target("pagejob"), "128", "4", "100", "60", "2")
+    watchdog = lab.run(lab.target("pagejob"), "128", "4", "100", "300", "2")
     wait_until(lambda: b"step 2 " in watchdog.out, 30, "the job runs")
     first = lab.snapshot()
     check(60 << 20 < first["bytes_stored"] < 90 << 20, f"the first stores {first['bytes_stored']}")
