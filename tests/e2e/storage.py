@@ -133,7 +133,7 @@ def full_disk(lab):
     again it is saved again."""
     lab.store = os.path.join(lab.disk, "store")
     lab.env["PAWL_STORE"] = lab.store
-    args = ("24", "20", "20", "400", "2")
+    args = ("24", "20", "20", "600", "2")
     expected = pagejob_output(lab, args)
     watchdog = lab.run(lab.target("pagejob"), *args)
     wait_until(lambda: b"step 2 " in watchdog.out, 30, f"the job runs: {watchdog.err!r}")
@@ -243,6 +243,7 @@ def gc_while_a_job_is_saved(lab):
     argv = [lab.target("pagejob"), *ARGS]
     expected = pagejob_output(lab, ARGS)
     watchdog = lab.run(*argv, options=["-i", "100ms", "--keep", "2"])
+    wait_until(lambda: b"step 3 " in watchdog.out, 30, f"the job runs: {watchdog.err!r}")
     wait_until(lambda: lab.running() and len(lab.json("list", "job")) >= 1, 20, "the first snapshot")
     for _ in range(12):
         lab.pawl("gc")
