@@ -6,7 +6,7 @@ import time
 import harness
 from harness import case, check, check_equal, wait_until, write_bytes
 
-ARGS = ("64", "4", "20", "300", "2")
+ARGS = ("64", "4", "20", "450", "2")
 
 
 def pagejob_output(lab, args):
