@@ -111,12 +111,13 @@ class Result:
 class Running:
     """A process in the background whose output is collected."""
 
-    def __init__(self, argv, *, env, cwd, stdin=subprocess.DEVNULL, stdout=None, **options):
+    def __init__(self, argv, *, env, cwd, stdin=subprocess.DEVNULL, stdout=None,
+                 stderr=None, **options):
         self.started = time.monotonic()
         self.out, self.err = b"", b""
         self.process = subprocess.Popen(argv, env=env, cwd=cwd, stdin=stdin,
                                         stdout=stdout or subprocess.PIPE,
-                                        stderr=subprocess.PIPE, **options)
+                                        stderr=stderr or subprocess.PIPE, **options)
         self.threads = [threading.Thread(target=self._collect, args=(stream, name), daemon=True)
                         for stream, name in ((self.process.stdout, "out"),
                                              (self.process.stderr, "err")) if stream]
@@ -152,7 +153,7 @@ class Lab:
     def __init__(self, name, options):
         self.name = name
         self.options = options
-        self.dir = tempfile.mkdtemp(prefix=f"pawl-{name[:24]}-", dir=options.tmp)
+        self.dir = tempfile.mkdtemp(prefix=f"pawl-{name[:24].replace('/', '-')}-", dir=options.tmp)
         self.store = os.path.join(self.dir, "store")
         self.disk = options.disk_dir
         self.random = random.Random(f"{options.seed}:{name}")
@@ -196,6 +197,12 @@ class Lab:
         interval = [] if "-i" in options else ["-i", "1h"]
         return self.start("run", "-n", job, *interval, *options, "--", *argv, **more)
 
+    def recover(self, name="job"):
+        return self.start("recover", name, "-i", "1h")
+
+    def target_argv(self, name, directory, variant=""):
+        return [self.target(f"target-{name}"), directory] + ([variant] if variant else [])
+
     def json(self, *args):
         result = self.pawl(*args, "--json")
         try:
@@ -213,6 +220,16 @@ class Lab:
             return False
         entry = self.job(name)
         return entry is not None and entry["state"] == "running" and entry.get("pid")
+
+    def wait_running(self, watchdog, seconds=60, job="job"):
+        """Until the watchdog given has its job running."""
+        def state():
+            if not watchdog.alive():
+                result = watchdog.wait()
+                raise Failure(f"pawl {watchdog.process.args[1]}: exit {result.status}: "
+                              f"{result.err[-800:]!r}")
+            return self.running(job)
+        wait_until(state, seconds, f"{job} runs")
 
     def log(self, job="job"):
         return self.pawl("log", job).out
@@ -373,25 +390,32 @@ def open_input(path):
 def start_target(lab, name, variant=None, **options):
     """Returns (watchdog, directory) once the target says it is ready."""
     directory = lab.subdir("target")
-    argv = [lab.target(f"target-{name}"), directory] + ([variant] if variant else [])
-    watchdog = lab.run(*argv, **options)
-    wait_until(lambda: os.path.exists(os.path.join(directory, "ready")) or not watchdog.alive(), 30,
-               "target ready")
-    if not os.path.exists(os.path.join(directory, "ready")):
-        result = watchdog.wait()
-        if result.status == SKIP_EXIT:
-            raise Skip(result.out.decode().strip())
-        raise Failure(f"target ended early: exit {result.status}: {result.err[-600:]!r}")
+    watchdog = lab.run(*lab.target_argv(name, directory, variant), **options)
+    wait_ready(watchdog, directory)
     return watchdog, directory
 
 
-def end_target(lab, directory, running):
+def wait_ready(running, directory, output=None):
+    """Until the target says it is ready. output: file that its standard streams are."""
+    ready = os.path.join(directory, "ready")
+    wait_until(lambda: os.path.exists(ready) or not running.alive(), 60, "target ready")
+    if os.path.exists(ready):
+        return
+    result = running.wait()
+    text = read_bytes(output) if output else result.out + result.err
+    if result.status == SKIP_EXIT:
+        raise Skip(text.decode().strip())
+    raise Failure(f"target ended early: exit {result.status}: {text[-600:]!r}")
+
+
+def end_target(lab, directory, running, output=None):
     """Tells the target to check itself and expects PASS."""
     write_bytes(os.path.join(directory, "go"), b"")
-    result = running.wait(60)
-    text = result.out + result.err + lab.log()
+    result = running.wait(120)
+    said = read_bytes(output) if output else lab.log()
+    text = result.out + result.err + said
     check(result.status == 0, f"target: exit {result.status}: {text[-1500:]!r}")
-    check(lab.log().endswith(b"PASS\n"), f"target did not say PASS: {text[-600:]!r}")
+    check(said.endswith(b"PASS\n"), f"target did not say PASS: {text[-600:]!r}")
     lab.check_gone("after the job's end")
 
 
@@ -489,7 +513,7 @@ def run_case(entry, options):
     kept = f" (kept: {lab.dir})" if lab and options.keep else ""
     print(f"{word:4} {entry['name']} ({time.monotonic() - start:.1f} s){kept}"
           + (f": {text}" if text else ""), flush=True)
-    return outcome
+    return entry["name"], outcome, text
 
 
 def failing_line():
@@ -498,14 +522,15 @@ def failing_line():
     return f"{os.path.basename(ours[-1].filename)}:{ours[-1].lineno}"
 
 
-def parse_arguments():
+def parse_arguments(jobs):
     parser = argparse.ArgumentParser()
     parser.add_argument("--pawl", required=True)
     parser.add_argument("--programs", required=True, help="build directory's tests/")
-    parser.add_argument("--only", action="append", help="run just this case (repeatable)")
+    parser.add_argument("--only", action="append",
+                        help="run just this case, or all cases NAME/… (repeatable)")
     parser.add_argument("--long", action="store_true", help="campaigns too")
     parser.add_argument("--root", action="store_true", help="stay root, cases that matter there")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=jobs, help="cases at a time")
     parser.add_argument("--rounds", type=int, help="of a campaign")
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
     parser.add_argument("--tmp", default=os.environ.get("TMPDIR", "/tmp"))
@@ -527,13 +552,15 @@ def why_not(options):
 
 def selected(options):
     return [entry for entry in CASES
-            if (not options.only or entry["name"] in options.only)
-            and (options.long or options.only or not entry["long"])
+            if (not options.only or entry["name"] in options.only
+                or entry["name"].partition("/")[0] in options.only)
+            and (options.long or not entry["long"] or entry["name"] in (options.only or ()))
             and (entry["root"] or not options.root)]
 
 
-def main():
-    options = parse_arguments()
+def main(jobs=2, summary=None):
+    """jobs: cases at a time. summary: called with [(name, outcome, text)] before the counts."""
+    options = parse_arguments(jobs)
     if os.geteuid() == 0 and not options.root:
         sys.exit(run_as_user(options, sys.argv[1:]))
     reason = why_not(options)
@@ -543,8 +570,11 @@ def main():
     print(f"seed {options.seed}, uid {os.geteuid()}", flush=True)
     options.programs = flatten_programs(options)
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        outcomes = list(pool.map(lambda entry: run_case(entry, options), selected(options)))
+        results = list(pool.map(lambda entry: run_case(entry, options), selected(options)))
     shutil.rmtree(options.programs)
+    if summary:
+        summary(results)
+    outcomes = [outcome for _, outcome, _ in results]
     passed, failed = outcomes.count("passed"), outcomes.count("failed")
     print(f"{passed} passed, {failed} failed, {outcomes.count('skipped')} skipped", flush=True)
     sys.exit(1 if failed else 0 if passed else SKIP_EXIT)

@@ -1,65 +1,133 @@
-"""Every self-checking target: saved, killed, recovered, saved and stopped, recovered, checked."""
+"""Every self-checking target through every path: what is saved comes back, and can be saved again."""
+import os
+import subprocess
 import time
 
 import harness
-from harness import STOPPED_EXIT, check_equal
+from harness import STOPPED_EXIT, Failure, Running, Skip, check_equal
 
+# A line a target: "NAME [VARIANT]". Every one takes every path, as an ordinary user and as root.
 TARGETS = [
     "amx", "attributes", "avx512", "files", "fpu", "maps", "rseq", "signals", "sleeps", "stack",
     "timers", "tls", "vdso", "events", "attributes undumpable", "maps shared", "sleeps epoll",
 ]
-AS_ROOT = {"attributes", "files", "maps", "signals", "timers"}
+# Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
+WITHOUT = {}
 
 
 def pause(lab):
     """A moment that hits the target anywhere in its round."""
-    time.sleep(lab.random.uniform(0.05, 0.4))
+    time.sleep(lab.random.uniform(0.02, 0.25))
 
 
 def kill_and_recover(lab, watchdog):
     lab.snapshot()
     pause(lab)
     lab.kill(watchdog)
-    return lab.start("recover", "job", "-i", "1h")
+    return lab.recover()
 
 
 def stop_and_recover(lab, watchdog):
     lab.pawl("stop", "job")
-    check_equal(watchdog.wait(30).status, STOPPED_EXIT, "exit after pawl stop")
+    check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit after pawl stop")
     lab.check_gone("after pawl stop")
-    return lab.start("recover", "job", "-i", "1h")
+    return lab.recover()
 
 
 def crash_in_snapshot_and_recover(lab, watchdog):
     harness.check(lab.kill_in_snapshot(watchdog), "the target has ended")
-    return lab.start("recover", "job", "-i", "1h")
+    return lab.recover()
 
 
-def round_trip(spec, steps):
-    name, _, variant = spec.partition(" ")
-
-    def run(lab):
+def launched(steps):
+    """A path that begins with `pawl run`."""
+    def run(lab, name, variant):
         running, directory = harness.start_target(lab, name, variant)
-        pause(lab)
         for step in steps:
-            running = step(lab, running)
-            lab.snapshot()
             pause(lab)
+            running = step(lab, running)
+            lab.wait_running(running)
+        pause(lab)
         harness.end_target(lab, directory, running)
         lab.verify()
     return run
 
 
+def attached(lab, name, variant):
+    """attach, stop, recover: the target was started without pawl, and writes to a file."""
+    refuse_yama()
+    if lab.pawl("attach", "--help", status=None).status:
+        raise Skip("pawl attach is not built in")
+    directory = lab.subdir("target")
+    output = os.path.join(lab.dir, "output")
+    with open(output, "wb") as out:
+        bare = Running(lab.target_argv(name, directory, variant), env=lab.env, cwd=lab.dir,
+                       stdout=out, stderr=out, process_group=0)
+    harness.wait_ready(bare, directory, output)
+    pause(lab)
+    watchdog = lab.start("attach", "-n", "job", "-i", "1h", str(bare.pid))
+    lab.wait_running(watchdog)
+    watchdog = stop_and_recover(lab, watchdog)
+    bare.wait(10)
+    lab.wait_running(watchdog)
+    pause(lab)
+    harness.end_target(lab, directory, watchdog, output)
+    lab.verify()
+
+
+def refuse_yama():
+    try:
+        scope = int(harness.read_bytes("/proc/sys/kernel/yama/ptrace_scope"))
+    except OSError:
+        return
+    if scope > (2 if os.geteuid() == 0 else 0):
+        raise Skip(f"Yama forbids to attach (kernel.yama.ptrace_scope is {scope})")
+
+
+PATHS = {
+    "stop": launched([stop_and_recover]),
+    "kill": launched([kill_and_recover]),
+    "attach": attached,
+    "twice": launched([kill_and_recover, kill_and_recover]),
+}
+CAMPAIGN = launched([kill_and_recover, crash_in_snapshot_and_recover, stop_and_recover] * 5)
+
+
+def taking(path, spec, reason=None):
+    def run(lab):
+        if reason:
+            raise Skip(reason)
+        name, _, variant = spec.partition(" ")
+        path(lab, name, variant)
+    return run
+
+
 def add_targets():
-    quick = [kill_and_recover, stop_and_recover]
-    campaign = [kill_and_recover, crash_in_snapshot_and_recover, stop_and_recover] * 5
     for spec in TARGETS:
         name = spec.replace(" ", "-")
-        harness.add_case(name, round_trip(spec, quick), root=spec in AS_ROOT)
-        harness.add_case(f"{name}-repeatedly", round_trip(spec, campaign), long=True)
+        for path, function in PATHS.items():
+            reason = WITHOUT.get(spec, {}).get(path)
+            harness.add_case(f"{name}/{path}", taking(function, spec, reason), root=True)
+        harness.add_case(f"{name}/repeatedly", taking(CAMPAIGN, spec), long=True)
+
+
+def summary(results):
+    """How many targets took which paths, and which cannot run here and why."""
+    count, missing = {}, {}
+    for name, outcome, text in results:
+        target, _, path = name.partition("/")
+        if outcome == "skipped":
+            missing.setdefault(text.removeprefix("SKIP: "), []).append(name)
+        else:
+            count.setdefault(target, []).append(path)
+    runs = sum(map(len, count.values()))
+    print(f"{len(count)} of {len(TARGETS)} targets ran, {runs} times "
+          f"({', '.join(PATHS)}); {sum(map(len, missing.values()))} runs cannot be made here:")
+    for reason, names in sorted(missing.items()):
+        print(f"  {reason}: {', '.join(names)}")
 
 
 add_targets()
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(jobs=4, summary=summary)
