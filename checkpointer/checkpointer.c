@@ -183,7 +183,7 @@ static bool anything_to_arm(struct checkpointer *c)
 	struct err ignored;
 	size_t n;
 
-	if (list_tree(c->config.init, &pids, &n, &ignored) < 0)
+	if (list_tree(&c->config.root, &pids, &n, &ignored) < 0)
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		bool known = false;
@@ -205,7 +205,7 @@ static int arm_new_processes(struct taking *t, struct err *err)
 
 	if (t->c->tracker != TRACKER_PAGEMAP || !anything_to_arm(t->c))
 		return 0;
-	if (freeze_tree(&tree, t->c->config.init, err) < 0)
+	if (freeze_tree(&tree, &t->c->config.root, err) < 0)
 		return -1;
 	t->arming_ns = tree.begin_ns;
 	for (size_t i = 0; result == 0 && i < tree.n; i++)
@@ -274,7 +274,7 @@ static int take_frozen(struct taking *t, bool end, struct err *err)
 	struct err end_err;
 	int result;
 
-	if (freeze_tree(&t->tree, t->c->config.init, err) < 0)
+	if (freeze_tree(&t->tree, &t->c->config.root, err) < 0)
 		return -1;
 	t->frozen = true;
 	t->pause_ns = t->tree.begin_ns;

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "checkpointer/tree_root.h"
 #include "store/base/err.h"
 #include "store/store.h"
 
@@ -37,7 +38,7 @@ struct capsule_stream {
 };
 
 struct checkpoint_config {
-	pid_t init;                 /* host pid of the capsule's init; not part of the snapshot */
+	struct tree_root root;
 	pid_t leader_vpid;          /* pid inside the capsule of the process that is "the job" */
 	bool user_namespace;
 	struct capsule_stream stream[3];

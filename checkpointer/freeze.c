@@ -73,10 +73,27 @@ static int add_children(pid_t pid, struct pid_list *list, struct err *err)
 	return 0;
 }
 
-int list_tree(pid_t init, pid_t **ret, size_t *ret_n, struct err *err)
+/* Nobody else has been given the pid of an attached root. */
+static bool root_lives(const struct tree_root *root)
+{
+	struct proc_stat stat;
+	struct err ignored;
+
+	return proc_read_stat(root->pid, 0, &stat, &ignored) == 0 &&
+	       stat.start_time == root->start_time;
+}
+
+static int add_root(const struct tree_root *root, struct pid_list *list, struct err *err)
+{
+	if (!root->attached)
+		return add_children(root->pid, list, err);
+	return root_lives(root) ? pid_list_add(list, root->pid, err) : 0;
+}
+
+int list_tree(const struct tree_root *root, pid_t **ret, size_t *ret_n, struct err *err)
 {
 	struct pid_list list = {0};
-	int result = add_children(init, &list, err);
+	int result = add_root(root, &list, err);
 
 	for (size_t i = 0; result == 0 && i < list.n; i++)
 		result = add_children(list.pids[i], &list, err);
@@ -226,14 +243,14 @@ static int wait_process(struct frozen_process *p, struct err *err)
 	return 0;
 }
 
-static int freeze_pass(struct frozen_tree *tree, pid_t init, const struct sleep_notes *notes,
-		       struct err *err)
+static int freeze_pass(struct frozen_tree *tree, const struct tree_root *root,
+		       const struct sleep_notes *notes, struct err *err)
 {
 	cleanup_free pid_t *pids = NULL;
 	size_t n;
 	int fresh = 0;
 
-	if (list_tree(init, &pids, &n, err) < 0)
+	if (list_tree(root, &pids, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		struct frozen_process *p = find_process(tree, pids[i]);
@@ -303,7 +320,7 @@ static int identify_process(struct frozen_process *p, struct err *err)
 	return 0;
 }
 
-static int identify_tree(struct frozen_tree *tree, pid_t init, struct err *err)
+static int identify_tree(struct frozen_tree *tree, struct err *err)
 {
 	for (size_t i = 0; i < tree->n;) {
 		struct frozen_process *p = &tree->processes[i];
@@ -322,35 +339,35 @@ static int identify_tree(struct frozen_tree *tree, pid_t init, struct err *err)
 		struct frozen_process *p = &tree->processes[i];
 		struct frozen_process *parent = find_process(tree, p->stat.ppid);
 
-		p->vppid = p->stat.ppid == init || !parent ? 1 : parent->vpid;
+		p->vppid = parent ? parent->vpid : 1;
 	}
 	return 0;
 }
 
-static void take_sleep_notes(struct sleep_notes *notes, pid_t init)
+static void take_sleep_notes(struct sleep_notes *notes, const struct tree_root *root)
 {
 	cleanup_free pid_t *pids = NULL;
 	struct err ignored;
 	size_t n;
 
 	notes->n = 0;
-	if (list_tree(init, &pids, &n, &ignored) == 0)
+	if (list_tree(root, &pids, &n, &ignored) == 0)
 		sleep_notes_take(notes, pids, n);
 }
 
-int freeze_tree(struct frozen_tree *ret, pid_t init, struct err *err)
+int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err)
 {
 	struct frozen_tree tree = {0};
 	struct sleep_notes notes;
 	int pass, fresh = 1;
 
-	take_sleep_notes(&notes, init);
+	take_sleep_notes(&notes, root);
 	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
 	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)
-		fresh = freeze_pass(&tree, init, &notes, err);
+		fresh = freeze_pass(&tree, root, &notes, err);
 	if (fresh > 0)
 		err_set(err, ERR_BUSY, "the job starts processes faster than they can be stopped");
-	if (fresh != 0 || identify_tree(&tree, init, err) < 0) {
+	if (fresh != 0 || identify_tree(&tree, err) < 0) {
 		thaw_tree(&tree);
 		return -1;
 	}

@@ -1,8 +1,8 @@
 /*
  * freeze.h: a process tree that stands still.
  *
- * Every thread of every process below the capsule's init is seized and interrupted until no new one
- * appears. The tree stays as it is until thaw_tree or kill_tree.
+ * Every thread of every process of the job is seized and interrupted until no new one appears. The
+ * tree stays as it is until thaw_tree or kill_tree.
  */
 #ifndef PAWL_CHECKPOINTER_FREEZE_H
 #define PAWL_CHECKPOINTER_FREEZE_H
@@ -14,6 +14,7 @@
 
 #include "checkpointer/tracee/procfs.h"
 #include "checkpointer/tracee/tracee.h"
+#include "checkpointer/tree_root.h"
 #include "store/base/err.h"
 
 struct frozen_thread {
@@ -38,15 +39,15 @@ struct frozen_tree {
 	uint64_t begin_ns;        /* CLOCK_MONOTONIC when the first thread was asked to stop */
 };
 
-/* Freezes all below init (host pid), init itself excluded. ERR_GONE: nothing is left to freeze. On
- * failure everything that was stopped runs again. */
-int freeze_tree(struct frozen_tree *ret, pid_t init, struct err *err);
+/* Freezes all of the job. ERR_GONE: nothing is left to freeze. On failure everything that was stopped
+ * runs again. */
+int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err);
 /* Lets all run on. Takes a zeroed tree. Frees. */
 void thaw_tree(struct frozen_tree *tree);
 /* Ends all with SIGKILL, reaps what we trace. Frees. */
 void kill_tree(struct frozen_tree *tree);
 
-/* Host pids of init's descendants, parents before children, as they are now. *ret malloc'ed. */
-int list_tree(pid_t init, pid_t **ret, size_t *ret_n, struct err *err);
+/* Host pids of the job's processes, parents before children, as they are now. *ret malloc'ed. */
+int list_tree(const struct tree_root *root, pid_t **ret, size_t *ret_n, struct err *err);
 
 #endif

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "checkpointer/tree_root.h"
 #include "recovery/recovery.h"
 #include "store/base/err.h"
 #include "watchdog/caller.h"
@@ -83,6 +84,8 @@ struct capsule_event {
  */
 int capsule_next_event(struct capsule *capsule, struct capsule_event *ret);
 
+/* What the checkpointer takes the job's processes from. */
+struct tree_root capsule_root(const struct capsule *capsule);
 /* Host pids of all processes of the capsule but init, as /proc shows them now. *ret malloc'ed. */
 int capsule_pids(const struct capsule *capsule, pid_t **ret, size_t *ret_n, struct err *err);
 /* CPU time of all of them, nanoseconds; what processes that have ended used is not in it. */

@@ -12,7 +12,7 @@ struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t le
 {
 	const struct watchdog_config *config = w->config;
 	struct checkpoint_config result = {
-		.init = w->capsule->init,
+		.root = capsule_root(w->capsule),
 		.leader_vpid = leader_vpid,
 		.user_namespace = w->capsule->user_namespace,
 		.terminal = w->streams.terminal_identity,
