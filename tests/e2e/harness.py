@@ -10,6 +10,7 @@ are marked root=True. Exit status: 0 all passed, 1 a failure, 77 nothing could r
 """
 import argparse
 import concurrent.futures
+import fnmatch
 import json
 import os
 import pwd
@@ -91,9 +92,16 @@ def write_bytes(path, data):
         f.write(data)
 
 
-def directory_contents(path):
-    return {name: read_bytes(os.path.join(path, name)) for name in sorted(os.listdir(path))
-            if os.path.isfile(os.path.join(path, name))}
+def directory_contents(path, ignore=()):
+    """{relative path: content} of all regular files below path. ignore: patterns of relative paths."""
+    files = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            relative = os.path.relpath(os.path.join(folder, name), path)
+            full = os.path.join(folder, name)
+            if os.path.isfile(full) and not any(fnmatch.fnmatch(relative, p) for p in ignore):
+                files[relative] = read_bytes(full)
+    return files
 
 
 def need(program):
@@ -158,6 +166,7 @@ class Lab:
         self.disk = options.disk_dir
         self.random = random.Random(f"{options.seed}:{name}")
         self.token = f"PAWL_TEST_TOKEN={uuid.uuid4().hex}"
+        self.started = []
         self.namespaces = {}  # name -> descriptor, which keeps the kernel from giving the name again
         key, value = self.token.split("=")
         self.env = dict(os.environ, PAWL_STORE=self.store, LC_ALL="C.UTF-8", **{key: value})
@@ -176,8 +185,13 @@ class Lab:
             raise Skip(f"{name} was not built on this machine")
         return path
 
+    def launch(self, argv, **options):
+        """In the background, without pawl; ended with the case."""
+        self.started.append(Running(argv, env=self.env, **{"cwd": self.dir, **options}))
+        return self.started[-1]
+
     def bare(self, argv, cwd=None, stdin=subprocess.DEVNULL, seconds=300):
-        return Running(argv, env=self.env, cwd=cwd or self.dir, stdin=stdin).wait(seconds)
+        return self.launch(argv, cwd=cwd or self.dir, stdin=stdin).wait(seconds)
 
     def start(self, *args, cwd=None, **options):
         """pawl ARGS in the background."""
@@ -304,6 +318,10 @@ class Lab:
         return not ended
 
     def clean(self):
+        for running in self.started:
+            if running.alive():
+                running.process.kill()
+                running.process.wait()
         for pid in self.processes():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -325,9 +343,10 @@ def describe_process(pid):
 # ---- the main job: bare run, snapshots, SIGKILL, recovery, the same output -------------------
 
 def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=False, recover=None,
-            stdin=None):
+            stdin=None, options=(), ignore=()):
     """Runs argv bare and under pawl with a crash in between; output and files must be the same.
-    recover: number of the snapshot to go back to, None: the newest."""
+    recover: number of the snapshot to go back to, None: the newest. options: of pawl run.
+    ignore: patterns of files that differ from run to run."""
     bare_dir = lab.subdir("bare")
     prepare(bare_dir)
     expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin))
@@ -336,9 +355,9 @@ def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=Fa
     for attempt in range(4):
         job_dir = lab.subdir(f"work{attempt}")
         prepare(job_dir)
-        watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin), options=["--fresh"])
+        watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin), options=["--fresh", *options])
         if crash(lab, watchdog, snapshots, spacing / 2**attempt, in_snapshot):
-            finish(lab, expected, bare_dir, job_dir, recover)
+            finish(lab, expected, bare_dir, job_dir, recover, ignore)
             return
         watchdog.wait()
     raise Failure(f"the job ended before it could be killed, {attempt + 1} times")
@@ -348,7 +367,7 @@ def crash(lab, watchdog, snapshots, spacing, in_snapshot):
     """Snapshots, then SIGKILL. False where the job was faster than that: how long the bare run takes
     says little on a busy machine."""
     for _ in range(snapshots):
-        time.sleep(spacing)
+        time.sleep(lab.random.uniform(0.5, 1.1) * spacing)
         if not watchdog.alive():
             return False
         lab.snapshot(watchdog=watchdog)
@@ -361,21 +380,21 @@ def crash(lab, watchdog, snapshots, spacing, in_snapshot):
     return True
 
 
-def finish(lab, expected, bare_dir, job_dir, recover=None):
+def finish(lab, expected, bare_dir, job_dir, recover=None, ignore=()):
     name = f"job@{recover}" if recover else "job"
     result = lab.pawl("recover", name, status=None, seconds=300, cwd=lab.dir)
     check(result.status == expected.status,
           f"recover: exit {result.status} instead of {expected.status}: {result.err[-800:]!r}")
-    compare(lab, expected, result, bare_dir, job_dir)
+    compare(lab, expected, result, bare_dir, job_dir, ignore)
     lab.check_gone("after the job's end")
     lab.verify()
 
 
-def compare(lab, expected, result, bare_dir, job_dir):
+def compare(lab, expected, result, bare_dir, job_dir, ignore=()):
     check_equal(lab.log(), expected.out, "log")
     check(expected.out.endswith(result.out), "what recover printed is not the end of the output: "
           f"{result.out[:80]!r}")
-    bare, job = directory_contents(bare_dir), directory_contents(job_dir)
+    bare, job = directory_contents(bare_dir, ignore), directory_contents(job_dir, ignore)
     check_equal(sorted(job), sorted(bare), "files")
     for name in bare:
         check_equal(job[name], bare[name], name)

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import harness
-from harness import STOPPED_EXIT, Failure, Running, Skip, check_equal
+from harness import STOPPED_EXIT, Skip, check_equal
 
 # A line a target: "NAME [VARIANT]". Every one takes every path, as an ordinary user and as root.
 TARGETS = [
@@ -61,8 +61,8 @@ def attached(lab, name, variant):
     directory = lab.subdir("target")
     output = os.path.join(lab.dir, "output")
     with open(output, "wb") as out:
-        bare = Running(lab.target_argv(name, directory, variant), env=lab.env, cwd=lab.dir,
-                       stdout=out, stderr=out, process_group=0)
+        bare = lab.launch(lab.target_argv(name, directory, variant), stdout=out, stderr=out,
+                          process_group=0)
     harness.wait_ready(bare, directory, output)
     pause(lab)
     watchdog = lab.start("attach", "-n", "job", "-i", "1h", str(bare.pid))
