@@ -146,6 +146,11 @@ class Running:
     def send(self, signo):
         self.process.send_signal(signo)
 
+    def describe(self):
+        """How it has ended, and what it said."""
+        result = self.wait()
+        return f"exit {result.status}: {result.err[-800:]!r}"
+
     def wait(self, seconds=120):
         try:
             status = self.process.wait(seconds)
@@ -230,18 +235,17 @@ class Lab:
         return next((j for j in self.json("list") if j["name"] == name), None)
 
     def running(self, name="job"):
-        if not os.path.isdir(self.store):
-            return False
-        entry = self.job(name)
-        return entry is not None and entry["state"] == "running" and entry.get("pid")
+        """The job's pid once it runs, and before that (the store may not be there yet) None."""
+        result = self.pawl("list", "--json", status=None)
+        entries = json.loads(result.out) if result.status == 0 else []
+        return next((e.get("pid") for e in entries if e["name"] == name and e["state"] == "running"),
+                    None)
 
     def wait_running(self, watchdog, seconds=60, job="job"):
         """Until the watchdog given has its job running."""
         def state():
             if not watchdog.alive():
-                result = watchdog.wait()
-                raise Failure(f"pawl {watchdog.process.args[1]}: exit {result.status}: "
-                              f"{result.err[-800:]!r}")
+                raise Failure(f"{watchdog.process.args[:2]} has ended: {watchdog.describe()}")
             return self.running(job)
         wait_until(state, seconds, f"{job} runs")
 

@@ -46,6 +46,9 @@ class Terminal:
     def send(self, signo):
         self.process.send_signal(signo)
 
+    def describe(self):
+        return f"exit {self.wait()}: {self.output[-800:]!r}"
+
     def wait(self, seconds=30):
         return self.process.wait(seconds)
 

@@ -122,30 +122,33 @@ def multiplexer(*command):
     return run
 
 
-# name: job, size of the quick run (None: long only), size of the long one
-TREES = {
-    "pipeline": (script("bash", "pipeline.sh", save=True), 40, 200),
-    "background": (script("bash", "background.sh", save=True), 30, 150),
-    "forks": (script("perl", "forks.pl"), 100, 400),
-    "xargs": (script("sh", "xargs.sh", save=True), 300, 1500),
-    "pool": (script("python3", "pool.py"), 40, 200),
-    "make": (make, 60, 200),
-    "loopback": (script("python3", "loopback.py"), 30, 150),
-    "parallel": (script("bash", "parallel.sh", "parallel", save=True), None, 400),
+# name: (job, size: some seconds)
+QUICK = {
+    "pipeline": (script("bash", "pipeline.sh", save=True), 40),
+    "background": (script("bash", "background.sh", save=True), 30),
+    "forks": (script("perl", "forks.pl"), 100),
+    "xargs": (script("sh", "xargs.sh", save=True), 250),
+    "pool": (script("python3", "pool.py"), 30),
+    "make": (make, 50),
+    "loopback": (script("python3", "loopback.py"), 40),
+}
+# in tools/test --long only: these need large packages
+LONG = {
+    "parallel": (script("bash", "parallel.sh", "parallel", save=True), 150),
     "tools": (script("bash", "tools.sh", "zstd", "pigz", "rsync", "sqlite3", "xz", "flock", save=True),
-              None, 40),
-    "java": (java, None, 300),
-    "node": (script("node", "workers.js"), None, 500),
-    "mpi": (mpi, None, 2000),
-    "postgres": (postgres, None, 80),
-    "redis": (redis, None, 100),
-    "tmux": (multiplexer("tmux", "-f", "/dev/null", "-S", "socket", "new-session"), None, 200),
-    "screen": (multiplexer("screen", "-c", "/dev/null", "-S", "pawl", "sh", "-c"), None, 200),
-    "go": (go, None, 400),
-    "rust": (rust, None, 500),
-    "r": (script("Rscript", "parallel.R", save=True), None, 200),
-    "video": (script("bash", "video.sh", "ffmpeg"), None, 300),
-    "ruby": (script("ruby", "forks.rb"), None, 200),
+              5),
+    "java": (java, 60),
+    "node": (script("node", "workers.js"), 120),
+    "mpi": (mpi, 250),
+    "postgres": (postgres, 30),
+    "redis": (redis, 30),
+    "tmux": (multiplexer("tmux", "-f", "/dev/null", "-S", "socket", "new-session"), 150),
+    "screen": (multiplexer("screen", "-c", "/dev/null", "-S", "pawl", "sh", "-c"), 150),
+    "go": (go, 120),
+    "rust": (rust, 150),
+    "r": (script("Rscript", "parallel.R", save=True), 60),
+    "video": (script("bash", "video.sh", "ffmpeg"), 400),
+    "ruby": (script("ruby", "forks.rb"), 80),
 }
 
 
@@ -154,11 +157,10 @@ def sized(function, size, **options):
 
 
 def add_trees():
-    for name, (function, quick, long) in TREES.items():
-        if quick:
-            add_case(name, sized(function, quick), root=True)
-        add_case(f"{name}-long", sized(function, long), long=True, root=True)
-        add_case(f"{name}-killed-in-snapshot", sized(function, long, in_snapshot=True), long=True)
+    for name, (function, size) in (QUICK | LONG).items():
+        add_case(name, sized(function, size), root=True, long=name in LONG)
+        add_case(f"{name}-larger", sized(function, 3 * size), long=True, root=True)
+        add_case(f"{name}-killed-in-snapshot", sized(function, 2 * size, in_snapshot=True), long=True)
 
 
 add_trees()
