@@ -20,9 +20,11 @@
 #define BUDGET_LEAST (64ull << 20)
 #define BUDGET_MOST  (4ull << 30)
 
-/* Pre-copy goes on while a round finds clearly less than the one before, and stops when what is left
- * takes about as long to copy as the freeze itself (a few milliseconds at 5 GB/s). */
-#define PRECOPY_ROUNDS_MOST 8
+/* Pre-copy goes on while rounds find clearly less than those before (one may be slow by chance: the first
+ * time, buffers are fresh memory), and stops when what is left takes about as long to copy as the freeze
+ * itself (a few milliseconds at 5 GB/s). */
+#define PRECOPY_ROUNDS_MOST 12
+#define PRECOPY_VAIN_ROUNDS 2
 #define PRECOPY_ENOUGH      1024 /* pages */
 /* A process smaller than this is copied whole faster than it is stopped twice. */
 #define ARM_AT_LEAST (32ull << 20)
@@ -32,6 +34,7 @@ struct checkpointer {
 	enum tracker_kind tracker;
 	struct sleeps *sleeps;
 	struct tracked_set tracked;
+	struct page_copies copies;
 	Snap__Snapshot *last; /* as published; the parent of the next */
 	uint64_t last_seq;
 };
@@ -60,6 +63,7 @@ void checkpointer_free(struct checkpointer *c)
 	if (!c)
 		return;
 	tracked_set_free(&c->tracked);
+	page_copies_free(&c->copies);
 	sleeps_free(c->sleeps);
 	if (c->last)
 		snap__snapshot__free_unpacked(c->last, NULL);
@@ -75,7 +79,6 @@ struct taking {
 	struct frozen_tree tree;
 	struct collection collection;
 	struct known_contents known;
-	struct page_copies copies;
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
 	uint64_t arming_ns; /* an earlier stop, part of the pause */
@@ -130,17 +133,19 @@ static int open_table(struct taking *t, struct tracked *p, struct err *err)
 static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 {
 	int64_t last = INT64_MAX;
+	int vain = 0;
 
 	if (!p->tracker || !tracker_can_precopy(p->tracker))
 		return 0;
 	if (open_table(t, p, err) < 0)
 		return -1;
 	for (int round = 0; round < PRECOPY_ROUNDS_MOST; round++) {
-		int64_t pages = tracked_precopy(p, &t->copies, &t->info.pages_candidate, err);
+		int64_t pages = tracked_precopy(p, &t->c->copies, &t->info.pages_candidate, err);
 
 		if (pages < 0)
 			return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
-		if (pages < PRECOPY_ENOUGH || pages > last - last / 4)
+		vain = pages > last - last / 4 ? vain + 1 : 0;
+		if (pages < PRECOPY_ENOUGH || vain == PRECOPY_VAIN_ROUNDS)
 			break;
 		last = pages;
 	}
@@ -238,7 +243,7 @@ static int scan_process(struct taking *t, struct collected_process *p, struct er
 		return -1;
 	k->alive = true;
 	if (open_table(t, k, err) < 0 ||
-	    tracked_scan_frozen(k, p, c->tracker, &t->copies, &t->info.pages_candidate, err) < 0)
+	    tracked_scan_frozen(k, p, c->tracker, &c->copies, &t->info.pages_candidate, err) < 0)
 		return err_wrap(err, "memory of process %d", p->frozen->vpid);
 	t->info.pages_resident += scan_result_pages(&k->now);
 	return 0;
@@ -313,7 +318,7 @@ static int finish_process(struct taking *t, struct tracked *k, Snap__Process *mo
 
 static int finish_pages(struct taking *t, struct err *err)
 {
-	if (page_copies_put(&t->copies, err) < 0)
+	if (page_copies_put(&t->c->copies, err) < 0)
 		return -1;
 	for (size_t i = 0; i < t->collection.model->n_processes; i++) {
 		Snap__Process *m = t->collection.model->processes[i];
@@ -385,7 +390,7 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 	struct taking t = {.c = c, .hooks = hooks, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
 	int result;
 
-	t.copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
+	c->copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
 	if (load_parent(c, store, name, parent, err) < 0 ||
 	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)
 		return -1;
@@ -399,7 +404,7 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 	}
 	resume(&t);
 	tracked_set_done(&c->tracked, result == 0);
-	page_copies_free(&t.copies);
+	page_copies_rest(&c->copies);
 	known_contents_free(&t.known);
 	collection_clear(&t.collection);
 	session_abort(t.session);

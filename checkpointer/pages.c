@@ -11,130 +11,8 @@
 
 static const char zero_pages[64 * STORE_PAGE_SIZE];
 
-/* ---- chunks ----------------------------------------------------------------------------------- */
-
-static int put_chunk(struct page_chunk *chunk, struct err *err)
-{
-	const char *data = chunk->data;
-
-	for (size_t i = 0; i < chunk->n_runs; i++) {
-		if (page_table_put(chunk->table, chunk->runs[i].first, data, chunk->runs[i].n, NULL, err) <
-		    0)
-			return -1;
-		data += chunk->runs[i].n * STORE_PAGE_SIZE;
-	}
-	return 0;
-}
-
-/* The pages that have been put from later copies. Open addressing, never more than half full. */
-struct put_set {
-	struct put_page {
-		struct page_table *table;
-		uint64_t page;
-	} *slots;
-	size_t mask;
-};
-
-static int put_set_new(struct put_set *set, const struct page_copies *copies, struct err *err)
-{
-	size_t pages = 1, slots = 1;
-
-	for (size_t i = 0; i < copies->n; i++)
-		pages += copies->chunks[i]->n_pages;
-	while (slots < pages * 2)
-		slots *= 2;
-	set->slots = calloc(slots, sizeof(*set->slots));
-	set->mask = slots - 1;
-	return set->slots ? 0 : err_sys(err, "copies of changed pages");
-}
-
-/* True if it was not in the set yet. */
-static bool put_set_add(struct put_set *set, struct page_table *table, uint64_t page)
-{
-	size_t at = (size_t)((page ^ (uintptr_t)table >> 4) * 0x9e3779b97f4a7c15ull >> 20) & set->mask;
-
-	for (; set->slots[at].table; at = (at + 1) & set->mask)
-		if (set->slots[at].page == page && set->slots[at].table == table)
-			return false;
-	set->slots[at] = (struct put_page){table, page};
-	return true;
-}
-
-/* Puts what no later copy has superseded. */
-static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err *err)
-{
-	const char *data = chunk->data;
-
-	for (size_t i = 0; i < chunk->n_runs; i++) {
-		uint64_t first = chunk->runs[i].first, end = first + chunk->runs[i].n;
-
-		while (first < end) {
-			uint64_t n = 0;
-
-			while (first + n < end && put_set_add(set, chunk->table, first + n))
-				n++;
-			if (n > 0 && page_table_put(chunk->table, first, data, n, NULL, err) < 0)
-				return -1;
-			if (first + n < end)
-				n++; /* the one that stopped us */
-			first += n;
-			data += n * STORE_PAGE_SIZE;
-		}
-	}
-	return 0;
-}
-
-int page_copies_put(struct page_copies *copies, struct err *err)
-{
-	struct put_set set;
-	int result = 0;
-
-	if (copies->n == 0)
-		return 0;
-	if (put_set_new(&set, copies, err) < 0)
-		return -1;
-	while (result == 0 && copies->n > 0) {
-		result = put_newest(&set, copies->chunks[copies->n - 1], err);
-		free(copies->chunks[--copies->n]);
-	}
-	free(set.slots);
-	return result;
-}
-
-uint64_t page_copies_left(const struct page_copies *copies)
-{
-	uint64_t used = copies->n * (uint64_t)sizeof(struct page_chunk);
-
-	return used < copies->budget ? copies->budget - used : 0;
-}
-
-void page_copies_free(struct page_copies *copies)
-{
-	for (size_t i = 0; i < copies->n; i++)
-		free(copies->chunks[i]);
-	free(copies->chunks);
-	memset(copies, 0, sizeof(*copies));
-}
-
-static int keep_chunk(struct page_copies *copies, struct page_chunk *chunk, struct err *err)
-{
-	if (copies->n == copies->room) {
-		size_t room = copies->room ? copies->room * 2 : 64;
-		struct page_chunk **more = reallocarray(copies->chunks, room, sizeof(*more));
-
-		if (!more)
-			return err_sys(err, "copies of changed pages");
-		copies->chunks = more;
-		copies->room = room;
-	}
-	copies->chunks[copies->n++] = chunk;
-	if (page_copies_left(copies) > 0)
-		return 0;
-	copies->spilled = true;
-	return page_copies_put(copies, err);
-}
-
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------
+ */
 
 struct capture {
 	pid_t pid;
@@ -150,10 +28,10 @@ static int read_slowly(struct capture *c, struct err *err)
 {
 	size_t kept_runs = 0, kept_pages = 0;
 	struct page_chunk *k = c->chunk;
-	struct page_chunk *out = malloc(sizeof(*out));
+	struct page_chunk *out;
 
-	if (!out)
-		return err_sys(err, "copies of changed pages");
+	if (page_copies_chunk(c->copies, k->table, &out, err) < 0)
+		return -1;
 	for (size_t i = 0; i < k->n_runs; i++)
 		for (uint64_t j = 0; j < k->runs[i].n; j++) {
 			uint64_t page = k->runs[i].first + j;
@@ -163,12 +41,13 @@ static int read_slowly(struct capture *c, struct err *err)
 			if (mem_read(c->pid, at, to, STORE_PAGE_SIZE, err) < 0 &&
 			    mem_read_forced(c->pid, at, to, STORE_PAGE_SIZE, err) < 0) {
 				if (c->mode == CAPTURE_FROZEN || err->kind == ERR_GONE) {
-					free(out);
+					page_copies_return(c->copies, out);
 					return -1;
 				}
 				continue;
 			}
-			if (kept_runs && out->runs[kept_runs - 1].first + out->runs[kept_runs - 1].n == page) {
+			if (kept_runs &&
+			    out->runs[kept_runs - 1].first + out->runs[kept_runs - 1].n == page) {
 				out->runs[kept_runs - 1].n++;
 			} else if (kept_runs == CHUNK_RUNS) {
 				break; /* only while pre-copying: what is left out is seen again */
@@ -178,10 +57,9 @@ static int read_slowly(struct capture *c, struct err *err)
 			}
 			kept_pages++;
 		}
-	out->table = k->table;
 	out->n_runs = kept_runs;
 	out->n_pages = kept_pages;
-	free(k);
+	page_copies_return(c->copies, k);
 	c->chunk = out;
 	return 0;
 }
@@ -213,27 +91,15 @@ static int finish_chunk(struct capture *c, struct err *err)
 		return 0;
 	if (read_chunk(c, err) < 0)
 		return -1;
-	if (!c->copies) {
-		int result = put_chunk(c->chunk, err);
+	if (c->mode == CAPTURE_THROUGH) {
+		int result = page_chunk_put(c->chunk, err);
 
 		c->chunk->n_runs = c->chunk->n_pages = 0;
 		return result;
 	}
 	chunk = c->chunk;
 	c->chunk = NULL;
-	return keep_chunk(c->copies, chunk, err);
-}
-
-static int need_chunk(struct capture *c, struct err *err)
-{
-	if (c->chunk)
-		return 0;
-	c->chunk = malloc(sizeof(*c->chunk));
-	if (!c->chunk)
-		return err_sys(err, "copies of changed pages");
-	c->chunk->table = c->table;
-	c->chunk->n_runs = c->chunk->n_pages = 0;
-	return 0;
+	return page_copies_keep(c->copies, chunk, err);
 }
 
 static int add_run(struct capture *c, uint64_t first, uint64_t n, struct err *err)
@@ -241,7 +107,7 @@ static int add_run(struct capture *c, uint64_t first, uint64_t n, struct err *er
 	while (n > 0) {
 		uint64_t part;
 
-		if (need_chunk(c, err) < 0)
+		if (!c->chunk && page_copies_chunk(c->copies, c->table, &c->chunk, err) < 0)
 			return -1;
 		part = CHUNK_PAGES - c->chunk->n_pages;
 		if (part > n)
@@ -281,9 +147,9 @@ static int capture_range(struct capture *c, const struct scan_range *r, struct e
 	if (!r->written || r->file)
 		return 0;
 	c->candidates += n;
-	/* Known to be zero: nothing to read. Put at once, unless an older copy waits that would be put after
-	 * it. */
-	if (r->zero && (!c->copies || c->copies->n == 0))
+	/* Known to be zero: nothing to read. Put at once, unless an older copy waits that would be
+	 * put after it. */
+	if (r->zero && c->copies->n == 0)
 		return put_zeroes(c->table, first, n, err);
 	return add_run(c, first, n, err);
 }
@@ -312,17 +178,19 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 		result = capture_range(&c, &ranges->ranges[i], err);
 	if (result == 0)
 		result = finish_chunk(&c, err);
-	free(c.chunk);
+	page_copies_return(copies, c.chunk);
 	if (result == 0)
 		*candidates += c.candidates;
 	return result;
 }
 
-/* ---- what is gone ----------------------------------------------------------------------------- */
+/* ---- what is gone -----------------------------------------------------------------------------
+ */
 
 static int clear_bytes(struct page_table *table, uint64_t start, uint64_t end, struct err *err)
 {
-	return page_table_clear(table, start / STORE_PAGE_SIZE, (end - start) / STORE_PAGE_SIZE, err);
+	return page_table_clear(table, start / STORE_PAGE_SIZE, (end - start) / STORE_PAGE_SIZE,
+				err);
 }
 
 /* First range of ascending r that ends behind `at`. */
@@ -356,7 +224,8 @@ int pages_clear_gone(struct page_table *table, const struct scan_result *before,
 				gap_end = after->ranges[k].start;
 			if (gap_end > at && clear_bytes(table, at, gap_end, err) < 0)
 				return -1;
-			at = k < after->n && after->ranges[k].start < end ? after->ranges[k].end : end;
+			at = k < after->n && after->ranges[k].start < end ? after->ranges[k].end
+									  : end;
 		}
 	}
 	return 0;

@@ -81,7 +81,8 @@ void tracked_set_done(struct tracked_set *set, bool published)
 	}
 }
 
-/* ---- scanning --------------------------------------------------------------------------------- */
+/* ---- scanning ---------------------------------------------------------------------------------
+ */
 
 static void distrust_all(struct scan_result *r, size_t from)
 {
@@ -114,7 +115,8 @@ static int scan_maps(struct tracked *t, bool arm, struct scan_result *ret, struc
 		return -1;
 	for (size_t i = 0; result == 0 && i < n; i++)
 		if (!maps[i].shared && strncmp(maps[i].name, "[v", 2) != 0)
-			result = tracker_scan(t->tracker, maps[i].start, maps[i].end, arm, ret, err);
+			result =
+				tracker_scan(t->tracker, maps[i].start, maps[i].end, arm, ret, err);
 	proc_maps_free(maps, n);
 	return result;
 }
@@ -140,17 +142,20 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
 {
 	struct scan_result round = {0};
 	uint64_t before = *candidates;
+	enum capture_mode mode = CAPTURE_RUNNING;
+	bool whole = t->first.n > 0;
 	int result = next_round(t, &round, err);
 
 	if (result == 0)
 		result = append(&t->precopied, &round, err);
-	if (result == 0 && pages_capture_size(&round) > page_copies_left(copies)) {
+	/* All of a process is not worth copying twice; what it writes meanwhile is. */
+	if (result == 0 && (whole || pages_capture_size(&round) > page_copies_left(copies))) {
 		/* Waiting copies are older than what goes to the table now. */
 		result = page_copies_put(copies, err);
-		copies = NULL;
+		mode = CAPTURE_THROUGH;
 	}
 	if (result == 0)
-		result = pages_capture(t->pid, t->table, &round, copies, CAPTURE_RUNNING, candidates, err);
+		result = pages_capture(t->pid, t->table, &round, copies, mode, candidates, err);
 	scan_result_free(&round);
 	/* Whatever this round has re-armed without storing it must be looked at again. */
 	if (result < 0)
@@ -201,7 +206,8 @@ static int begin_tracker(struct tracked *t, struct remote *remote, struct tracee
 	return tracker_new(&t->tracker, TRACKER_NONE, t->pid, remote, leader, err);
 }
 
-int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind, struct err *err)
+int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
+		struct err *err)
 {
 	struct tracee *leader = &p->threads[0]->tracee;
 	struct remote remote;
@@ -229,9 +235,10 @@ int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tra
 	if (t->first.n > 0)
 		t->distrust = true;
 	if (scan_all(t, p, err) < 0) {
-		/* ESRCH from an address space that has ended: the process has executed a program since. */
-		if (err->sys_errno != ESRCH || begin_tracker(t, &p->remote, leader, kind, err) < 0 ||
-		    scan_all(t, p, err) < 0)
+		/* ESRCH from an address space that has ended: the process has executed a program
+		 * since. */
+		if (err->sys_errno != ESRCH ||
+		    begin_tracker(t, &p->remote, leader, kind, err) < 0 || scan_all(t, p, err) < 0)
 			return -1;
 	}
 	return pages_capture(t->pid, t->table, &t->now, copies, CAPTURE_FROZEN, candidates, err);

@@ -1,5 +1,6 @@
 #include "store/batch.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 
 int batch_add_pack(struct batch *batch, struct pack_builder *builder,
@@ -90,6 +91,17 @@ int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, st
 	return rc ? err_lmdb(err, rc, "cannot write pages") : 0;
 }
 
+/* What was just synced to disk is read again only by a recovery. Left in the page cache it would
+ * push out the job's own files, and every batch would go to fresh memory, whose first touch is dear
+ * (see checkpointer/copies.h). Pages mapped by somebody, the upper part of the trees, stay. */
+static void leave_page_cache(struct store *store)
+{
+	mdb_filehandle_t fd;
+
+	if (mdb_env_get_fd(store->env, &fd) == 0)
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
 int batch_commit(const struct batch *batch, struct store *store, struct err *err)
 {
 	MDB_txn *txn;
@@ -100,7 +112,10 @@ int batch_commit(const struct batch *batch, struct store *store, struct err *err
 		txn_end(store, txn);
 		return -1;
 	}
-	return txn_commit(store, txn, false, err);
+	if (txn_commit(store, txn, false, err) < 0)
+		return -1;
+	leave_page_cache(store);
+	return 0;
 }
 
 void batch_free_nodes(struct batch *batch)

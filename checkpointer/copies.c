@@ -1,0 +1,195 @@
+#include "checkpointer/copies.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* ---- buffers ----------------------------------------------------------------------------------
+ */
+
+static void free_chunk(struct page_chunk *chunk)
+{
+	if (chunk && chunk->data)
+		munmap(chunk->data, CHUNK_BYTES);
+	free(chunk);
+}
+
+static struct page_chunk *new_chunk(void)
+{
+	struct page_chunk *chunk = malloc(sizeof(*chunk));
+	void *data;
+
+	if (!chunk)
+		return NULL;
+	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	chunk->data = data == MAP_FAILED ? NULL : data;
+	if (chunk->data)
+		return chunk;
+	free(chunk);
+	return NULL;
+}
+
+static bool push(struct page_chunk ***list, size_t *n, size_t *room, struct page_chunk *chunk)
+{
+	if (*n == *room) {
+		size_t more_room = *room ? *room * 2 : 64;
+		struct page_chunk **more = reallocarray(*list, more_room, sizeof(*more));
+
+		if (!more)
+			return false;
+		*list = more;
+		*room = more_room;
+	}
+	(*list)[(*n)++] = chunk;
+	return true;
+}
+
+int page_copies_chunk(struct page_copies *copies, struct page_table *table, struct page_chunk **ret,
+		      struct err *err)
+{
+	struct page_chunk *chunk =
+		copies->n_unused ? copies->unused[--copies->n_unused] : new_chunk();
+
+	if (!chunk)
+		return err_sys(err, "copies of changed pages");
+	chunk->table = table;
+	chunk->n_runs = chunk->n_pages = 0;
+	*ret = chunk;
+	return 0;
+}
+
+void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
+{
+	if (chunk && !push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
+		free_chunk(chunk);
+}
+
+int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struct err *err)
+{
+	if (!push(&copies->chunks, &copies->n, &copies->room, chunk)) {
+		free_chunk(chunk);
+		return err_sys(err, "copies of changed pages");
+	}
+	if (page_copies_left(copies) > 0)
+		return 0;
+	return page_copies_put(copies, err);
+}
+
+uint64_t page_copies_left(const struct page_copies *copies)
+{
+	uint64_t used = copies->n * (uint64_t)CHUNK_BYTES;
+
+	return used < copies->budget ? copies->budget - used : 0;
+}
+
+void page_copies_rest(struct page_copies *copies)
+{
+	while (copies->n > 0)
+		page_copies_return(copies, copies->chunks[--copies->n]);
+	for (size_t i = 0; i < copies->n_unused; i++)
+		madvise(copies->unused[i]->data, CHUNK_BYTES, MADV_FREE);
+}
+
+void page_copies_free(struct page_copies *copies)
+{
+	for (size_t i = 0; i < copies->n; i++)
+		free_chunk(copies->chunks[i]);
+	for (size_t i = 0; i < copies->n_unused; i++)
+		free_chunk(copies->unused[i]);
+	free(copies->chunks);
+	free(copies->unused);
+	memset(copies, 0, sizeof(*copies));
+}
+
+/* ---- putting them -----------------------------------------------------------------------------
+ */
+
+int page_chunk_put(const struct page_chunk *chunk, struct err *err)
+{
+	const char *data = chunk->data;
+
+	for (size_t i = 0; i < chunk->n_runs; i++) {
+		if (page_table_put(chunk->table, chunk->runs[i].first, data, chunk->runs[i].n, NULL,
+				   err) < 0)
+			return -1;
+		data += chunk->runs[i].n * STORE_PAGE_SIZE;
+	}
+	return 0;
+}
+
+/* The pages that have been put from later copies. Open addressing, never more than half full. */
+struct put_set {
+	struct put_page {
+		struct page_table *table;
+		uint64_t page;
+	} * slots;
+	size_t mask;
+};
+
+static int put_set_new(struct put_set *set, const struct page_copies *copies, struct err *err)
+{
+	size_t pages = 1, slots = 1;
+
+	for (size_t i = 0; i < copies->n; i++)
+		pages += copies->chunks[i]->n_pages;
+	while (slots < pages * 2)
+		slots *= 2;
+	set->slots = calloc(slots, sizeof(*set->slots));
+	set->mask = slots - 1;
+	return set->slots ? 0 : err_sys(err, "copies of changed pages");
+}
+
+/* True if it was not in the set yet. */
+static bool put_set_add(struct put_set *set, struct page_table *table, uint64_t page)
+{
+	size_t at =
+		(size_t)((page ^ (uintptr_t)table >> 4) * 0x9e3779b97f4a7c15ull >> 20) & set->mask;
+
+	for (; set->slots[at].table; at = (at + 1) & set->mask)
+		if (set->slots[at].page == page && set->slots[at].table == table)
+			return false;
+	set->slots[at] = (struct put_page){table, page};
+	return true;
+}
+
+/* Puts what no later copy has superseded. */
+static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err *err)
+{
+	const char *data = chunk->data;
+
+	for (size_t i = 0; i < chunk->n_runs; i++) {
+		uint64_t first = chunk->runs[i].first, end = first + chunk->runs[i].n;
+
+		while (first < end) {
+			uint64_t n = 0;
+
+			while (first + n < end && put_set_add(set, chunk->table, first + n))
+				n++;
+			if (n > 0 && page_table_put(chunk->table, first, data, n, NULL, err) < 0)
+				return -1;
+			if (first + n < end)
+				n++; /* the one that stopped us */
+			first += n;
+			data += n * STORE_PAGE_SIZE;
+		}
+	}
+	return 0;
+}
+
+int page_copies_put(struct page_copies *copies, struct err *err)
+{
+	struct put_set set;
+	int result = 0;
+
+	if (copies->n == 0)
+		return 0;
+	if (put_set_new(&set, copies, err) < 0)
+		return -1;
+	while (result == 0 && copies->n > 0) {
+		result = put_newest(&set, copies->chunks[copies->n - 1], err);
+		page_copies_return(copies, copies->chunks[--copies->n]);
+	}
+	free(set.slots);
+	return result;
+}
