@@ -67,9 +67,7 @@ void stub_kill(struct stub *stub);
 /* Frees what we hold of it. */
 void stub_forget(struct stub *stub);
 struct stub *stub_by_pid(struct recovery *rec, int32_t pid);
-/* Any stub that exists: its mount namespace is the capsule's. */
-struct stub *stub_any(struct recovery *rec);
-/* Where we reach `path` of the capsule: /proc and /dev/shm are its own. buf of PATH_MAX + 64. */
+/* Where we reach `path` of the capsule: /proc and some of /dev are its own. buf of PATH_MAX + 64. */
 const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len);
 /* Whether path leads to something else inside the capsule than outside. */
 bool capsule_path_is_private(const char *path);

@@ -34,6 +34,7 @@ struct recovery_host {
 	int stream[3];
 	int terminal;
 	bool user_namespace;
+	pid_t init; /* of the capsule, in our namespace: its /proc/PID/root is the capsule's; 0: no capsule */
 };
 
 struct recovery_options {

@@ -32,15 +32,6 @@ struct stub *stub_by_pid(struct recovery *rec, int32_t pid)
 	return NULL;
 }
 
-struct stub *stub_any(struct recovery *rec)
-{
-	for (size_t i = 0; i < rec->model->n_processes; i++) {
-		if (rec->stubs[i].pid)
-			return &rec->stubs[i];
-	}
-	return NULL;
-}
-
 static bool is_below(const char *path, const char *dir)
 {
 	size_t len = strlen(dir);
@@ -50,16 +41,15 @@ static bool is_below(const char *path, const char *dir)
 
 bool capsule_path_is_private(const char *path)
 {
-	return is_below(path, "/proc") || is_below(path, "/dev/shm");
+	return is_below(path, "/proc") || is_below(path, "/dev/shm") || is_below(path, "/dev/pts") ||
+	       is_below(path, "/dev/mqueue");
 }
 
 const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len)
 {
-	struct stub *stub = stub_any(rec);
-
-	if (!stub || !capsule_path_is_private(path))
+	if (!rec->host->init || !capsule_path_is_private(path))
 		return path;
-	snprintf(buf, len, "/proc/%d/root%s", stub->pid, path);
+	snprintf(buf, len, "/proc/%d/root%s", rec->host->init, path);
 	return buf;
 }
 

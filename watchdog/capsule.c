@@ -166,7 +166,7 @@ static int setup_failed(const struct init_reply *reply, struct err *err)
 			strerror(reply->error));
 	case STAGE_SHM:
 		return err_code(err, reply->error,
-				"cannot mount a private /dev/shm in the capsule");
+				"cannot mount /dev/shm, /dev/pts and /dev/mqueue in the capsule");
 	case STAGE_TIME:
 		return err_set(
 			err, ERR_UNSUPPORTED,
@@ -438,6 +438,7 @@ static int host_spawn(void *ctx, pid_t vpid, pid_t *ret_pid, int *ret_pidfd, str
 struct recovery_host capsule_recovery_host(struct capsule *c)
 {
 	return (struct recovery_host){
+		.init = c->init,
 		.ctx = c,
 		.spawn = host_spawn,
 		.socket = c->stub_host,

@@ -66,6 +66,38 @@ static int mount_shm(void)
 	return 0;
 }
 
+/* The job's terminal is of the caller's /dev/pts, which the capsule's own will hide: /dev/console becomes
+ * another name of it, so that ttyname(3) finds one. Without it the job has a terminal without a name. */
+static void name_terminal(int terminal)
+{
+	char link[64], path[64];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", terminal);
+	n = readlink(link, path, sizeof(path) - 1);
+	if (terminal < 0 || n <= 0)
+		return;
+	path[n] = '\0';
+	if (mount(path, "/dev/console", NULL, MS_BIND, NULL) < 0)
+		return;
+}
+
+/* A /dev/pts of its own, so that pseudo-terminals of the job can be had again under their numbers, and the
+ * message queues of its IPC namespace. Not every machine has these directories. */
+static int mount_more(const struct init_plan *plan)
+{
+	const unsigned long flags = MS_NOSUID | MS_NOEXEC;
+	const char *group = plan->user_namespace ? "ptmxmode=0666,mode=0620"
+						 : "ptmxmode=0666,mode=0620,gid=5";
+
+	name_terminal(plan->config->terminal);
+	if (mount("devpts", "/dev/pts", "devpts", flags, group) < 0 && errno != ENOENT)
+		return -1;
+	if (mount("mqueue", "/dev/mqueue", "mqueue", flags | MS_NODEV, NULL) < 0 && errno != ENOENT)
+		return -1;
+	return 0;
+}
+
 /* The line "NAME SECONDS NANOSECONDS" of timens_offsets. */
 static int64_t find_offset(const char *text, const char *name)
 {
@@ -167,11 +199,11 @@ int init_setup(const struct init_plan *plan, enum init_stage *ret_stage)
 	*ret_stage = STAGE_MOUNTS;
 	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return errno;
+	*ret_stage = STAGE_SHM;
+	if (mount_shm() < 0 || mount_more(plan) < 0)
+		return errno;
 	*ret_stage = STAGE_PROC;
 	if (mount_proc() < 0)
-		return errno;
-	*ret_stage = STAGE_SHM;
-	if (mount_shm() < 0)
 		return errno;
 	*ret_stage = STAGE_TIME;
 	if (config->set_clocks && set_clocks(config) < 0)
