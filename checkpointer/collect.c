@@ -130,7 +130,7 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	c->n = tree->n;
 	for (size_t i = 0; i < tree->n; i++)
 		c->processes[i].frozen = &tree->processes[i];
-	if (new_model(c, err) < 0)
+	if (new_model(c, err) < 0 || collect_shm(c, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
@@ -160,8 +160,10 @@ void collection_clear(struct collection *c)
 		remote_forget(&c->processes[i].remote);
 		free(c->processes[i].read_all);
 	}
-	for (size_t i = 0; i < c->n_sources; i++)
+	for (size_t i = 0; i < c->n_sources; i++) {
 		free(c->sources[i].path);
+		free(c->sources[i].pieces);
+	}
 	free(c->sources);
 	free(c->processes);
 	if (c->model)

@@ -17,8 +17,13 @@
 struct file_source {
 	char *path;          /* to open it with, e.g. /proc/PID/fd/3; NULL: only through a mapping */
 	bool mapped_shared;  /* a process has it mapped shared and writable: its times prove nothing */
-	pid_t pid;           /* a process that maps it, and where (SHARED_MEMORY without descriptor) */
-	uint64_t map_start, map_offset, map_len;
+	/* Where processes have it mapped (SHARED_MEMORY without descriptor): together all that exists of it
+	 * for the job. */
+	struct file_piece {
+		pid_t pid;
+		uint64_t start, offset, len;
+	} *pieces;
+	size_t n_pieces;
 	uint32_t kernel_dev_major, kernel_dev_minor; /* as /proc/PID/maps shows them */
 };
 
@@ -56,6 +61,10 @@ int collect_process(struct collection *c, struct collected_process *p, struct er
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err);
 int collect_mm(struct collection *c, struct collected_process *p, struct err *err);
 int collect_fds(struct collection *c, struct collected_process *p, struct err *err);
+/* All of the capsule's own SHM_DIR: before the processes, so that they find its files in the table. */
+int collect_shm(struct collection *c, struct err *err);
+
+#define SHM_DIR "/dev/shm"
 
 /* "process 12 (python3)" for messages. buf of 96. */
 const char *process_label(const struct frozen_process *p, char *buf, size_t len);
@@ -70,6 +79,8 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const char *name,
 			     uint64_t device, uint64_t inode, uint64_t size, int32_t *ret_id,
 			     struct err *err);
+/* Remembers one more place where it is mapped. */
+int file_source_add_piece(struct file_source *s, const struct file_piece *piece, struct err *err);
 /* By what /proc/PID/maps shows; -1: not in the table. */
 int32_t file_table_find_mapped(const struct collection *c, const struct proc_map *map);
 

@@ -136,14 +136,24 @@ static enum file_policy policy_for(const struct checkpoint_config *config, const
 	return policy;
 }
 
-/* A file the job writes belongs to it: what happens to it is the user's choice. */
+static bool is_below_shm(const char *path)
+{
+	return strncmp(path, SHM_DIR "/", strlen(SHM_DIR) + 1) == 0;
+}
+
+/* A file the job writes belongs to it: what happens to it is the user's choice. Memory has no choice. */
 static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
 {
 	uint64_t limit = c->config->file_size_limit;
 
 	if (f->kind != SNAP__FILE__KIND__REGULAR && f->kind != SNAP__FILE__KIND__MEMFD)
 		return 0;
-	switch (f->kind == SNAP__FILE__KIND__MEMFD ? FILES_SAVE : policy_for(c->config, f->path)) {
+	if (f->kind == SNAP__FILE__KIND__MEMFD || is_below_shm(f->path)) {
+		f->policy = SNAP__FILE__POLICY__RESTORE;
+		f->content = true;
+		return 0;
+	}
+	switch (policy_for(c->config, f->path)) {
 	case FILES_SAVE:
 		f->policy = SNAP__FILE__POLICY__RESTORE;
 		f->content = true;
@@ -185,13 +195,29 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 			return no_memory(err);
 		if (set_name(f, name, &st, err) < 0)
 			return -1;
-		/* Without a path, its content is all there is of it. */
-		written = written || f->deleted;
+		/* Without a path, its content is all there is of it; /dev/shm will be empty. */
+		written = written || f->deleted || is_below_shm(f->path);
 	}
 	f = c->model->files[id];
 	if (written && f->policy == SNAP__FILE__POLICY__IDENTITY && apply_policy(c, f, err) < 0)
 		return -1;
 	*ret_id = id;
+	return 0;
+}
+
+int file_source_add_piece(struct file_source *s, const struct file_piece *piece, struct err *err)
+{
+	struct file_piece *more;
+
+	for (size_t i = 0; i < s->n_pieces; i++)
+		if (s->pieces[i].offset <= piece->offset &&
+		    s->pieces[i].offset + s->pieces[i].len >= piece->offset + piece->len)
+			return 0;
+	more = reallocarray(s->pieces, s->n_pieces + 1, sizeof(*more));
+	if (!more)
+		return no_memory(err);
+	s->pieces = more;
+	more[s->n_pieces++] = *piece;
 	return 0;
 }
 

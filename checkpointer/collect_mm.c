@@ -97,33 +97,41 @@ static int map_file(struct collection *c, const struct collected_process *p,
 	return 0;
 }
 
-/* Shared memory known by its inode only; read through this mapping unless a descriptor turns up. */
+/* A removed file of which only mappings are left: what they show is all there is of it. */
+static int add_unreachable(struct collection *c, const struct proc_map *map, int32_t *ret_id,
+			   struct err *err)
+{
+	bool memfd = starts_with(map->name, "/memfd:");
+	Snap__File__Kind kind = memfd	       ? SNAP__FILE__KIND__MEMFD
+				: map->deleted && !starts_with(map->name, "/dev/zero")
+					? SNAP__FILE__KIND__REGULAR
+					: SNAP__FILE__KIND__SHARED_ANONYMOUS;
+
+	return file_table_add_anonymous(c, kind, memfd ? map->name + strlen("/memfd:") : map->name, 0,
+					map->inode, map->offset + (map->end - map->start), ret_id, err);
+}
+
+/* Shared memory known by its inode only; read through its mappings unless a descriptor turns up. */
 static int map_shared_memory(struct collection *c, const struct collected_process *p,
 			     const struct proc_map *map, Snap__Region *r, struct err *err)
 {
-	bool memfd = starts_with(map->name, "/memfd:");
-	uint64_t reach = map->offset + (map->end - map->start);
+	const struct file_piece piece = {.pid = p->frozen->pid,
+					 .start = map->start,
+					 .offset = map->offset,
+					 .len = map->end - map->start};
 	int32_t id = file_table_find_mapped(c, map);
 	struct file_source *s;
 
-	if (id < 0 && file_table_add_anonymous(c,
-					       memfd ? SNAP__FILE__KIND__MEMFD
-						     : SNAP__FILE__KIND__SHARED_ANONYMOUS,
-					       memfd ? map->name + strlen("/memfd:") : map->name, 0,
-					       map->inode, reach, &id, err) < 0)
+	if (id < 0 && add_unreachable(c, map, &id, err) < 0)
 		return -1;
 	s = &c->sources[id];
 	s->kernel_dev_major = map->dev_major;
 	s->kernel_dev_minor = map->dev_minor;
 	s->mapped_shared = true;
-	if (map->end - map->start > s->map_len) {
-		s->pid = p->frozen->pid;
-		s->map_start = map->start;
-		s->map_offset = map->offset;
-		s->map_len = map->end - map->start;
-	}
-	if (!s->path && c->model->files[id]->size < reach)
-		c->model->files[id]->size = reach;
+	if (!s->path && file_source_add_piece(s, &piece, err) < 0)
+		return -1;
+	if (!s->path && c->model->files[id]->size < piece.offset + piece.len)
+		c->model->files[id]->size = piece.offset + piece.len;
 	r->kind = SNAP__REGION__KIND__SHARED_MEMORY;
 	r->file = id;
 	return 0;
@@ -174,9 +182,7 @@ static int classify(struct collection *c, struct collected_process *p, const str
 		return 0; /* removed, but a descriptor leads to it */
 	}
 	if (map->shared)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "process %d: shared mapping of %s, which was removed or replaced",
-			       p->frozen->vpid, map->name);
+		return map_shared_memory(c, p, map, r, err);
 	/* Its file cannot be reached any more: the mapping becomes plain memory, all of it read. */
 	r->kind = SNAP__REGION__KIND__ANONYMOUS;
 	*ret_read_all = true;

@@ -2,11 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -212,19 +214,44 @@ static void take(Snap__File *f, const struct known_content *k)
 	f->ctime = k->ctime;
 }
 
-/* Shared memory that no descriptor leads to is read through a mapping of it, whole: the page tables of
- * one process do not tell which of its pages exist. */
-static int put_mapping(struct page_table *table, const struct file_source *s, char *buf,
-		       struct err *err)
+static int read_piece(const struct file_piece *piece, uint64_t at, char *buf, size_t len, struct err *err)
 {
-	for (uint64_t done = 0; done < s->map_len; done += READ_BYTES) {
-		size_t len = s->map_len - done < READ_BYTES ? s->map_len - done : READ_BYTES;
+	if (mem_read(piece->pid, piece->start + at, buf, len, err) == 0)
+		return 0;
+	return mem_read_forced(piece->pid, piece->start + at, buf, len, err);
+}
 
-		if (mem_read(s->pid, s->map_start + done, buf, len, err) < 0 &&
-		    mem_read_forced(s->pid, s->map_start + done, buf, len, err) < 0)
+/* Page by page up to the end of the file, which a mapping may reach beyond (reading there is SIGBUS). */
+static int put_to_end(struct page_table *table, const struct file_piece *piece, uint64_t at, size_t len,
+		      char *buf, struct err *err)
+{
+	struct err ignored;
+
+	for (size_t done = 0; done < len; done += STORE_PAGE_SIZE) {
+		if (read_piece(piece, at + done, buf, STORE_PAGE_SIZE, &ignored) < 0)
+			return 0;
+		if (page_table_put(table, (piece->offset + at + done) / STORE_PAGE_SIZE, buf, 1, NULL,
+				   err) < 0)
 			return -1;
-		if (page_table_put(table, done / STORE_PAGE_SIZE, buf, len / STORE_PAGE_SIZE, NULL, err) <
-		    0)
+	}
+	return 0;
+}
+
+/* Shared memory that no descriptor leads to is read through mappings of it, whole: the page tables of one
+ * process do not tell which of its pages exist. */
+static int put_piece(struct page_table *table, const struct file_piece *piece, char *buf, struct err *err)
+{
+	for (uint64_t at = 0; at < piece->len; at += READ_BYTES) {
+		size_t len = piece->len - at < READ_BYTES ? piece->len - at : READ_BYTES;
+		struct err ignored;
+
+		if (read_piece(piece, at, buf, len, &ignored) < 0) {
+			if (put_to_end(table, piece, at, len, buf, err) < 0)
+				return -1;
+			continue;
+		}
+		if (page_table_put(table, (piece->offset + at) / STORE_PAGE_SIZE, buf,
+				   len / STORE_PAGE_SIZE, NULL, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -238,18 +265,24 @@ static int capture_mapping(Snap__File *f, const struct file_source *s, struct st
 
 	if (!buf)
 		return err_sys(err, "copy of shared memory");
-	if (s->map_offset != 0 || s->map_len < f->size)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "process %d: shared memory at 0x%llx is mapped in part only and has no "
-			       "descriptor",
-			       s->pid, (unsigned long long)s->map_start);
 	if (page_table_edit(&table, session, base, err) < 0)
 		return -1;
-	if (put_mapping(table, s, buf, err) < 0) {
-		page_table_free(table);
-		return -1;
-	}
+	for (size_t i = 0; i < s->n_pieces; i++)
+		if (put_piece(table, &s->pieces[i], buf, err) < 0) {
+			page_table_free(table);
+			return -1;
+		}
 	return page_table_finish(table, &f->content_root, err);
+}
+
+/* Writing through a mapping leaves no trace in the times of a file of tmpfs (mm/shmem.c), even after it has
+ * been unmapped. */
+static bool times_prove(const struct file_source *s)
+{
+	struct statfs fs;
+
+	return !s->mapped_shared && statfs(s->path, &fs) == 0 && fs.f_type != TMPFS_MAGIC &&
+	       fs.f_type != HUGETLBFS_MAGIC;
 }
 
 static int capture_job_file(struct collection *c, size_t id, struct store_session *session,
@@ -265,7 +298,7 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 		return capture_mapping(f, s, session, k ? k->root : 0, err);
 	if (stat(s->path, &st) < 0)
 		return err_sys(err, "cannot look at %s", f->path);
-	if (k && !s->mapped_shared && still_holds(k, &st)) {
+	if (k && still_holds(k, &st) && times_prove(s)) {
 		take(f, k);
 		return 0;
 	}

@@ -100,6 +100,19 @@ static int add_file_writes(struct plan *plan, const Snap__Snapshot *model, bool 
 	return 0;
 }
 
+/* A directory's mode may forbid to make its contents: it comes before them, and is finished after them. */
+static int add_privates(struct plan *plan, const Snap__Snapshot *model, enum plan_kind kind,
+			bool leave_files, struct err *err)
+{
+	size_t n = leave_files ? 0 : model->n_private_entries;
+
+	for (size_t i = 0; i < n; i++) {
+		if (add(plan, kind, 0, kind == PLAN_PRIVATE ? i : n - 1 - i, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int add_finishes(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
 			struct err *err)
 {
@@ -177,7 +190,9 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 	    add_each(plan, model, PLAN_CLEAR, err) < 0 ||
 	    add_each(plan, model, PLAN_MAP, err) < 0 ||
 	    add_late(plan, model, PLAN_VERIFY_PAGES, leave_files, err) < 0 ||
+	    add_privates(plan, model, PLAN_PRIVATE, leave_files, err) < 0 ||
 	    add_file_writes(plan, model, leave_files, err) < 0 ||
+	    add_privates(plan, model, PLAN_FINISH_PRIVATE, leave_files, err) < 0 ||
 	    add_late(plan, model, PLAN_MAP_FILES, leave_files, err) < 0 ||
 	    add_each(plan, model, PLAN_PROTECT, err) < 0 || add_opens(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_DESCRIPTORS, err) < 0 ||
@@ -339,6 +354,9 @@ const char *plan_step_text(const struct plan_step *step, const Snap__Snapshot *m
 
 	if (kind < sizeof(about_file) / sizeof(*about_file) && about_file[kind])
 		file_text(about_file[kind], model->files[step->object], buf, len);
+	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)
+		snprintf(buf, len, "%s %s", kind == PLAN_PRIVATE ? "make" : "names, mode and times of",
+			 model->private_entries[step->object]->path);
 	else if (kind == PLAN_OPEN)
 		open_text(model, step->object, buf, len);
 	else if (kind < sizeof(about_process) / sizeof(*about_process) && about_process[kind])

@@ -29,8 +29,10 @@ enum plan_kind {
 	PLAN_CLEAR,	     /* nothing left in its address space but the vdso, at its old place */
 	PLAN_MAP,	     /* regions without a file of the job's behind them, and their pages */
 	PLAN_VERIFY_PAGES,   /* pages of the other regions are read, and thrown away */
+	PLAN_PRIVATE,	     /* a directory, link, … of the capsule's own /dev/shm */
 	PLAN_RESTORE_FILE,   /* the file becomes what it was */
 	PLAN_TRUNCATE_FILE,
+	PLAN_FINISH_PRIVATE, /* further names, modes and times there */
 	PLAN_MAP_FILES,	  /* the other regions, and their pages */
 	PLAN_PROTECT,	  /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
 	PLAN_OPEN,	  /* an open file description */
@@ -47,7 +49,7 @@ enum plan_kind {
 struct plan_step {
 	enum plan_kind kind;
 	size_t process; /* index into model->processes; of steps about a process */
-	size_t object;	/* index of the file, the open file or (PLAN_RESTART) the thread */
+	size_t object;	/* index of the file, the open file, the entry or (PLAN_RESTART) the thread */
 };
 
 struct plan {

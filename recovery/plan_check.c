@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -62,6 +63,21 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 			       file->kind);
 	}
 	return path_is_usable(file->path) ? 0 : corrupt(err, "path of file", (long)index);
+}
+
+/* Only below /dev/shm of the capsule, and without a way out of it. */
+static int check_private(const Snap__Snapshot *model, size_t index, struct err *err)
+{
+	const Snap__PrivateEntry *e = model->private_entries[index];
+	bool has_file = e->file >= 0 && (size_t)e->file < model->n_files;
+
+	if (!path_is_usable(e->path) || strncmp(e->path, "/dev/shm/", 9) != 0 || strstr(e->path, "/..") ||
+	    e->mtime > INT64_MAX || (S_ISREG(e->mode) && !has_file) || (S_ISLNK(e->mode) && !e->target))
+		return corrupt(err, "entry of /dev/shm", (long)index);
+	if (S_ISREG(e->mode) && (model->files[e->file]->kind != SNAP__FILE__KIND__REGULAR ||
+				 strncmp(model->files[e->file]->path, "/dev/shm/", 9) != 0))
+		return corrupt(err, "file of entry of /dev/shm", (long)index);
+	return 0;
 }
 
 static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
@@ -321,6 +337,10 @@ int plan_check(const Snap__Snapshot *model, struct err *err)
 		return err_set(err, ERR_CORRUPT, "the snapshot has no host, clocks or processes");
 	for (size_t i = 0; i < model->n_files; i++) {
 		if (check_file(model->files[i], i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < model->n_private_entries; i++) {
+		if (check_private(model, i, err) < 0)
 			return -1;
 	}
 	for (size_t i = 0; i < model->n_open_files; i++) {

@@ -132,6 +132,13 @@ int file_fill(struct recovery *rec, const Snap__File *file, int fd, struct err *
 /* Opens model file `index` with open(2) flags in our process. */
 int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct err *err);
 
+/* ---- restore_shm.c ---------------------------------------------------------------------------- */
+
+/* Makes a directory, link, … of the capsule's own /dev/shm; nothing for a regular file. */
+int private_make(struct recovery *rec, size_t index, struct err *err);
+/* When all files are there: further names of regular files; owner, mode and times of the others. */
+int private_finish(struct recovery *rec, size_t index, struct err *err);
+
 /* ---- restore_fds.c ----------------------------------------------------------------------------
  */
 

@@ -52,6 +52,10 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return map_and_fill(rec, stub, false, err);
 	case PLAN_VERIFY_PAGES:
 		return stub_verify_pages(rec, stub, true, err);
+	case PLAN_PRIVATE:
+		return private_make(rec, step->object, err);
+	case PLAN_FINISH_PRIVATE:
+		return private_finish(rec, step->object, err);
 	case PLAN_RESTORE_FILE:
 		return file_restore(rec, step->object, err);
 	case PLAN_TRUNCATE_FILE:

@@ -68,16 +68,34 @@ static int make_unlinked(struct recovery *rec, const Snap__File *file, int *ret_
 	return err_sys(err, "a temporary file in place of %s", file->path);
 }
 
+/* In the capsule's own /dev/shm, under the name it had, for /proc shows it. */
+static int make_private(struct recovery *rec, const Snap__File *file, int *ret_fd, struct err *err)
+{
+	char buf[PATH_ROOM], dir[PATH_ROOM];
+	const char *path = capsule_path(rec, file->path, buf, sizeof(buf));
+
+	snprintf(dir, sizeof(dir), "%s", path);
+	*ret_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (*ret_fd >= 0)
+		return unlink(path) < 0 ? err_sys(err, "%s", file->path) : 0;
+	return open_unlinked(dirname(dir), ret_fd) == 0 ? 0 : make_memfd(file, ret_fd, err);
+}
+
+static int make_temporary(struct recovery *rec, const Snap__File *file, int *ret_fd, struct err *err)
+{
+	if (file->kind == SNAP__FILE__KIND__MEMFD || file->kind == SNAP__FILE__KIND__SHARED_ANONYMOUS)
+		return make_memfd(file, ret_fd, err);
+	if (capsule_path_is_private(file->path))
+		return make_private(rec, file, ret_fd, err);
+	return make_unlinked(rec, file, ret_fd, err);
+}
+
 int file_make_temporary(struct recovery *rec, size_t index, struct err *err)
 {
 	const Snap__File *file = rec->model->files[index];
-	bool memory = file->kind == SNAP__FILE__KIND__MEMFD ||
-		      file->kind == SNAP__FILE__KIND__SHARED_ANONYMOUS ||
-		      capsule_path_is_private(file->path);
 	cleanup_fd int fd = -1;
 
-	if ((memory ? make_memfd(file, &fd, err) : make_unlinked(rec, file, &fd, err)) < 0 ||
-	    file_fill(rec, file, fd, err) < 0)
+	if (make_temporary(rec, file, &fd, err) < 0 || file_fill(rec, file, fd, err) < 0)
 		return -1;
 	rec->files[index].fd = steal_fd(&fd);
 	return 0;

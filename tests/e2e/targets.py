@@ -9,7 +9,7 @@ from harness import STOPPED_EXIT, Skip, check_equal
 # A line a target: "NAME [VARIANT]". Every one takes every path, as an ordinary user and as root.
 TARGETS = [
     "amx", "attributes", "avx512", "files", "fpu", "maps", "rseq", "signals", "sleeps", "stack",
-    "timers", "tls", "vdso", "events", "attributes undumpable", "maps shared", "sleeps epoll",
+    "timers", "tls", "vdso", "events", "shm", "attributes undumpable", "maps shared", "sleeps epoll",
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
 WITHOUT = {}
