@@ -28,6 +28,8 @@
 #define PRECOPY_ENOUGH      1024 /* pages */
 /* A process smaller than this is copied whole faster than it is stopped twice. */
 #define ARM_AT_LEAST (32ull << 20)
+/* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB. */
+#define NOTE_AT_LEAST (64ull << 20)
 
 struct checkpointer {
 	struct checkpoint_config config;
@@ -37,6 +39,7 @@ struct checkpointer {
 	struct page_copies copies;
 	Snap__Snapshot *last; /* as published; the parent of the next */
 	uint64_t last_seq;
+	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings */
 };
 
 int checkpointer_new(struct checkpointer **ret, const struct checkpoint_config *config,
@@ -79,10 +82,12 @@ struct taking {
 	struct frozen_tree tree;
 	struct collection collection;
 	struct known_contents known;
+	struct map_notes notes;
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
 	uint64_t arming_ns; /* an earlier stop, part of the pause */
 	bool frozen;
+	bool again; /* failed only because notes did not hold */
 };
 
 static void forget_last(struct checkpointer *c)
@@ -221,6 +226,27 @@ static int arm_new_processes(struct taking *t, struct err *err)
 	return result;
 }
 
+/* The last thing before the pause. */
+static int take_notes(struct taking *t, struct err *err)
+{
+	struct checkpointer *c = t->c;
+
+	for (size_t i = 0; !c->notes_failed && i < c->tracked.n; i++)
+		if (resident_bytes(c->tracked.list[i].pid) >= NOTE_AT_LEAST &&
+		    map_notes_take(&t->notes, c->tracked.list[i].pid, err) < 0)
+			return -1;
+	return 0;
+}
+
+/* The first thing after it. */
+static int check_notes(struct taking *t, struct err *err)
+{
+	if (map_notes_hold(&t->notes))
+		return 0;
+	t->c->notes_failed = t->again = true;
+	return err_set(err, ERR_BUSY, "the job has changed the advice of its mappings meanwhile");
+}
+
 static int precopy(struct taking *t, struct err *err)
 {
 	if (arm_new_processes(t, err) < 0)
@@ -253,7 +279,7 @@ static int describe_frozen(struct taking *t, struct err *err)
 {
 	struct checkpointer *c = t->c;
 
-	if (collect_begin(&t->collection, &c->config, &t->tree, c->sleeps, err) < 0)
+	if (collect_begin(&t->collection, &c->config, &t->tree, c->sleeps, &t->notes, err) < 0)
 		return -1;
 	for (size_t i = 0; i < t->tree.n; i++)
 		if (!t->tree.processes[i].zombie &&
@@ -354,7 +380,12 @@ static int publish(struct taking *t, bool end, struct err *err)
 static int take_all(struct taking *t, bool end, struct err *err)
 {
 	if ((t->c->last && known_contents_from(&t->known, t->c->last, err) < 0) ||
-	    precopy(t, err) < 0 || take_frozen(t, end, err) < 0)
+	    precopy(t, err) < 0)
+		return -1;
+	/* A job that is about to end would not be there to be asked again. */
+	if (!end && take_notes(t, err) < 0)
+		return -1;
+	if (take_frozen(t, end, err) < 0 || check_notes(t, err) < 0)
 		return -1;
 	return publish(t, end, err);
 }
@@ -383,9 +414,19 @@ static void keep_as_last(struct taking *t)
 	t->c->last_seq = t->info.seq;
 }
 
-int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
-		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
-		      struct err *err)
+static void clear_taking(struct taking *t)
+{
+	page_copies_rest(&t->c->copies);
+	known_contents_free(&t->known);
+	map_notes_free(&t->notes);
+	collection_clear(&t->collection);
+	session_abort(t->session);
+}
+
+/* *ret_again: nothing was wrong but the notes, which will not be relied on again. */
+static int take_once(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
+		     bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
+		     bool *ret_again, struct err *err)
 {
 	struct taking t = {.c = c, .hooks = hooks, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
 	int result;
@@ -404,9 +445,19 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 	}
 	resume(&t);
 	tracked_set_done(&c->tracked, result == 0);
-	page_copies_rest(&c->copies);
-	known_contents_free(&t.known);
-	collection_clear(&t.collection);
-	session_abort(t.session);
+	*ret_again = t.again;
+	clear_taking(&t);
+	return result;
+}
+
+int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
+		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
+		      struct err *err)
+{
+	bool again = false;
+	int result = take_once(c, store, name, parent, end, hooks, ret_info, &again, err);
+
+	if (result < 0 && again)
+		result = take_once(c, store, name, parent, end, hooks, ret_info, &again, err);
 	return result;
 }

@@ -118,12 +118,14 @@ static int new_model(struct collection *c, struct err *err)
 }
 
 int collect_begin(struct collection *c, const struct checkpoint_config *config,
-		  struct frozen_tree *tree, struct sleeps *sleeps, struct err *err)
+		  struct frozen_tree *tree, struct sleeps *sleeps, struct map_notes *notes,
+		  struct err *err)
 {
 	memset(c, 0, sizeof(*c));
 	c->config = config;
 	c->tree = tree;
 	c->sleeps = sleeps;
+	c->notes = notes;
 	c->processes = calloc(tree->n, sizeof(*c->processes));
 	if (!c->processes)
 		return no_memory(err);

@@ -10,6 +10,7 @@
 
 #include "checkpointer/checkpointer.h"
 #include "checkpointer/freeze.h"
+#include "checkpointer/map_notes.h"
 #include "checkpointer/sleeps.h"
 #include "checkpointer/tracee/remote.h"
 
@@ -39,6 +40,7 @@ struct collection {
 	const struct checkpoint_config *config;
 	struct frozen_tree *tree;
 	struct sleeps *sleeps;
+	struct map_notes *notes;
 	Snap__Snapshot *model;
 	struct collected_process *processes; /* as tree->processes */
 	size_t n;
@@ -48,7 +50,8 @@ struct collection {
 
 /* Collects all. The executors in collection->processes[] stay mapped until collect_end. */
 int collect_begin(struct collection *c, const struct checkpoint_config *config,
-		  struct frozen_tree *tree, struct sleeps *sleeps, struct err *err);
+		  struct frozen_tree *tree, struct sleeps *sleeps, struct map_notes *notes,
+		  struct err *err);
 /* Takes the executors out. The model stays in c->model (steal it). */
 int collect_end(struct collection *c, struct err *err);
 /* Frees everything but does not touch processes: after collect_end, or when they are gone. */

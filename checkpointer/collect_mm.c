@@ -257,16 +257,15 @@ static int read_vdso(struct collection *c, const struct collected_process *p, co
 
 int collect_mm(struct collection *c, struct collected_process *p, struct err *err)
 {
-	struct proc_map *maps;
-	size_t n;
+	const struct map_list *list;
 	int result = 0;
 
-	if (proc_read_maps(p->frozen->pid, true, &maps, &n, err) < 0)
+	if (map_notes_read(c->notes, p->frozen->pid, p->remote.base, p->remote.base + p->remote.size, &list,
+			   err) < 0)
 		return -1;
-	for (size_t i = 0; result == 0 && i < n; i++)
-		if (strcmp(maps[i].name, "[vsyscall]") != 0)
-			result = add_without_executor(c, p, &maps[i], err);
-	proc_maps_free(maps, n);
+	for (size_t i = 0; result == 0 && i < list->n; i++)
+		if (strcmp(list->maps[i].name, "[vsyscall]") != 0)
+			result = add_without_executor(c, p, &list->maps[i], err);
 	for (size_t i = 0; result == 0 && i < p->model->n_regions; i++)
 		if (p->model->regions[i]->kind == SNAP__REGION__KIND__VDSO && !c->model->host->vdso.len)
 			result = read_vdso(c, p, p->model->regions[i], err);
