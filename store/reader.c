@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,6 +169,123 @@ int page_reader_next(struct page_reader *reader, uint64_t from, struct page_run 
 		return -1;
 	rc = next_run(reader, from, ret, err);
 	source_end(&reader->source);
+	return rc;
+}
+
+/* ---- two tables ---- */
+
+/* Id of the node of that level over index: 0 where there is none, or index is beyond the root. Nodes above
+ * the root count as none too; the caller does not ask for them. */
+static int node_over(struct page_reader *reader, unsigned level, uint64_t index, uint64_t *ret,
+		     struct err *err)
+{
+	uint64_t id = reader->root && node_covers(reader->level, index) ? reader->root : 0;
+
+	for (unsigned at = reader->level; id && at > level; at--) {
+		if (load(reader, at, id, err) < 0)
+			return -1;
+		id = reader->at[at].slots[node_slot_of(at, index)];
+	}
+	*ret = id;
+	return 0;
+}
+
+/* The largest stretch around index that has the same node (or none) in both: *ret_end is the first index
+ * behind it (0: to the end of all indexes). 1, 0: they differ at index's leaf; -1. */
+static int same_stretch(struct page_reader *a, struct page_reader *b, uint64_t index,
+			uint64_t *ret_end, struct err *err)
+{
+	unsigned level = !b->root || (a->root && a->level < b->level) ? a->level : b->level;
+
+	if ((!a->root || !node_covers(a->level, index)) &&
+	    (!b->root || !node_covers(b->level, index))) {
+		*ret_end = 0;
+		return 1;
+	}
+	for (;; level--) {
+		unsigned shift = node_slot_shift(level + 1);
+		uint64_t in_a, in_b;
+
+		if (node_over(a, level, index, &in_a, err) < 0 ||
+		    node_over(b, level, index, &in_b, err) < 0)
+			return -1;
+		if (in_a == in_b) {
+			*ret_end = shift > 63 ? 0 : ((index >> shift) + 1) << shift;
+			return 1;
+		}
+		if (level == 0)
+			return 0;
+	}
+}
+
+static uint64_t slot_id(const struct page_reader *reader, bool has_leaf, uint64_t index)
+{
+	return has_leaf ? reader->at[0].slots[node_slot_of(0, index)] : (uint64_t)ID_ABSENT;
+}
+
+/* Within the leaf of from: the first run of pages that differ in the same way. 1 or 0. */
+static int compare_leaf(struct page_reader *a, struct page_reader *b, const bool has_leaf[2],
+			uint64_t from, uint64_t limit, struct page_difference *ret)
+{
+	uint64_t end = (from | (NODE_SLOTS - 1)) + 1;
+
+	if (end == 0 || end > limit)
+		end = limit;
+	ret->n = 0;
+	for (uint64_t i = from; i < end; i++) {
+		uint64_t x = slot_id(a, has_leaf[0], i), y = slot_id(b, has_leaf[1], i);
+		bool same_kinds = ret->n && kind_of(x) == ret->a && kind_of(y) == ret->b;
+
+		if (x == y && ret->n == 0)
+			continue;
+		if (x == y || (ret->n && !same_kinds))
+			break;
+		if (ret->n++ == 0) {
+			ret->first = i;
+			ret->a = kind_of(x);
+			ret->b = kind_of(y);
+		}
+	}
+	return ret->n > 0;
+}
+
+static int compare(struct page_reader *a, struct page_reader *b, uint64_t from, uint64_t limit,
+		   struct page_difference *ret, struct err *err)
+{
+	while (from < limit) {
+		uint64_t end = 0, skip;
+		int in_a, in_b, same = same_stretch(a, b, from, &end, err);
+
+		if (same < 0)
+			return -1;
+		if (same == 0) {
+			in_a = find_leaf(a, from, &skip, err);
+			in_b = in_a < 0 ? -1 : find_leaf(b, from, &skip, err);
+			if (in_b < 0)
+				return -1;
+			if (compare_leaf(a, b, (const bool[2]){in_a, in_b}, from, limit, ret))
+				return 1;
+			end = (from | (NODE_SLOTS - 1)) + 1;
+		}
+		if (end == 0)
+			break;
+		from = end;
+	}
+	return 0;
+}
+
+int page_readers_compare(struct page_reader *a, struct page_reader *b, uint64_t from, uint64_t limit,
+			 struct page_difference *ret, struct err *err)
+{
+	int rc = -1;
+
+	/* Two read transactions in one thread: the store's lock prefers readers (glibc's default). */
+	if (source_begin(&a->source, err) < 0)
+		return -1;
+	if (source_begin(&b->source, err) == 0)
+		rc = compare(a, b, from, limit, ret, err);
+	source_end(&b->source);
+	source_end(&a->source);
 	return rc;
 }
 

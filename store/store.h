@@ -217,6 +217,16 @@ int page_reader_open(struct page_reader **ret, struct store *store, uint64_t roo
 void page_reader_close(struct page_reader *reader);
 /* Next populated run at or after `from`: 1 found, 0 none, -1 error. */
 int page_reader_next(struct page_reader *reader, uint64_t from, struct page_run *ret, struct err *err);
+/* Where two tables differ. Pages are compared by what they refer to, so equal ones that were stored twice
+ * count as different; chunks that are the same in both cost nothing. */
+struct page_difference {
+	uint64_t first, n; /* pages */
+	enum page_kind a, b; /* each the same in the whole run */
+};
+/* The first run at or after `from` and below `limit` in which every page of a differs from b's, clipped to
+ * limit: 1 found, 0 none, -1 error. Readers of one store. */
+int page_readers_compare(struct page_reader *a, struct page_reader *b, uint64_t from, uint64_t limit,
+			 struct page_difference *ret, struct err *err);
 /* Content of n pages from first into buf (n * 4096 bytes), absent and zero ones as zeroes; every
  * page's hash is checked. Readers on different threads may work at once, one reader is one thread's. */
 int page_reader_read(struct page_reader *reader, uint64_t first, size_t n, void *buf,
