@@ -8,15 +8,19 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#include "recovery/rebuild.h"
+#include "recovery/batch.h"
+#include "recovery/readers.h"
 #include "store/base/cleanup.h"
 
 #define PIECE_PAGES 512u /* 2 MiB: a chunk of the page table */
 #define MAX_WORKERS 8
 
 struct piece {
+	uint64_t root; /* of the page table that has it */
 	uint64_t first;
 	uint32_t n;
 	bool zero;
@@ -24,7 +28,6 @@ struct piece {
 
 struct fill {
 	struct store *store;
-	uint64_t root;
 	pid_t pid; /* 0: only read */
 	struct piece *pieces;
 	size_t n, room;
@@ -40,7 +43,8 @@ struct worker {
 	struct err err;
 };
 
-static int add_pieces(struct fill *fill, uint64_t first, uint64_t end, bool zero, struct err *err)
+static int add_pieces(struct fill *fill, uint64_t root, uint64_t first, uint64_t end, bool zero,
+		      struct err *err)
 {
 	while (first < end) {
 		uint64_t stop = (first / PIECE_PAGES + 1) * PIECE_PAGES;
@@ -55,21 +59,36 @@ static int add_pieces(struct fill *fill, uint64_t first, uint64_t end, bool zero
 			fill->room = room;
 		}
 		stop = stop < end ? stop : end;
-		fill->pieces[fill->n++] = (struct piece){first, (uint32_t)(stop - first), zero};
+		fill->pieces[fill->n++] =
+			(struct piece){root, first, (uint32_t)(stop - first), zero};
 		first = stop;
 	}
 	return 0;
 }
 
+/* ---- what is to be written ---- */
+
+struct lister {
+	struct recovery *rec;
+	const struct stub *stub;
+	bool late;
+	struct readers readers;
+	struct fill *fill;
+	struct batch *drops; /* NULL where pages are only read */
+};
+
 /* Zero pages of fresh anonymous memory need nothing: they are zero, and become resident when used.
  * Over a file they must be written. */
-static int list_region(struct fill *fill, struct page_reader *reader, const Snap__Region *r,
-		       struct err *err)
+static int list_fresh(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t start,
+		      struct err *err)
 {
-	uint64_t at = r->start / STORE_PAGE_SIZE, end = r->end / STORE_PAGE_SIZE;
+	uint64_t at = start / STORE_PAGE_SIZE, end = r->end / STORE_PAGE_SIZE;
+	struct page_reader *reader;
 	struct page_run run;
 	int found;
 
+	if (readers_get(&l->readers, root, &reader, err) < 0)
+		return -1;
 	while (at < end && (found = page_reader_next(reader, at, &run, err)) != 0) {
 		if (found < 0)
 			return -1;
@@ -78,39 +97,112 @@ static int list_region(struct fill *fill, struct page_reader *reader, const Snap
 		at = run.first + run.n < end ? run.first + run.n : end;
 		if (run.kind == PAGE_ZERO && r->kind != SNAP__REGION__KIND__FILE_PRIVATE)
 			continue;
-		if (add_pieces(fill, run.first, at, run.kind == PAGE_ZERO, err) < 0)
+		if (add_pieces(l->fill, root, run.first, at, run.kind == PAGE_ZERO, err) < 0)
 			return -1;
 	}
 	return 0;
 }
 
-static int list_pieces(struct recovery *rec, const Snap__Process *p, bool late, struct fill *fill,
+/* Pages that the parent has and the child has not (or only as zeroes of fresh memory). */
+static int drop_inherited(struct lister *l, const struct page_difference *d, struct err *err)
+{
+	uint64_t start = d->first * STORE_PAGE_SIZE;
+
+	if (!l->drops)
+		return 0;
+	return batch_call(l->drops, BATCH_MUST, err, SYS_madvise,
+			  ARGS(start, d->n * STORE_PAGE_SIZE, MADV_DONTNEED),
+			  "drop inherited pages at %#" PRIx64, start);
+}
+
+/* The region from `start` to `end` has the pages of root `was`. */
+static int list_inherited(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t was,
+			  uint64_t start, uint64_t end, struct err *err)
+{
+	bool over_file = r->kind == SNAP__REGION__KIND__FILE_PRIVATE;
+	uint64_t at = start / STORE_PAGE_SIZE, limit = end / STORE_PAGE_SIZE;
+	struct page_reader *a, *b;
+	struct page_difference d;
+	int found;
+
+	if (was == root)
+		return 0;
+	if (readers_get(&l->readers, was, &a, err) < 0 ||
+	    readers_get(&l->readers, root, &b, err) < 0)
+		return -1;
+	for (; (found = page_readers_compare(a, b, at, limit, &d, err)) > 0; at = d.first + d.n) {
+		bool write = d.b == PAGE_DATA || (d.b == PAGE_ZERO && over_file);
+		/* What was not written into the parent is not there to be dropped. */
+		bool drop = !write && (d.a == PAGE_DATA || (d.a == PAGE_ZERO && over_file));
+
+		if (write &&
+		    add_pieces(l->fill, root, d.first, d.first + d.n, d.b == PAGE_ZERO, err) < 0)
+			return -1;
+		if (drop && drop_inherited(l, &d, err) < 0)
+			return -1;
+	}
+	return found;
+}
+
+static int list_region(struct lister *l, const Snap__Region *r, uint64_t root, struct err *err)
+{
+	const struct region_image *image = l->late ? NULL : stub_inherited(l->stub);
+	uint64_t end = inherit_end(image, r);
+
+	for (size_t i = end > r->start ? image_find(image, r->start) : 0; end > r->start; i++) {
+		const struct image_piece *piece = &image->pieces[i];
+		uint64_t from = piece->region.start > r->start ? piece->region.start : r->start;
+		uint64_t till = piece->region.end < end ? piece->region.end : end;
+
+		if (list_inherited(l, r, root, piece_root(l->rec, piece), from, till, err) < 0)
+			return -1;
+		if (till == end)
+			break;
+	}
+	return list_fresh(l, r, root, end, err);
+}
+
+static int list_regions(struct lister *l, struct err *err)
+{
+	for (size_t i = 0; i < stub_n_regions(l->stub, l->late); i++) {
+		const Snap__Region *r = stub_region(l->rec, l->stub, l->late, i);
+
+		if (r && plan_region_has_pages(r) &&
+		    list_region(l, r, stub_region_root(l->rec, l->stub, l->late, i), err) < 0)
+			return -1;
+	}
+	return l->drops ? batch_run(l->drops, err) : 0;
+}
+
+static int list_pieces(struct recovery *rec, struct stub *stub, bool late, struct fill *fill,
 		       struct err *err)
 {
-	struct page_reader *reader;
-	int result = 0;
+	struct lister l = {.rec = rec, .stub = stub, .late = late, .fill = fill};
+	struct batch drops;
+	int result;
 
-	if (page_reader_open(&reader, fill->store, fill->root, err) < 0)
-		return -1;
-	for (size_t i = 0; i < p->n_regions && result == 0; i++) {
-		const Snap__Region *r = p->regions[i];
-
-		if (plan_region_has_pages(r) &&
-		    plan_region_is_late(rec->model, r, rec->leave_files) == late)
-			result = list_region(fill, reader, r, err);
+	l.readers.store = rec->store;
+	if (stub_inherited(stub) && fill->pid) {
+		batch_begin(&drops, stub, &stub->threads[0]);
+		l.drops = &drops;
 	}
-	page_reader_close(reader);
+	result = list_regions(&l, err);
+	readers_close(&l.readers);
 	return result;
 }
 
-static int work_on(struct fill *fill, struct page_reader *reader, char *buf, struct err *err)
+/* ---- writing it ---- */
+
+static int work_on(struct fill *fill, struct readers *readers, char *buf, struct err *err)
 {
 	size_t i;
 
 	while (!fill->failed && (i = atomic_fetch_add(&fill->next, 1)) < fill->n) {
 		const struct piece *piece = &fill->pieces[i];
+		struct page_reader *reader;
 
-		if (page_reader_read(reader, piece->first, piece->n, buf, err) < 0)
+		if (readers_get(readers, piece->root, &reader, err) < 0 ||
+		    page_reader_read(reader, piece->first, piece->n, buf, err) < 0)
 			return -1;
 		if (fill->pid && mem_write(fill->pid, piece->first * STORE_PAGE_SIZE, buf,
 					   (size_t)piece->n * STORE_PAGE_SIZE, err) < 0)
@@ -123,16 +215,11 @@ static void *work(void *arg)
 {
 	struct worker *w = arg;
 	cleanup_free char *buf = malloc(PIECE_PAGES * STORE_PAGE_SIZE);
-	struct page_reader *reader;
+	struct readers readers = {.store = w->fill->store};
 
-	if (!buf) {
-		w->result = err_set(&w->err, ERR_SYSTEM, "out of memory");
-	} else if (page_reader_open(&reader, w->fill->store, w->fill->root, &w->err) < 0) {
-		w->result = -1;
-	} else {
-		w->result = work_on(w->fill, reader, buf, &w->err);
-		page_reader_close(reader);
-	}
+	w->result = buf ? work_on(w->fill, &readers, buf, &w->err)
+			: err_set(&w->err, ERR_SYSTEM, "out of memory");
+	readers_close(&readers);
 	if (w->result < 0)
 		w->fill->failed = true;
 	return NULL;
@@ -168,8 +255,8 @@ static int run_workers(struct fill *fill, struct err *err)
 static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t pid,
 		      struct err *err)
 {
-	struct fill fill = {.store = rec->store, .root = stub->model->pages_root, .pid = pid};
-	int result = list_pieces(rec, stub->model, late, &fill, err);
+	struct fill fill = {.store = rec->store, .pid = pid};
+	int result = list_pieces(rec, stub, late, &fill, err);
 
 	if (result == 0 && fill.n)
 		result = run_workers(&fill, err);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "recovery/inherit.h"
+#include "store/base/cleanup.h"
 #include "store/base/units.h"
 
 static int add(struct plan *plan, enum plan_kind kind, size_t process, size_t object,
@@ -124,6 +126,99 @@ static int add_finishes(struct plan *plan, const Snap__Snapshot *model, bool lea
 	return 0;
 }
 
+/* ---- processes and their memory ---- */
+
+struct births {
+	struct plan *plan;
+	const Snap__Snapshot *model;
+	bool *mapped; /* by process */
+};
+
+static bool owns_memory(const Snap__Process *p)
+{
+	return true;
+}
+
+static int add_memory(struct births *b, size_t process, struct err *err)
+{
+	if (b->mapped[process])
+		return 0;
+	b->mapped[process] = true;
+	if (add(b->plan, PLAN_CLEAR, process, 0, err) < 0)
+		return -1;
+	return add(b->plan, PLAN_MAP, process, 0, err);
+}
+
+/* The memory that it is to inherit comes first. */
+static int add_birth(struct births *b, size_t member, struct err *err)
+{
+	size_t source = b->plan->inheritance.sources[member];
+
+	if (source != INHERIT_NOBODY && add_memory(b, source, err) < 0)
+		return -1;
+	return add(b->plan, PLAN_SPAWN, member, 0, err);
+}
+
+static bool has_fosters(const struct region_image *image)
+{
+	for (size_t i = 0; i < image->n; i++)
+		if (image->pieces[i].foster)
+			return true;
+	return false;
+}
+
+static int add_births(struct births *b, struct err *err)
+{
+	size_t n = b->model->n_processes;
+
+	for (size_t i = 0; i < n; i++) {
+		if (add_birth(b, i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (owns_memory(b->model->processes[i]) && add_memory(b, i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (has_fosters(&b->plan->inheritance.images[i]) &&
+		    add(b->plan, PLAN_SHED, i, 0, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int find_makers(size_t **ret, const Snap__Snapshot *model, struct err *err)
+{
+	size_t *by = calloc(model->n_processes + 1, sizeof(*by));
+
+	if (!by)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	for (size_t i = 0; i < model->n_processes; i++) {
+		by[i] = INHERIT_NOBODY;
+		for (size_t j = 0; j < i && by[i] == INHERIT_NOBODY; j++)
+			if (model->processes[j]->pid == model->processes[i]->ppid)
+				by[i] = j;
+	}
+	*ret = by;
+	return 0;
+}
+
+static int add_processes(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
+			 struct err *err)
+{
+	cleanup_free bool *mapped = calloc(model->n_processes + 1, sizeof(*mapped));
+	cleanup_free size_t *by = NULL;
+	struct births births = {.plan = plan, .model = model, .mapped = mapped};
+
+	if (!mapped)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	if (find_makers(&by, model, err) < 0 ||
+	    inheritance_make(&plan->inheritance, model, by, model->n_processes, owns_memory,
+			     leave_files, err) < 0)
+		return -1;
+	return add_births(&births, err);
+}
+
 static int add_each(struct plan *plan, const Snap__Snapshot *model, enum plan_kind kind,
 		    struct err *err)
 {
@@ -186,9 +281,7 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 		     struct err *err)
 {
 	if (add_file_reads(plan, model, leave_files, err) < 0 ||
-	    add_each(plan, model, PLAN_SPAWN, err) < 0 || add_groups(plan, model, err) < 0 ||
-	    add_each(plan, model, PLAN_CLEAR, err) < 0 ||
-	    add_each(plan, model, PLAN_MAP, err) < 0 ||
+	    add_processes(plan, model, leave_files, err) < 0 || add_groups(plan, model, err) < 0 ||
 	    add_late(plan, model, PLAN_VERIFY_PAGES, leave_files, err) < 0 ||
 	    add_privates(plan, model, PLAN_PRIVATE, leave_files, err) < 0 ||
 	    add_file_writes(plan, model, leave_files, err) < 0 ||
@@ -223,6 +316,7 @@ int plan_make(struct plan *ret, const Snap__Snapshot *model, bool leave_files, s
 void plan_clear(struct plan *plan)
 {
 	free(plan->steps);
+	inheritance_clear(&plan->inheritance);
 	*plan = (struct plan){0};
 }
 
@@ -265,8 +359,9 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 		snprintf(buf, len, "make a timer as open file %zu", index);
 		return;
 	case SNAP__OPEN_FILE__KIND__EPOLL:
-		snprintf(buf, len, "make an epoll instance as open file %zu, %zu descriptors watched",
-			 index, open->n_watched);
+		snprintf(buf, len,
+			 "make an epoll instance as open file %zu, %zu descriptors watched", index,
+			 open->n_watched);
 		return;
 	case SNAP__OPEN_FILE__KIND__SOCKET:
 		snprintf(buf, len,
@@ -344,6 +439,7 @@ const char *plan_step_text(const struct plan_step *step, const Snap__Snapshot *m
 		[PLAN_FINISH_FILE] = "mode, times and seals of",
 	};
 	static const char *const about_process[] = {
+		[PLAN_SHED] = "give up regions that only its children keep",
 		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
 		[PLAN_MAP_FILES] = "map and fill regions over restored files",
 		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",

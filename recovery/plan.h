@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "recovery/inherit.h"
 #include "store/base/err.h"
 #include "store/snapshot.h"
 
@@ -26,8 +27,11 @@ enum plan_kind {
 	PLAN_TEMPORARY_FILE, /* memfd or unlinked file, filled from stored content */
 	PLAN_SPAWN,	     /* an empty process under its old pid */
 	PLAN_GROUP,	     /* process group */
-	PLAN_CLEAR,	     /* nothing left in its address space but the vdso, at its old place */
-	PLAN_MAP,	     /* regions without a file of the job's behind them, and their pages */
+	PLAN_CLEAR,	     /* nothing left in its address space but the vdso, at its old place, and
+			      * what it has inherited */
+	PLAN_MAP,	     /* regions without a file of the job's behind them, and their pages: what
+			      * it has not inherited. Before those are created that inherit it */
+	PLAN_SHED,	     /* regions that were there only to be inherited */
 	PLAN_VERIFY_PAGES,   /* pages of the other regions are read, and thrown away */
 	PLAN_PRIVATE,	     /* a directory, link, … of the capsule's own /dev/shm */
 	PLAN_RESTORE_FILE,   /* the file becomes what it was */
@@ -55,6 +59,7 @@ struct plan_step {
 struct plan {
 	struct plan_step *steps;
 	size_t n_steps, room;
+	struct inheritance inheritance;
 };
 
 /* A trial (leave_files) makes temporary copies of the files that a recovery would put back.

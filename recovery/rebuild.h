@@ -39,6 +39,9 @@ struct stub {
 	int socket;  /* number of the capsule's socket in it */
 	int scratch; /* first of STUB_SCRATCH numbers that no descriptor of the job has */
 	uint64_t vdso, vdso_end; /* where this kernel's vdso is; 0: nowhere */
+	const struct region_image *own; /* what it is filled with */
+	bool mapped;		 /* that is there */
+	const struct stub *maker; /* whose `own` it had when it was created; NULL: nobody's */
 };
 
 #define STUB_SCRATCH 256 /* descriptors sent at once (SCM_MAX_FD is 253), and the socket */
@@ -75,7 +78,7 @@ bool capsule_path_is_private(const char *path);
 /* ---- vdso.c -----------------------------------------------------------------------------------
  */
 
-/* Empties the address space and puts the vdso where the model has it. */
+/* Empties the address space but for what is inherited, and puts the vdso where the model has it. */
 int stub_clear(struct recovery *rec, struct stub *stub, struct err *err);
 /* Lowest free page-aligned range of `size` at or above `from` in the ascending ranges of `taken`.
  */
@@ -111,7 +114,19 @@ long native_xstate_permission_call(uint64_t *ret_option);
 /* ---- restore_mm.c, fill.c ---------------------------------------------------------------------
  */
 
+/* The early (then those of its image, fosters included) or late regions of a stub, i < stub_n_regions.
+ * NULL: that one does not count. */
+size_t stub_n_regions(const struct stub *stub, bool late);
+const Snap__Region *stub_region(const struct recovery *rec, const struct stub *stub, bool late, size_t i);
+/* Root of the page table that has that region's pages. */
+uint64_t stub_region_root(const struct recovery *rec, const struct stub *stub, bool late, size_t i);
+/* Of an image's piece. */
+uint64_t piece_root(const struct recovery *rec, const struct image_piece *piece);
+/* What the stub was created with, NULL: nothing of the job's. */
+const struct region_image *stub_inherited(const struct stub *stub);
 int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err);
+/* Unmaps what was there only to be inherited. */
+int stub_shed(struct stub *stub, struct err *err);
 int stub_protect(struct recovery *rec, struct stub *stub, struct err *err);
 /* Writes the stored pages of the process's early or late regions into it. */
 int stub_fill(struct recovery *rec, struct stub *stub, bool late, struct err *err);

@@ -28,7 +28,10 @@ static int map_and_fill(struct recovery *rec, struct stub *stub, bool late, stru
 {
 	if (stub_map(rec, stub, late, err) < 0)
 		return -1;
-	return stub_fill(rec, stub, late, err);
+	if (stub_fill(rec, stub, late, err) < 0)
+		return -1;
+	stub->mapped = true;
+	return 0;
 }
 
 static int carry_out(struct recovery *rec, const struct plan_step *step, struct err *err)
@@ -50,6 +53,8 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return stub_clear(rec, stub, err);
 	case PLAN_MAP:
 		return map_and_fill(rec, stub, false, err);
+	case PLAN_SHED:
+		return stub_shed(stub, err);
 	case PLAN_VERIFY_PAGES:
 		return stub_verify_pages(rec, stub, true, err);
 	case PLAN_PRIVATE:
@@ -101,7 +106,11 @@ static int begin(struct recovery *rec, struct err *err)
 		rec->open_fds[i] = -1;
 	for (size_t i = 0; i < model->n_processes; i++)
 		rec->stubs[i] = (struct stub){.model = model->processes[i], .pidfd = -1};
-	return plan_make(&rec->plan, model, rec->leave_files, err);
+	if (plan_make(&rec->plan, model, rec->leave_files, err) < 0)
+		return -1;
+	for (size_t i = 0; i < model->n_processes; i++)
+		rec->stubs[i].own = &rec->plan.inheritance.images[i];
+	return 0;
 }
 
 static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 
 #include "recovery/batch.h"
+#include "recovery/readers.h"
 #include "store/base/cleanup.h"
 #include "store/base/log.h"
 
@@ -58,31 +59,108 @@ static int is_populated(struct page_reader *reader, const Snap__Region *r, struc
 	return found <= 0 ? found : run.first < r->end / STORE_PAGE_SIZE;
 }
 
-static int queue_map(struct batch *b, struct page_reader *reader, const Snap__Region *r, int fd,
+/* Protection while pages go in. */
+static uint64_t prot_to_fill(const Snap__Region *r, int populated)
+{
+	return r->prot | (populated ? PROT_READ | PROT_WRITE : 0);
+}
+
+/* One process's regions being mapped. */
+struct mapping {
+	struct recovery *rec;
+	struct stub *stub;
+	bool late;
+	struct batch b;
+	struct readers readers;
+};
+
+static int err_region(const struct mapping *m, const Snap__Region *r, struct err *err)
+{
+	return err_wrap(err, "process %d: region %#" PRIx64, m->stub->model->pid, r->start);
+}
+
+/* The protection that a region whose pages come from that root has while they go in. */
+static int find_prot(struct mapping *m, const Snap__Region *r, uint64_t root, uint64_t *ret,
 		     struct err *err)
 {
-	uint64_t flags = MAP_FIXED_NOREPLACE | (r->map_flags & KEPT_MAP_FLAGS);
-	int populated = is_populated(reader, r, err);
+	struct page_reader *reader;
+	int populated;
 
-	if (populated < 0)
-		return err_wrap(err, "process %d: region %#" PRIx64, b->stub->model->pid, r->start);
+	if (readers_get(&m->readers, root, &reader, err) < 0 ||
+	    (populated = is_populated(reader, r, err)) < 0)
+		return err_region(m, r, err);
+	*ret = prot_to_fill(r, populated);
+	return 0;
+}
+
+/* Whether what is inherited of the region has another protection than that. */
+static int differs(struct mapping *m, const Snap__Region *r, uint64_t end, uint64_t prot, bool *ret,
+		   struct err *err)
+{
+	const struct region_image *image = stub_inherited(m->stub);
+
+	*ret = false;
+	for (size_t i = image_find(image, r->start);
+	     i < image->n && image->pieces[i].region.start < end && !*ret; i++) {
+		const struct image_piece *piece = &image->pieces[i];
+		uint64_t was;
+
+		if (find_prot(m, &piece->region, piece_root(m->rec, piece), &was, err) < 0)
+			return -1;
+		*ret = was != prot;
+	}
+	return 0;
+}
+
+/* It is there up to `end`: it grows, and gets the protection that its own pages need. */
+static int queue_inherited(struct mapping *m, const Snap__Region *r, uint64_t root, uint64_t end,
+			   struct err *err)
+{
+	const uint64_t page = STORE_PAGE_SIZE;
+	uint64_t prot;
+	bool other;
+
+	if (find_prot(m, r, root, &prot, err) < 0 || differs(m, r, end, prot, &other, err) < 0)
+		return -1;
+	if (end < r->end &&
+	    batch_call(&m->b, BATCH_MUST, err, SYS_mremap,
+		       ARGS(end - page, page, page + (r->end - end), 0),
+		       "grow region %#" PRIx64 " to %#" PRIx64, r->start, r->end) < 0)
+		return -1;
+	return !other ? 0
+		      : batch_call(&m->b, BATCH_MUST, err, SYS_mprotect,
+				   ARGS(r->start, r->end - r->start, prot),
+				   "protect region %#" PRIx64, r->start);
+}
+
+static uint64_t flags_of(const Snap__Region *r)
+{
+	uint64_t flags = MAP_FIXED_NOREPLACE | (r->map_flags & KEPT_MAP_FLAGS);
+
 	if (r->kind == SNAP__REGION__KIND__ANONYMOUS || r->kind == SNAP__REGION__KIND__HUGETLB)
 		flags |= MAP_ANONYMOUS;
 	if (r->kind == SNAP__REGION__KIND__HUGETLB)
 		flags |= MAP_HUGETLB;
-	flags |= r->advice & ADVICE_DROPPABLE ? MAP_DROPPABLE
-		 : is_shared(r)		      ? MAP_SHARED
-					      : MAP_PRIVATE;
-	if (batch_call(b, BATCH_MUST, err, SYS_mmap,
-		       ARGS(r->start, r->end - r->start,
-			    r->prot | (populated ? PROT_READ | PROT_WRITE : 0), flags,
-			    (uint64_t)(int64_t)fd, fd < 0 ? 0 : r->offset),
+	return flags | (r->advice & ADVICE_DROPPABLE ? MAP_DROPPABLE
+			: is_shared(r)		     ? MAP_SHARED
+						     : MAP_PRIVATE);
+}
+
+static int queue_map(struct mapping *m, const Snap__Region *r, uint64_t root, int fd,
+		     struct err *err)
+{
+	uint64_t prot;
+
+	if (find_prot(m, r, root, &prot, err) < 0 ||
+	    batch_call(&m->b, BATCH_MUST, err, SYS_mmap,
+		       ARGS(r->start, r->end - r->start, prot, flags_of(r), (uint64_t)(int64_t)fd,
+			    fd < 0 ? 0 : r->offset),
 		       "map region %#" PRIx64 "-%#" PRIx64, r->start, r->end) < 0)
 		return -1;
 	/* Before the pages come: it decides how they are laid out. */
 	if (r->advice & ADVICE_HUGEPAGE || r->advice & ADVICE_NOHUGEPAGE)
 		return batch_call(
-			b, BATCH_IGNORE, err, SYS_madvise,
+			&m->b, BATCH_IGNORE, err, SYS_madvise,
 			ARGS(r->start, r->end - r->start,
 			     r->advice & ADVICE_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE),
 			"huge page advice");
@@ -124,18 +202,19 @@ static struct mapped_file *find_file(struct file_set *set, const Snap__Region *r
 
 /* Collects the files of regions from *at on, as many as can be sent at once; *at moves behind them.
  */
-static int gather_files(struct recovery *rec, const Snap__Process *p, bool late, size_t *at,
+static int gather_files(struct recovery *rec, const struct stub *stub, bool late, size_t *at,
 			struct file_set *set, struct err *err)
 {
-	for (; *at < p->n_regions && set->n < STUB_SEND; (*at)++) {
-		const Snap__Region *r = p->regions[*at];
+	for (; *at < stub_n_regions(stub, late) && set->n < STUB_SEND; (*at)++) {
+		const Snap__Region *r = stub_region(rec, stub, late, *at);
 		struct mapped_file *file = &set->files[set->n];
 
-		if (r->file < 0 || plan_region_is_late(rec->model, r, rec->leave_files) != late ||
-		    !is_mapped(r) || find_file(set, r))
+		if (!r || r->file < 0 || !is_mapped(r) || find_file(set, r) ||
+		    (!late && inherit_end(stub_inherited(stub), r) > r->start))
 			continue;
 		if (open_for_region(rec, r, &file->fd, err) < 0)
-			return err_wrap(err, "process %d: region %#" PRIx64, p->pid, r->start);
+			return err_wrap(err, "process %d: region %#" PRIx64, stub->model->pid,
+					r->start);
 		file->file = r->file;
 		file->shared = is_shared(r);
 		set->n++;
@@ -160,29 +239,37 @@ static int send_files(struct recovery *rec, struct stub *stub, struct file_set *
 	return result;
 }
 
+static int map_region(struct mapping *m, size_t i, struct file_set *set, struct err *err)
+{
+	const Snap__Region *r = stub_region(m->rec, m->stub, m->late, i);
+	const struct mapped_file *file;
+	uint64_t root, end;
+
+	if (!r || !is_mapped(r))
+		return 0;
+	root = stub_region_root(m->rec, m->stub, m->late, i);
+	end = m->late ? r->start : inherit_end(stub_inherited(m->stub), r);
+	if (end > r->start)
+		return queue_inherited(m, r, root, end, err);
+	file = r->file >= 0 ? find_file(set, r) : NULL;
+	return queue_map(m, r, root, file ? file->number : -1, err);
+}
+
 static int map_regions(struct recovery *rec, struct stub *stub, bool late, size_t from, size_t to,
 		       struct file_set *set, struct err *err)
 {
-	struct page_reader *reader;
-	struct batch b;
+	struct mapping m = {.rec = rec, .stub = stub, .late = late, .readers.store = rec->store};
 	int result = 0;
 
-	if (page_reader_open(&reader, rec->store, stub->model->pages_root, err) < 0)
-		return -1;
-	batch_begin(&b, stub, &stub->threads[0]);
-	for (size_t i = from; i < to && result == 0; i++) {
-		const Snap__Region *r = stub->model->regions[i];
-		const struct mapped_file *file = r->file >= 0 ? find_file(set, r) : NULL;
-
-		if (is_mapped(r) && plan_region_is_late(rec->model, r, rec->leave_files) == late)
-			result = queue_map(&b, reader, r, file ? file->number : -1, err);
-	}
+	batch_begin(&m.b, stub, &stub->threads[0]);
+	for (size_t i = from; i < to && result == 0; i++)
+		result = map_region(&m, i, set, err);
 	for (size_t i = 0; i < set->n && result == 0; i++)
-		result = batch_call(&b, BATCH_MUST, err, SYS_close,
+		result = batch_call(&m.b, BATCH_MUST, err, SYS_close,
 				    ARGS((uint64_t)set->files[i].number), "close");
 	if (result == 0)
-		result = batch_run(&b, err);
-	page_reader_close(reader);
+		result = batch_run(&m.b, err);
+	readers_close(&m.readers);
 	return result;
 }
 
@@ -193,9 +280,9 @@ int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err
 
 	if (!set)
 		return err_set(err, ERR_SYSTEM, "out of memory");
-	while (from < stub->model->n_regions) {
+	while (from < stub_n_regions(stub, late)) {
 		set->n = 0;
-		if (gather_files(rec, stub->model, late, &to, set, err) < 0) {
+		if (gather_files(rec, stub, late, &to, set, err) < 0) {
 			for (size_t i = 0; i < set->n; i++)
 				close(set->files[i].fd);
 			return -1;
@@ -206,6 +293,23 @@ int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err
 		from = to;
 	}
 	return 0;
+}
+
+int stub_shed(struct stub *stub, struct err *err)
+{
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = 0; i < stub->own->n; i++) {
+		const struct image_piece *piece = &stub->own->pieces[i];
+		const Snap__Region *r = &piece->region;
+
+		if (piece->foster &&
+		    batch_call(&b, BATCH_MUST, err, SYS_munmap, ARGS(r->start, r->end - r->start),
+			       "unmap %#" PRIx64 ", which only children keep", r->start) < 0)
+			return -1;
+	}
+	return batch_run(&b, err);
 }
 
 static int queue_advice(struct batch *b, const Snap__Region *r, struct err *err)

@@ -187,6 +187,7 @@ static int spawn_from_parent(struct stub *parent, struct stub *stub, struct err 
 		       stub->model->pid) < 0 ||
 	    batch_run(&b, err) < 0)
 		return -1;
+	stub->maker = parent->mapped ? parent : parent->maker;
 	return take_child(parent, stub, err);
 }
 

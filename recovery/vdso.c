@@ -154,19 +154,70 @@ static int queue_move(struct batch *b, struct vdso_layout *layout, uint64_t delt
 	return 0;
 }
 
-static int queue_unmap(struct batch *b, const struct proc_map *maps, size_t n, struct err *err)
+/* Unmaps [start, end) but for what is in the ascending ranges of kept. */
+static int queue_unmap_rest(struct batch *b, uint64_t start, uint64_t end, const struct range *kept,
+			    size_t n_kept, struct err *err)
+{
+	for (size_t i = 0; start < end; i++) {
+		uint64_t stop = i < n_kept && kept[i].start < end ? kept[i].start : end;
+
+		if (stop > start && batch_call(b, BATCH_MUST, err, SYS_munmap,
+					       ARGS(start, stop - start), "unmap %#" PRIx64, start) < 0)
+			return -1;
+		if (stop == end)
+			break;
+		start = kept[i].end > start ? kept[i].end : start;
+	}
+	return 0;
+}
+
+/* kept: ascending. */
+static int queue_unmap(struct batch *b, const struct proc_map *maps, size_t n,
+		       const struct range *kept, size_t n_kept, struct err *err)
 {
 	uint64_t executor = b->stub->remote.base;
+	size_t first = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		if (is_vdso_map(&maps[i]) || strcmp(maps[i].name, "[vsyscall]") == 0 ||
 		    (maps[i].start >= executor && maps[i].end <= executor + b->stub->remote.size))
 			continue;
-		if (batch_call(b, BATCH_MUST, err, SYS_munmap,
-			       ARGS(maps[i].start, maps[i].end - maps[i].start), "unmap %#" PRIx64,
-			       maps[i].start) < 0)
+		while (first < n_kept && kept[first].end <= maps[i].start)
+			first++;
+		if (queue_unmap_rest(b, maps[i].start, maps[i].end, kept + first, n_kept - first,
+				     err) < 0)
 			return -1;
 	}
+	return 0;
+}
+
+static bool vdso_is_in_place(const struct stub *stub)
+{
+	return stub->maker && inherit_vdso(stub->maker->model, stub->model);
+}
+
+/* What stays of an inherited address space, ascending. *ret malloc'ed. */
+static int kept_ranges(const struct stub *stub, struct range **ret, size_t *ret_n, struct err *err)
+{
+	const Snap__Process *p = stub->model;
+	struct range *kept = calloc(stub->own->n + 2, sizeof(*kept));
+	size_t n = 0;
+
+	if (!kept)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	for (size_t i = 0; i < stub->own->n; i++) {
+		const Snap__Region *r = &stub->own->pieces[i].region;
+		uint64_t end = inherit_end(stub_inherited(stub), r);
+
+		if (end > r->start)
+			kept[n++] = (struct range){r->start, end};
+	}
+	for (size_t i = 0; i < p->n_regions && vdso_is_in_place(stub); i++)
+		if (p->regions[i]->kind == SNAP__REGION__KIND__VDSO)
+			kept[n++] = (struct range){p->regions[i]->start, p->regions[i]->end};
+	qsort(kept, n, sizeof(*kept), compare_ranges);
+	*ret = kept;
+	*ret_n = n;
 	return 0;
 }
 
@@ -227,30 +278,39 @@ static int settle(struct recovery *rec, struct stub *stub, struct vdso_layout *l
 	return batch_run(&b, err);
 }
 
+/* To a place that is free in both worlds. */
+static int queue_move_aside(const struct recovery *rec, struct batch *b, struct vdso_layout *layout,
+			    const struct proc_map *maps, size_t n_maps, struct err *err)
+{
+	const struct vdso_piece *last = &layout->pieces[layout->n - 1];
+	uint64_t first = layout->pieces[0].start;
+	uint64_t size = last->start + last->size - first;
+	cleanup_free struct range *taken = NULL;
+	size_t n_taken;
+
+	if (taken_ranges(rec->model, maps, n_maps, &taken, &n_taken, err) < 0)
+		return -1;
+	return queue_move(b, layout, find_hole(taken, n_taken, size, HOLE_FROM) - first, err);
+}
+
 static int clear_maps(struct recovery *rec, struct stub *stub, const struct proc_map *maps,
 		      size_t n_maps, struct err *err)
 {
-	cleanup_free struct range *taken = NULL;
+	bool in_place = vdso_is_in_place(stub);
+	cleanup_free struct range *kept = NULL;
 	struct vdso_layout layout;
-	size_t n_taken;
+	size_t n_kept = 0;
 	struct batch b;
 
-	if (taken_ranges(rec->model, maps, n_maps, &taken, &n_taken, err) < 0 ||
+	if (kept_ranges(stub, &kept, &n_kept, err) < 0 ||
 	    layout_of_maps(&layout, maps, n_maps, err) < 0)
 		return -1;
 	batch_begin(&b, stub, &stub->threads[0]);
-	if (layout.n) {
-		const struct vdso_piece *last = &layout.pieces[layout.n - 1];
-		uint64_t first = layout.pieces[0].start;
-		uint64_t size = last->start + last->size - first;
-
-		if (queue_move(&b, &layout, find_hole(taken, n_taken, size, HOLE_FROM) - first,
-			       err) < 0)
-			return -1;
-	}
-	if (queue_unmap(&b, maps, n_maps, err) < 0 || batch_run(&b, err) < 0)
+	if (layout.n && !in_place && queue_move_aside(rec, &b, &layout, maps, n_maps, err) < 0)
 		return -1;
-	if (layout.code && settle(rec, stub, &layout, err) < 0)
+	if (queue_unmap(&b, maps, n_maps, kept, n_kept, err) < 0 || batch_run(&b, err) < 0)
+		return -1;
+	if (layout.code && !in_place && settle(rec, stub, &layout, err) < 0)
 		return -1;
 	stub->vdso = layout.code;
 	stub->vdso_end = layout.code + layout.code_size;

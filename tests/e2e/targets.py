@@ -10,6 +10,7 @@ from harness import STOPPED_EXIT, Skip, check_equal
 TARGETS = [
     "amx", "attributes", "avx512", "files", "fpu", "maps", "rseq", "signals", "sleeps", "stack",
     "timers", "tls", "vdso", "events", "shm", "attributes undumpable", "maps shared", "sleeps epoll",
+    "pool",
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
 WITHOUT = {}

@@ -150,7 +150,7 @@ static void test_reads_before_writes(void **state)
 static void test_order_of_a_process(void **state)
 {
 	static const enum plan_kind order[] = {
-		PLAN_SPAWN,	  PLAN_GROUP,	   PLAN_CLEAR,	 PLAN_MAP,	   PLAN_PROTECT,
+		PLAN_SPAWN,	  PLAN_CLEAR,	   PLAN_MAP,	 PLAN_GROUP,	   PLAN_PROTECT,
 		PLAN_DESCRIPTORS, PLAN_ATTRIBUTES, PLAN_THREADS, PLAN_CREDENTIALS, PLAN_TIMERS,
 	};
 	Snap__Snapshot *m = make_model();

@@ -96,7 +96,8 @@ static void run_case(void **state, bool related, unsigned one_in, uint64_t base)
 		t->a[i] = i % 700 < 30 ? UINT64_MAX : i % 900 < 40 ? 0 : i + 1;
 		t->b[i] = t->a[i];
 		if (one_in && fixture_random(&random) % one_in == 0)
-			t->b[i] = (uint64_t[]){0, UINT64_MAX, 90000 + i}[fixture_random(&random) % 3];
+			t->b[i] =
+				(uint64_t[]){0, UINT64_MAX, 90000 + i}[fixture_random(&random) % 3];
 	}
 	save(t, related);
 	if (!one_in)
