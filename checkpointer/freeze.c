@@ -18,6 +18,9 @@
 /* A fork storm that outruns this many passes is given up for this snapshot; the job runs on. */
 #define MAX_PASSES 200
 
+/* A capsule's init leads the session that its processes start in. */
+#define CAPSULE_SESSION 1
+
 /* ---- listing ---------------------------------------------------------------------------------- */
 
 struct pid_list {
@@ -320,7 +323,28 @@ static int identify_process(struct frozen_process *p, struct err *err)
 	return 0;
 }
 
-static int identify_tree(struct frozen_tree *tree, struct err *err)
+/* The session and the group that an attached root was started in are led by a shell outside the job. In
+ * a capsule that session is init's, and the group becomes the root's own. */
+static void replace_outside_leaders(struct frozen_tree *tree, const struct tree_root *root)
+{
+	const struct frozen_process *first = find_process(tree, root->pid);
+	pid_t session, group;
+
+	if (!root->attached || !first)
+		return;
+	session = find_process(tree, first->stat.sid) ? 0 : first->vsid;
+	group = find_process(tree, first->stat.pgid) ? 0 : first->vpgid;
+	for (size_t i = 0; i < tree->n; i++) {
+		struct frozen_process *p = &tree->processes[i];
+
+		if (session && p->vsid == session)
+			p->vsid = CAPSULE_SESSION;
+		if (group && p->vpgid == group)
+			p->vpgid = first->vpid;
+	}
+}
+
+static int identify_tree(struct frozen_tree *tree, const struct tree_root *root, struct err *err)
 {
 	for (size_t i = 0; i < tree->n;) {
 		struct frozen_process *p = &tree->processes[i];
@@ -341,6 +365,7 @@ static int identify_tree(struct frozen_tree *tree, struct err *err)
 
 		p->vppid = parent ? parent->vpid : 1;
 	}
+	replace_outside_leaders(tree, root);
 	return 0;
 }
 
@@ -367,7 +392,7 @@ int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct er
 		fresh = freeze_pass(&tree, root, &notes, err);
 	if (fresh > 0)
 		err_set(err, ERR_BUSY, "the job starts processes faster than they can be stopped");
-	if (fresh != 0 || identify_tree(&tree, err) < 0) {
+	if (fresh != 0 || identify_tree(&tree, root, err) < 0) {
 		thaw_tree(&tree);
 		return -1;
 	}

@@ -111,6 +111,8 @@ static int info_from_record(const char *name, size_t name_len, const Cat__Job *j
 		.last_seq = job->last_seq,
 		.watchdog_pid = job->watchdog_pid,
 		.leader_pid = job->leader_pid,
+		.attached = job->attached,
+		.leader_start = job->leader_start,
 		.argv = calloc(job->n_argv + 1, sizeof(char *)),
 		.cwd = text_of(&job->cwd),
 	};
@@ -146,6 +148,8 @@ static void record_from_info(const struct job_info *info, ProtobufCBinaryData *a
 	ret->last_seq = info->last_seq;
 	ret->watchdog_pid = info->watchdog_pid;
 	ret->leader_pid = info->leader_pid;
+	ret->attached = info->attached;
+	ret->leader_start = info->leader_start;
 	ret->n_argv = info->argc;
 	ret->argv = argv;
 	for (i = 0; i < info->argc; i++)

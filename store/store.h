@@ -72,6 +72,8 @@ struct job_info {
 	uint64_t last_seq;   /* highest snapshot number ever given out */
 	int watchdog_pid;    /* host pid while JOB_RUNNING */
 	int leader_pid;      /* host pid of the job's leader while JOB_RUNNING */
+	bool attached;       /* the leader was not started by pawl, and may outlive its watchdog */
+	uint64_t leader_start; /* attached: when the leader started, clock ticks after boot */
 	char **argv;         /* NULL-terminated, owned by the struct */
 	size_t argc;
 	char *cwd;           /* owned by the struct */

@@ -5,6 +5,7 @@
 #ifndef PAWL_TOOLS_COMMANDS_H
 #define PAWL_TOOLS_COMMANDS_H
 
+int cmd_attach(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
 int cmd_list(int argc, char **argv);

@@ -31,6 +31,36 @@ const struct cli_spec run_spec = {
 	.set = launch_options_set,
 };
 
+static const struct cli_option attach_options[] = {
+	{'n', "name", "NAME", "the job's name (default: made from its command)"},
+	{LAUNCH_FRESH_START, "fresh", NULL,
+	 "forget what NAME could be resumed from"},
+	LAUNCH_OPTIONS,
+	CLI_OPTION_END,
+};
+
+const struct cli_spec attach_spec = {
+	.name = "attach",
+	.operands = "PID",
+	.about = "Watch process PID, which runs already, with all its descendants, and save its "
+		 "whole state\n"
+		 "periodically. 'pawl recover' then rebuilds it in a capsule, under its old pids. Its "
+		 "standard\n"
+		 "streams stay its own.\n"
+		 "\n"
+		 "SIGINT, SIGTERM and pawl stop save the job and end it (85); a second SIGINT or "
+		 "SIGTERM, or\n"
+		 "SIGQUIT, lets it go: it runs on without pawl, as it does when pawl dies. SIGUSR1 "
+		 "takes a\n"
+		 "snapshot now. Exit status: the job's own where the kernel tells it (else 125), and "
+		 "as of\n"
+		 "'pawl run'; 0 when SIGQUIT let it go.",
+	.options = attach_options,
+	.least = 1,
+	.most = 1,
+	.set = launch_options_set,
+};
+
 static const struct cli_option recover_options[] = {
 	{LAUNCH_STOPPED, "stopped", NULL,
 	 "leave the job stopped for a debugger and print its\npid"},

@@ -27,7 +27,7 @@ enum launch_key {
 	LAUNCH_BEFORE_SNAPSHOT,
 	LAUNCH_AFTER_SNAPSHOT,
 	LAUNCH_KEEP,
-	LAUNCH_FRESH_START, /* run */
+	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
 	LAUNCH_DRY_RUN,     /* recover */
 };
@@ -65,7 +65,7 @@ enum launch_key {
 	CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP
 /* clang-format on */
 
-extern const struct cli_spec run_spec, recover_spec;
+extern const struct cli_spec run_spec, attach_spec, recover_spec;
 
 void launch_options_init(struct launch_options *options);
 void launch_options_clear(struct launch_options *options);

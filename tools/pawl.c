@@ -15,6 +15,7 @@ struct command {
 
 static const struct command commands[] = {
 	{"run", cmd_run, "launch a job and save it periodically, or resume it"},
+	{"attach", cmd_attach, "save a process tree that runs already periodically"},
 	{"recover", cmd_recover, "rebuild a job from a snapshot and go on"},
 	{"snapshot", cmd_snapshot, "save a running job now"},
 	{"stop", cmd_stop, "save a running job, then end it"},

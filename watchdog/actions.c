@@ -43,10 +43,18 @@ static void recover(struct watchdog *w)
 	wd_handle(w, WE_NO_CANDIDATE);
 }
 
+/* A job that is not ours to end is left as it is. */
+static void kill_job(struct watchdog *w)
+{
+	capsule_kill(w->capsule);
+	if (wd_is_attached(w))
+		wd_handle(w, WE_LEAVE);
+}
+
 static void finish_failed(struct watchdog *w)
 {
 	w->failed = true;
-	capsule_kill(w->capsule);
+	kill_job(w);
 }
 
 static void report_run_on(struct watchdog *w)
@@ -77,7 +85,13 @@ static void act(struct watchdog *w, enum wd_action action)
 		kill_leader(w);
 		break;
 	case WA_KILL:
-		capsule_kill(w->capsule);
+		kill_job(w);
+		break;
+	case WA_CANCEL:
+		snapshotter_cancel(w->snapshotter);
+		break;
+	case WA_LEAVE:
+		w->left_alone = true;
 		break;
 	case WA_KILL_REFUSED:
 		finish_failed(w);
@@ -112,10 +126,10 @@ void wd_handle(struct watchdog *w, enum wd_event event)
 		wd_handle(w, WE_REQUEST);
 }
 
-void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind)
+void wd_leader_ended(struct watchdog *w, const struct capsule_event *end)
 {
 	const struct death_facts facts = {
-		.status = wait_status,
+		.status = end->status,
 		.sent = w->sent,
 		.terminal = w->streams.terminal,
 		.stream_gone = pump_reader_gone(&w->streams.pump),
@@ -124,8 +138,9 @@ void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind)
 
 	if (w->state == WD_RECOVERING || w->state == WD_CANCELLED || w->state == WD_ROLL_BACK)
 		return;
-	w->wait_status = wait_status;
-	w->left_behind = left_behind;
+	w->wait_status = end->status;
+	w->status_unknown = end->unknown;
+	w->left_behind = end->left_behind;
 	/* A stop that is under way outweighs: then the death is not looked into. */
 	back = (w->state == WD_RUNNING || w->state == WD_SNAPSHOT) &&
 	       policy_foreign_death(&facts) && wd_plan_roll_back(w);

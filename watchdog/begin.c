@@ -29,35 +29,75 @@ static int take_signals(struct watchdog *w, struct err *err)
 	return 0;
 }
 
+static int take_given_name(struct watchdog *w, const char *name, struct err *err)
+{
+	bool recover = w->config->mode == LAUNCH_RECOVER;
+
+	if (job_name_check(name, err) < 0)
+		return -1;
+	/* The lock would make the job. */
+	w->job_is_new = store_job_get(w->store, name, &w->job, err) < 0;
+	if (w->job_is_new && (recover || err->kind != ERR_NOT_FOUND))
+		return -1;
+	job_info_clear(&w->job);
+	return store_job_lock(w->store, name, &w->lock, err);
+}
+
+static bool same_target(const struct job_info *job, const void *ctx)
+{
+	return attach_target_is(ctx, job);
+}
+
+static int take_free_name(struct watchdog *w, char name[128], struct err *err)
+{
+	cleanup_free char *cwd = getcwd(NULL, 0);
+	const struct jobname_command command = {w->config->argv, cwd};
+	struct jobname_claim claim = {.same = jobname_same_command, .ctx = &command};
+
+	if (!cwd)
+		return err_sys(err, "cannot tell the current directory");
+	if (w->config->attach_pid)
+		claim = (struct jobname_claim){w->target.argv[0], same_target, &w->target};
+	else
+		claim.command = w->config->argv[0];
+	return jobname_take(w->store, &claim, name, &w->lock, &w->job_is_new, err);
+}
+
+/* It would run twice, and the files it writes would be rolled back under it. */
+static int check_not_running(struct watchdog *w, struct err *err)
+{
+	if (w->config->attach_pid || w->config->dry_run || !attached_still_runs(&w->job))
+		return 0;
+	return err_set(err, ERR_BUSY,
+		       "job '%s' still runs, unwatched, as process %d: watch it again (pawl attach %d), or "
+		       "end it first",
+		       w->job.name, w->job.leader_pid, w->job.leader_pid);
+}
+
 static int take_job(struct watchdog *w, struct err *err)
 {
 	const struct watchdog_config *config = w->config;
-	bool recover = config->mode == LAUNCH_RECOVER;
-	int flags = config->store_flags | (recover ? STORE_WRITE : STORE_CREATE);
+	int flags = config->store_flags |
+		    (config->mode == LAUNCH_RECOVER ? STORE_WRITE : STORE_CREATE);
 	char name[128];
+	int taken;
 
 	if (store_open(&w->store, config->store_dir, flags, err) < 0)
 		return -1;
-	if (recover || config->name) {
+	if (config->name)
 		snprintf(name, sizeof(name), "%s", config->name);
-		if (job_name_check(config->name, err) < 0)
-			return -1;
-		/* The lock would make the job. */
-		w->job_is_new = store_job_get(w->store, name, &w->job, err) < 0;
-		if (w->job_is_new && (recover || err->kind != ERR_NOT_FOUND))
-			return -1;
-		job_info_clear(&w->job);
-		if (store_job_lock(w->store, name, &w->lock, err) < 0)
-			return -1;
-	} else if (jobname_take(w->store, config->argv, name, &w->lock, &w->job_is_new, err) < 0) {
+	taken = config->name ? take_given_name(w, name, err) : take_free_name(w, name, err);
+	if (taken < 0 || store_job_get(w->store, name, &w->job, err) < 0)
 		return -1;
-	}
-	return store_job_get(w->store, name, &w->job, err);
+	return check_not_running(w, err);
 }
 
 int wd_begin(struct watchdog *w, struct err *err)
 {
-	if (take_signals(w, err) < 0 || take_job(w, err) < 0)
+	pid_t pid = w->config->attach_pid;
+
+	if (take_signals(w, err) < 0 || (pid && attach_target_read(&w->target, pid, err) < 0) ||
+	    take_job(w, err) < 0)
 		return -1;
 	if (w->job.watchdog_pid && w->job.state == JOB_RUNNING)
 		log_debug("the last watchdog of job %s ended without a word", w->job.name);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "watchdog/attached.h"
 #include "watchdog/init.h"
 
 /* Stubs have their socket high up, out of the way of the job's own descriptors. */
@@ -215,6 +217,7 @@ static int start_init(struct capsule *c, const struct capsule_config *config, st
 		init_main(&plan);
 	if (c->init < 0)
 		return clone_failed(errno, err);
+	c->root.pid = c->init;
 	c->user_namespace = plan.user_namespace;
 	c->requests = steal_fd(&s->requests[0]);
 	c->events = steal_fd(&s->events[0]);
@@ -230,7 +233,7 @@ int capsule_create(struct capsule **ret, const struct capsule_config *config, st
 
 	if (!c)
 		return err_sys(err, "cannot make a capsule");
-	c->init_fd = c->requests = c->events = c->stub_host = -1;
+	c->init_fd = c->requests = c->events = c->stub_host = c->claim = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	if (make_sockets(&sockets, err) < 0) {
 		capsule_destroy(c);
@@ -256,6 +259,8 @@ int capsule_create(struct capsule **ret, const struct capsule_config *config, st
 
 void capsule_kill(struct capsule *c)
 {
+	if (c->init <= 0)
+		return;
 	syscall(SYS_pidfd_send_signal, c->init_fd, SIGKILL, NULL, 0);
 }
 
@@ -280,6 +285,7 @@ void capsule_destroy(struct capsule *c)
 	cleanup_fd_p(&c->requests);
 	cleanup_fd_p(&c->events);
 	cleanup_fd_p(&c->stub_host);
+	cleanup_fd_p(&c->claim);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -414,11 +420,30 @@ int capsule_close_streams(struct capsule *c, struct err *err)
 			      err);
 }
 
+static int attached_event(struct capsule *c, struct capsule_event *ret)
+{
+	struct pollfd end = {.fd = c->events, .events = POLLIN};
+	cleanup_free pid_t *pids = NULL;
+	struct err ignored;
+	size_t n = 0;
+
+	if (poll(&end, 1, 0) <= 0)
+		return 0;
+	*ret = (struct capsule_event){.kind = CAPSULE_LEADER_EXITED};
+	ret->unknown = !attached_exit_status(c, &ret->status);
+	ret->left_behind = capsule_pids(c, &pids, &n, &ignored) == 0 && n > 1;
+	c->gone = true;
+	return 1;
+}
+
 int capsule_next_event(struct capsule *c, struct capsule_event *ret)
 {
 	struct init_event event;
-	ssize_t n = recv(c->events, &event, sizeof(event), 0);
+	ssize_t n;
 
+	if (c->root.attached)
+		return attached_event(c, ret);
+	n = recv(c->events, &event, sizeof(event), 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n != (ssize_t)sizeof(event)) {
@@ -426,7 +451,8 @@ int capsule_next_event(struct capsule *c, struct capsule_event *ret)
 		*ret = (struct capsule_event){.kind = CAPSULE_GONE, .status = SIGKILL};
 		return 1;
 	}
-	*ret = (struct capsule_event){event.kind, event.status, event.left_behind != 0};
+	*ret = (struct capsule_event){
+		.kind = event.kind, .status = event.status, .left_behind = event.left_behind != 0};
 	return 1;
 }
 

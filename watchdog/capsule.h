@@ -33,9 +33,11 @@ struct capsule_config {
 };
 
 struct capsule {
-	pid_t init;
+	struct tree_root root;
+	pid_t init; /* 0: there is none, the job is attached (attached.h) */
 	int init_fd; /* pidfd of init */
 	int requests, events;
+	int claim; /* attached: the lock that keeps other pawls off; -1 */
 	bool user_namespace;
 	bool gone;     /* CAPSULE_GONE has been told */
 	int stub_host; /* our end of the socket that every stub has at stub_number */
@@ -47,7 +49,8 @@ struct capsule {
  * this machine forbids. On failure nothing is left. */
 int capsule_create(struct capsule **ret, const struct capsule_config *config, struct err *err);
 
-/* Ends everything in the capsule; does not wait. Harmless when it is gone. */
+/* Ends everything in the capsule; does not wait. Harmless when it is gone. An attached job is not
+ * pawl's to end, here and in capsule_destroy. */
 void capsule_kill(struct capsule *capsule);
 /* Kills and waits until nothing of it is left. Nothing in it may be traced by a living thread that
  * does not wait for it. Takes NULL. */
@@ -68,7 +71,7 @@ int capsule_foreground(struct capsule *capsule, pid_t vpgrp, struct err *err);
 int capsule_close_streams(struct capsule *capsule, struct err *err);
 
 enum capsule_event_kind {
-	CAPSULE_LEADER_EXITED,	/* status: as wait(2) */
+	CAPSULE_LEADER_EXITED,	/* status: as wait(2), where it is known */
 	CAPSULE_LEADER_STOPPED, /* status: the signal */
 	CAPSULE_LEADER_CONTINUED,
 	CAPSULE_GONE, /* init is dead, and with it the job */
@@ -77,6 +80,7 @@ enum capsule_event_kind {
 struct capsule_event {
 	enum capsule_event_kind kind;
 	int status;
+	bool unknown;	  /* LEADER_EXITED: of an attached job, and the kernel does not tell how */
 	bool left_behind; /* LEADER_EXITED: other processes of the job still run */
 };
 

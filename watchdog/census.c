@@ -13,7 +13,7 @@
 
 struct tree_root capsule_root(const struct capsule *capsule)
 {
-	return (struct tree_root){.pid = capsule->init};
+	return capsule->root;
 }
 
 int capsule_pids(const struct capsule *capsule, pid_t **ret, size_t *ret_n, struct err *err)

@@ -40,10 +40,11 @@ static void flush_output(struct watchdog *w)
 }
 
 /* The outcome of a snapshot of a job that is dead by its user's wish is not waited for; one of a
- * job that has ended by itself gets a moment, for the sake of an orderly end. */
+ * job that has ended by itself gets a moment, for the sake of an orderly end. An attached job may live,
+ * and must not end with the thread that holds it. */
 static int patience_ms(const struct watchdog *w)
 {
-	if (w->stopped)
+	if (w->stopped || wd_is_attached(w))
 		return -1;
 	return w->stop_signal ? 300 : 2000;
 }
@@ -52,7 +53,8 @@ static void end_job(struct watchdog *w)
 {
 	if (w->capsule) {
 		if (w->left_behind && !w->stopped)
-			log_warn("job %s left processes behind, which end with it", w->job.name);
+			log_warn("job %s left processes behind, which %s", w->job.name,
+				 wd_is_attached(w) ? "run on unwatched" : "end with it");
 		pump_drain(&w->streams.pump);
 		capsule_kill(w->capsule);
 	}
@@ -81,8 +83,10 @@ static int exit_code(const struct watchdog *w)
 		return PAWL_EXIT_CANNOT_RUN;
 	if (w->stopped)
 		return w->config->stop_exit_code;
-	if (w->failed || !w->started)
+	if (w->failed || !w->started || w->status_unknown)
 		return PAWL_EXIT_FAILED;
+	if (w->left_alone)
+		return w->stop_signal ? 128 + w->stop_signal : 0;
 	/* Ended at once by the second request: by that signal, for the caller. */
 	if (w->state == WD_OVER && w->stop_signal && WIFSIGNALED(w->wait_status) &&
 	    WTERMSIG(w->wait_status) == SIGKILL)
@@ -90,23 +94,33 @@ static int exit_code(const struct watchdog *w)
 	return status_to_exit(w->wait_status);
 }
 
-static void put_end(struct watchdog *w)
+static void put_job(struct watchdog *w)
 {
 	struct err err;
 
+	if (store_job_put(w->store, &w->job, &err) < 0)
+		log_warn("the end of job %s is not recorded: %s", w->job.name, err.msg);
+}
+
+static void put_end(struct watchdog *w)
+{
 	if (!w->started)
 		return;
+	w->job.watchdog_pid = 0;
+	if (w->left_alone) {
+		put_job(w);
+		return;
+	}
 	if (w->stopped)
 		w->job.state = JOB_STOPPED;
-	else if (!w->failed && WIFEXITED(w->wait_status))
+	else if (!w->failed && !w->status_unknown && WIFEXITED(w->wait_status))
 		w->job.state = JOB_FINISHED;
 	else
 		w->job.state = JOB_FAILED;
 	w->job.exit_status = exit_code(w);
-	w->job.watchdog_pid = 0;
 	w->job.leader_pid = 0;
-	if (store_job_put(w->store, &w->job, &err) < 0)
-		log_warn("the end of job %s is not recorded: %s", w->job.name, err.msg);
+	w->job.attached = false;
+	put_job(w);
 }
 
 static void why_no_snapshot(const struct watchdog *w, struct err *ret)
@@ -146,6 +160,7 @@ static void close_all(struct watchdog *w)
 	if (w->resume.model)
 		snap__snapshot__free_unpacked(w->resume.model, NULL);
 	job_info_clear(&w->job);
+	attach_target_clear(&w->target);
 	store_close(w->store);
 	cleanup_fd_p(&w->signals);
 	if (w->captured) {
@@ -160,6 +175,11 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 
 	end_job(w);
 	wd_tell_notices(w);
+	if (w->left_alone)
+		log_info("job %s runs on unwatched as process %d (pawl attach %d watches it again)",
+			 w->job.name, w->job.leader_pid, w->job.leader_pid);
+	if (w->status_unknown && !w->stopped)
+		log_error("job %s has ended; how, this kernel does not tell (Linux 6.15)", w->job.name);
 	if (w->stopped && w->final.seq)
 		log_info("job %s is stopped; it goes on from %s@%" PRIu64, w->job.name, w->job.name,
 			 w->final.seq);

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "store/base/cleanup.h"
 
@@ -37,18 +36,20 @@ void jobname_make(const char *command, unsigned number, char *buf, size_t len)
 		snprintf(buf, len, "%s", n ? name : "job");
 }
 
-static bool same_command(const struct job_info *job, char *const *argv, const char *cwd)
+bool jobname_same_command(const struct job_info *job, const void *ctx)
 {
+	const struct jobname_command *command = ctx;
+	char *const *argv = command->argv;
 	size_t i;
 
 	for (i = 0; argv[i] && i < job->argc; i++)
 		if (strcmp(argv[i], job->argv[i]) != 0)
 			return false;
-	return !argv[i] && i == job->argc && job->cwd && strcmp(job->cwd, cwd) == 0;
+	return !argv[i] && i == job->argc && job->cwd && strcmp(job->cwd, command->cwd) == 0;
 }
 
 /* 1: it may be used, 0: it is another's, -1: error. */
-static int may_use(struct store *store, const char *name, char *const *argv, const char *cwd,
+static int may_use(struct store *store, const char *name, const struct jobname_claim *claim,
 		   bool *ret_new, struct err *err)
 {
 	struct job_info job;
@@ -59,24 +60,21 @@ static int may_use(struct store *store, const char *name, char *const *argv, con
 		*ret_new = err->kind == ERR_NOT_FOUND;
 		return *ret_new ? 1 : -1;
 	}
-	same = same_command(&job, argv, cwd);
+	same = claim->same(&job, claim->ctx);
 	job_info_clear(&job);
 	return same;
 }
 
-int jobname_take(struct store *store, char *const *argv, char *name, int *ret_lock, bool *ret_new,
-		 struct err *err)
+int jobname_take(struct store *store, const struct jobname_claim *claim, char *name, int *ret_lock,
+		 bool *ret_new, struct err *err)
 {
-	cleanup_free char *cwd = getcwd(NULL, 0);
 	unsigned number;
 
-	if (!cwd)
-		return err_sys(err, "cannot tell the current directory");
 	for (number = 1; number < NUMBER_MOST; number++) {
 		int usable;
 
-		jobname_make(argv[0], number, name, 128);
-		usable = may_use(store, name, argv, cwd, ret_new, err);
+		jobname_make(claim->command, number, name, 128);
+		usable = may_use(store, name, claim, ret_new, err);
 		if (usable < 0)
 			return -1;
 		if (usable && store_job_lock(store, name, ret_lock, err) == 0)
@@ -84,5 +82,6 @@ int jobname_take(struct store *store, char *const *argv, char *name, int *ret_lo
 		if (usable && err->kind != ERR_BUSY)
 			return -1;
 	}
-	return err_set(err, ERR_BUSY, "no name is left for '%s': give one with --name", argv[0]);
+	return err_set(err, ERR_BUSY, "no name is left for '%s': give one with --name",
+		       claim->command);
 }

@@ -235,6 +235,7 @@ static int note_generation(struct watchdog *w, const struct recovery_result *bui
 		w->job.first_generation = info.generation;
 	w->job.generation++;
 	w->job.leader_pid = built->leader;
+	w->job.attached = false;
 	return wd_put_running(w, err);
 }
 

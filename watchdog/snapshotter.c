@@ -108,8 +108,14 @@ void snapshotter_post(struct snapshotter *s, const struct snap_command *command)
 {
 	pthread_mutex_lock(&s->lock);
 	s->commands[s->n_commands++] = *command;
+	atomic_store(&s->work.cancelled, false);
 	pthread_cond_signal(&s->posted);
 	pthread_mutex_unlock(&s->lock);
+}
+
+void snapshotter_cancel(struct snapshotter *s)
+{
+	atomic_store(&s->work.cancelled, true);
 }
 
 int snapshotter_fd(const struct snapshotter *s)

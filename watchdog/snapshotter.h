@@ -54,6 +54,8 @@ int snapshotter_start(struct snapshotter **ret, const struct snapshotter_config 
 void snapshotter_attach(struct snapshotter *s, const struct capsule *capsule,
 			const struct checkpoint_config *config, uint64_t parent);
 void snapshotter_post(struct snapshotter *s, const struct snap_command *command);
+/* A snapshot that is under way and not published yet fails (ERR_GONE), and the job runs on. */
+void snapshotter_cancel(struct snapshotter *s);
 /* Readable when there is a result, or when the pump has more to do. */
 int snapshotter_fd(const struct snapshotter *s);
 /* True: *ret is the result of the command. Clears the descriptor. */

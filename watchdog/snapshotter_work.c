@@ -26,11 +26,16 @@ static int ensure_capsule(Snap__Snapshot *model, struct err *err)
 	return 0;
 }
 
+static int check_cancelled(struct snap_work *w, struct err *err)
+{
+	return atomic_load(&w->cancelled) ? err_set(err, ERR_GONE, "the snapshot was given up") : 0;
+}
+
 static int on_frozen(void *ctx, Snap__Snapshot *model, struct err *err)
 {
 	struct snap_work *w = ctx;
 
-	if (ensure_capsule(model, err) < 0)
+	if (check_cancelled(w, err) < 0 || ensure_capsule(model, err) < 0)
 		return -1;
 	model->capsule->user_namespace = w->target.config.user_namespace;
 	model->capsule->leader = w->target.config.leader_vpid;
@@ -49,7 +54,7 @@ static int on_publish(void *ctx, struct err *err)
 {
 	struct snap_work *w = ctx;
 
-	return pump_sync(w->config.pump, err);
+	return check_cancelled(w, err) < 0 ? -1 : pump_sync(w->config.pump, err);
 }
 
 /* ---- retention --------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 #ifndef PAWL_WATCHDOG_SNAPSHOTTER_WORK_H
 #define PAWL_WATCHDOG_SNAPSHOTTER_WORK_H
 
+#include <stdatomic.h>
+
 #include "watchdog/snapshotter.h"
 
 struct snap_target {
@@ -17,6 +19,7 @@ struct snap_work {
 	struct snap_target next, target;
 	struct checkpointer *checkpointer;
 	struct recovery *recovery; /* rebuilt, not released */
+	atomic_bool cancelled;
 };
 
 void snap_work_do(struct snap_work *w, const struct snap_command *command,

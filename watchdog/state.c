@@ -18,6 +18,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
 		[WE_DIED] = {WD_RECOVERING, WA_RECOVER},
 		[WE_HUNG] = {WD_SAME, WA_KILL_HUNG},
+		[WE_LEAVE] = {WD_OVER, WA_LEAVE},
 	},
 	[WD_SNAPSHOT] = {
 		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
@@ -28,6 +29,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
 		[WE_DIED] = {WD_ROLL_BACK, WA_NONE},
+		[WE_LEAVE] = {WD_LEAVING, WA_CANCEL},
 	},
 	[WD_STOP_PENDING] = {
 		[WE_INTERRUPT] = {WD_ENDING, WA_KILL},
@@ -36,6 +38,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
 		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_LEAVE] = {WD_LEAVING, WA_CANCEL},
 	},
 	[WD_STOPPING] = {
 		[WE_INTERRUPT] = {WD_ENDING, WA_KILL},
@@ -44,6 +47,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_EXITED] = {WD_STOPPING_GONE, WA_NONE},
 		[WE_DIED] = {WD_STOPPING_GONE, WA_NONE},
+		[WE_LEAVE] = {WD_LEAVING_FINAL, WA_CANCEL},
 	},
 	[WD_STOPPING_GONE] = {
 		[WE_TAKEN] = {WD_OVER, WA_FINISH_STOPPED},
@@ -58,6 +62,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
 		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
 		[WE_HUNG] = {WD_SAME, WA_KILL_HUNG},
+		[WE_LEAVE] = {WD_OVER, WA_LEAVE},
 	},
 	[WD_ROLL_BACK] = {
 		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
@@ -70,10 +75,25 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 	[WD_ENDING] = {
 		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
 		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_LEAVE] = {WD_OVER, WA_LEAVE},
 	},
 	[WD_CANCELLED] = {
 		[WE_REBUILT] = {WD_OVER, WA_FINISH_STOPPED},
 		[WE_REBUILD_FAILED] = {WD_OVER, WA_FINISH_STOPPED},
+	},
+	[WD_LEAVING] = {
+		[WE_TAKEN] = {WD_OVER, WA_LEAVE},
+		[WE_FAILED] = {WD_OVER, WA_LEAVE},
+		[WE_REFUSED] = {WD_OVER, WA_LEAVE},
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+	},
+	[WD_LEAVING_FINAL] = {
+		[WE_TAKEN] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_FAILED] = {WD_OVER, WA_LEAVE},
+		[WE_REFUSED] = {WD_OVER, WA_LEAVE},
+		[WE_EXITED] = {WD_STOPPING_GONE, WA_NONE},
+		[WE_DIED] = {WD_STOPPING_GONE, WA_NONE},
 	},
 };
 /* clang-format on */
@@ -101,6 +121,8 @@ const char *wd_state_name(enum wd_state state)
 		[WD_ROLL_BACK] = "roll back",
 		[WD_ENDING] = "ending",
 		[WD_CANCELLED] = "cancelled",
+		[WD_LEAVING] = "leaving",
+		[WD_LEAVING_FINAL] = "leaving, final",
 		[WD_OVER] = "over",
 	};
 
@@ -120,6 +142,7 @@ const char *wd_event_name(enum wd_event event)
 		[WE_REFUSED] = "refused",
 		[WE_EXITED] = "exited",
 		[WE_DIED] = "died",
+		[WE_LEAVE] = "leave",
 		[WE_HUNG] = "hung",
 		[WE_REBUILT] = "rebuilt",
 		[WE_REBUILD_FAILED] = "rebuild failed",

@@ -20,6 +20,9 @@ enum wd_state {
 	WD_ROLL_BACK,	  /* the job died; going back waits for the snapshot that is under way */
 	WD_ENDING,	  /* killed on request, its end has not been seen yet */
 	WD_CANCELLED,	  /* a stop came during the rebuild; waits for its outcome */
+	WD_LEAVING,	  /* an attached job is let go; waits for the snapshot that is given up */
+	WD_LEAVING_FINAL, /* … which was the final one: where it was too late to give it up, the job is
+			   * stopped after all */
 	WD_OVER,
 	WD_N_STATES,
 };
@@ -35,6 +38,7 @@ enum wd_event {
 	WE_REFUSED,	   /* … of something unsupported, and policy says to end the job */
 	WE_EXITED,	   /* the job ended, for good */
 	WE_DIED,	   /* the job died, and policy says to roll it back */
+	WE_LEAVE,	   /* the attached job is to run on without us */
 	WE_HUNG,	   /* the job has used no CPU time for too long */
 	WE_REBUILT,	   /* the job stands rebuilt, stopped */
 	WE_REBUILD_FAILED, /* nothing of it is left */
@@ -50,6 +54,8 @@ enum wd_action {
 	WA_KILL_HUNG,	   /* kill the leader: its death is then an ordinary one */
 	WA_KILL,	   /* kill the job at the user's wish */
 	WA_KILL_REFUSED,   /* kill the job, pawl fails */
+	WA_CANCEL,	   /* give up the snapshot that is under way */
+	WA_LEAVE,	   /* over: the attached job runs on */
 	WA_RECOVER,	   /* rebuild from the next candidate */
 	WA_RELEASE,	   /* let the rebuilt job run */
 	WA_REPORT_RUN_ON,  /* say that the job could not be stopped and runs on */

@@ -5,6 +5,7 @@
  *   actions.c    what the state table asks for
  *   begin.c      store, name, lock, logs: up to where there is a job to run
  *   launch_job.c a fresh launch
+ *   attach_job.c a tree that runs already
  *   resume.c     recovery: candidates, capsule, rebuild, release
  *   notice.c     what is said of it on standard error
  *   finish.c     the end
@@ -15,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "watchdog/attached.h"
 #include "watchdog/caller.h"
 #include "watchdog/capsule.h"
 #include "watchdog/control.h"
@@ -50,6 +52,7 @@ struct watchdog {
 	struct joblog *log;
 	struct stdinlog *input;
 	struct streams streams;
+	struct attach_target target; /* where config->attach_pid says so */
 	struct capsule *capsule;
 	struct snapshotter *snapshotter;
 	struct control *control;
@@ -74,6 +77,8 @@ struct watchdog {
 
 	/* The end. */
 	int wait_status; /* of the leader */
+	bool status_unknown;
+	bool left_alone; /* attached: the job runs on without us */
 	bool left_behind;
 	bool abandoned; /* the snapshot thread is still at work, with what is ours */
 	bool stopped;	/* by a final snapshot, or before it ran at all */
@@ -104,6 +109,13 @@ int wd_launch(struct watchdog *w, struct err *err);
 int wd_open_logs(struct watchdog *w, struct err *err);
 struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t leader_vpid);
 
+/* ---- attach_job.c -----------------------------------------------------------------------------
+ */
+
+int wd_attach(struct watchdog *w, struct err *err);
+/* The watchdog's job is one that pawl did not start and has not recovered. */
+bool wd_is_attached(const struct watchdog *w);
+
 /* ---- resume.c ---------------------------------------------------------------------------------
  */
 
@@ -126,7 +138,7 @@ int wd_dry_run(struct watchdog *w, struct err *err);
 /* Moves to the next state and carries out its action. */
 void wd_handle(struct watchdog *w, enum wd_event event);
 /* The leader has ended. */
-void wd_leader_ended(struct watchdog *w, int wait_status, bool left_behind);
+void wd_leader_ended(struct watchdog *w, const struct capsule_event *end);
 void wd_fail(struct watchdog *w, const struct err *err);
 /* Sends signo to the job's leader, or to the process group that has the terminal or is the
  * leader's. */

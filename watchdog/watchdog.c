@@ -78,13 +78,29 @@ static void interrupt(struct watchdog *w, int signo)
 		return;
 	w->stop_signal = signo;
 	w->stop_signal_at = now;
-	wd_handle(w, WE_INTERRUPT);
+	/* A second request ends a job that is ours, and lets one go that is not. */
+	if (wd_is_attached(w) && w->state != WD_RUNNING && w->state != WD_SNAPSHOT)
+		wd_handle(w, WE_LEAVE);
+	else
+		wd_handle(w, WE_INTERRUPT);
+}
+
+/* An attached job has its own terminal: these keys mean pawl itself. */
+static bool on_key_beside_job(struct watchdog *w, int signo)
+{
+	if (signo == SIGQUIT)
+		wd_handle(w, WE_LEAVE);
+	else if (signo == SIGTSTP)
+		raise(SIGSTOP);
+	return signo == SIGQUIT || signo == SIGTSTP;
 }
 
 static void on_signal(struct watchdog *w, const struct signalfd_siginfo *info)
 {
 	int signo = (int)info->ssi_signo;
 
+	if (wd_is_attached(w) && on_key_beside_job(w, signo))
+		return;
 	switch (signo) {
 	case SIGINT:
 	case SIGTERM:
@@ -133,7 +149,7 @@ static void read_capsule(struct watchdog *w)
 		switch (event.kind) {
 		case CAPSULE_LEADER_EXITED:
 		case CAPSULE_GONE:
-			wd_leader_ended(w, event.status, event.left_behind);
+			wd_leader_ended(w, &event);
 			return;
 		case CAPSULE_LEADER_STOPPED:
 			leader_stopped(w);
@@ -380,10 +396,12 @@ static int start(struct watchdog *w, struct err *err)
 {
 	int found;
 
-	if (wd_begin(w, err) < 0 || wd_choose_start(w, err) < 0)
+	if (wd_begin(w, err) < 0 || (!w->config->attach_pid && wd_choose_start(w, err) < 0))
 		return -1;
 	if (w->config->dry_run)
 		return wd_dry_run(w, err);
+	if (w->config->attach_pid)
+		return wd_attach(w, err);
 	if (w->resume.n == 0)
 		return wd_launch(w, err);
 	caller_release_fds(&w->caller);

@@ -3,7 +3,8 @@
  *
  * watchdog_run owns the whole life of a job in the calling process: it makes the capsule, launches or
  * recovers the job in it, pumps its streams, takes snapshots on schedule and on request, retries after
- * a death by signal, thins old snapshots, and returns when the job is over. The job dies with it.
+ * a death by signal, thins old snapshots, and returns when the job is over. The job dies with it,
+ * unless it is an attached one, which runs on as it did before.
  */
 #ifndef PAWL_WATCHDOG_WATCHDOG_H
 #define PAWL_WATCHDOG_WATCHDOG_H
@@ -40,7 +41,8 @@ struct watchdog_config {
 	int store_flags;            /* STORE_ANY_FS or 0 */
 	const char *name;           /* NULL with a command: made from the command's base name, with -2, -3 …
 	                             * where a job of that name with another command or cwd exists or runs */
-	char **argv;                /* NULL for recover */
+	char **argv;                /* NULL for recover and attach */
+	pid_t attach_pid;           /* attach: this process with all below it is the job; else 0 */
 	enum launch_mode mode;
 	uint64_t recover_seq;       /* 0: latest good */
 	bool recover_stopped;       /* --stopped: leave it stopped for a debugger, print the pid, wait */

@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
-#include "checkpointer/tracee/procfs.h"
+#include "checkpointer/tracee/permission.h"
 #include "checkpointer/tracee/wait.h"
 #include "store/base/cleanup.h"
 
@@ -23,22 +23,12 @@
 static int explain_seize(pid_t tid, struct err *err)
 {
 	int code = errno;
-	struct proc_status status;
-	struct err ignored;
-	pid_t tracer;
-	char state;
 
-	if (code == ESRCH || proc_read_status(tid, 0, &status, &ignored) < 0)
-		return err_code(err, ESRCH, "process %d", tid);
-	tracer = status.tracer;
-	state = status.state;
-	proc_status_clear(&status);
-	if (state == 'Z' || state == 'X')
-		return err_code(err, ESRCH, "process %d", tid);
-	if (tracer)
-		return err_set(err, ERR_BUSY, "process %d is traced by process %d already", tid, tracer);
-	return err_code(err, code, "cannot trace process %d (Yama's ptrace_scope, or not your process)",
-			tid);
+	if (code != EPERM && code != EACCES)
+		return err_code(err, code, "process %d", tid);
+	if (trace_explain(tid, err) < 0 && err->kind == ERR_NOT_FOUND)
+		err->kind = ERR_GONE;
+	return -1;
 }
 
 int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)
