@@ -25,7 +25,7 @@ _pawl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command=${COMP_WORDS[1]} _pawl_store='' i
-	local commands='run recover snapshot stop list show log verify rm gc doctor'
+	local commands='run attach recover snapshot stop list show log verify rm gc doctor'
 
 	# The line is not split at '@' here, so that JOB@N is one word.
 	if declare -F _get_comp_words_by_ref >/dev/null; then
@@ -80,6 +80,8 @@ _pawl()
 		else
 			mapfile -t COMPREPLY < <(compgen -W "$(_pawl_jobs)" -- "$cur")
 		fi ;;
+	attach)
+		mapfile -t COMPREPLY < <(ps -u "$(id -u)" -o pid= | tr -d ' ' | grep "^$cur") ;;
 	run)
 		mapfile -t COMPREPLY < <(compgen -c -- "$cur") ;;
 	help)
