@@ -12,6 +12,7 @@
 #include "checkpointer/pages.h"
 #include "checkpointer/sleeps.h"
 #include "checkpointer/tracked.h"
+#include "checkpointer/trees.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
@@ -37,6 +38,7 @@ struct checkpointer {
 	struct sleeps *sleeps;
 	struct tracked_set tracked;
 	struct page_copies copies;
+	struct saved_trees *trees;
 	Snap__Snapshot *last; /* as published; the parent of the next */
 	uint64_t last_seq;
 	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings */
@@ -67,6 +69,7 @@ void checkpointer_free(struct checkpointer *c)
 		return;
 	tracked_set_free(&c->tracked);
 	page_copies_free(&c->copies);
+	saved_trees_free(c->trees);
 	sleeps_free(c->sleeps);
 	if (c->last)
 		snap__snapshot__free_unpacked(c->last, NULL);
@@ -77,7 +80,9 @@ void checkpointer_free(struct checkpointer *c)
 
 struct taking {
 	struct checkpointer *c;
+	struct checkpoint_config config; /* with all directories that are saved */
 	const struct checkpoint_hooks *hooks;
+	struct store *store;
 	struct store_session *session;
 	struct frozen_tree tree;
 	struct collection collection;
@@ -279,13 +284,15 @@ static int describe_frozen(struct taking *t, struct err *err)
 {
 	struct checkpointer *c = t->c;
 
-	if (collect_begin(&t->collection, &c->config, &t->tree, c->sleeps, &t->notes, err) < 0)
+	if (collect_begin(&t->collection, &t->config, &t->tree, c->sleeps, &t->notes, err) < 0)
 		return -1;
 	for (size_t i = 0; i < t->tree.n; i++)
 		if (!t->tree.processes[i].zombie &&
 		    scan_process(t, &t->collection.processes[i], err) < 0)
 			return -1;
 	if (contents_capture_job_files(&t->collection, t->session, &t->known, err) < 0)
+		return -1;
+	if (saved_trees_frozen(c->trees, &t->collection, t->store, err) < 0)
 		return -1;
 	return t->hooks->frozen ? t->hooks->frozen(t->hooks->ctx, t->collection.model, err) : 0;
 }
@@ -356,6 +363,8 @@ static int finish_pages(struct taking *t, struct err *err)
 				return -1;
 		}
 	}
+	if (saved_trees_finish(t->c->trees, t->session, t->collection.model, err) < 0)
+		return -1;
 	return contents_capture_programs(&t->collection, t->session, &t->known, err);
 }
 
@@ -377,10 +386,19 @@ static int publish(struct taking *t, bool end, struct err *err)
 	return session_publish(steal_ptr(&t->session), t->collection.model, &t->info, err);
 }
 
+static int begin_trees(struct taking *t, struct err *err)
+{
+	t->config = t->c->config;
+	if (saved_trees_begin(&t->c->trees, &t->config, t->store, t->session, t->c->last, err) < 0)
+		return err_wrap(err, "--save-dir");
+	t->config.save_dirs = saved_trees_paths(t->c->trees, &t->config.n_save_dirs);
+	return 0;
+}
+
 static int take_all(struct taking *t, bool end, struct err *err)
 {
 	if ((t->c->last && known_contents_from(&t->known, t->c->last, err) < 0) ||
-	    precopy(t, err) < 0)
+	    precopy(t, err) < 0 || begin_trees(t, err) < 0)
 		return -1;
 	/* A job that is about to end would not be there to be asked again. */
 	if (!end && take_notes(t, err) < 0)
@@ -428,7 +446,8 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 		     bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
 		     bool *ret_again, struct err *err)
 {
-	struct taking t = {.c = c, .hooks = hooks, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
+	struct taking t = {
+		.c = c, .hooks = hooks, .store = store, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
 	int result;
 
 	c->copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
@@ -445,6 +464,7 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 	}
 	resume(&t);
 	tracked_set_done(&c->tracked, result == 0);
+	saved_trees_done(c->trees, result == 0);
 	*ret_again = t.again;
 	clear_taking(&t);
 	return result;

@@ -53,6 +53,8 @@ struct checkpoint_config {
 	const struct file_rule *rules;
 	size_t n_rules;
 	uint64_t file_size_limit;   /* bytes; larger files written by the job are refused by name; 0: none */
+	const char *const *save_dirs; /* directories that belong to the job; absolute, real paths */
+	size_t n_save_dirs;
 	uint64_t memory_budget;     /* bytes of buffers; 0: default */
 };
 

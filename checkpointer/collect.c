@@ -45,7 +45,8 @@ static int collect_exe(struct collection *c, struct collected_process *p, struct
 	name[n] = '\0';
 	if (file_table_add(c, path, name, false, &p->model->exe_file, err) < 0)
 		return -1;
-	c->model->files[p->model->exe_file]->content = true;
+	c->model->files[p->model->exe_file]->content =
+		!c->model->files[p->model->exe_file]->in_tree;
 	return 0;
 }
 

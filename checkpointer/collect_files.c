@@ -175,6 +175,21 @@ static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
 	return 0;
 }
 
+/* Below a directory of --save-dir, which saves and restores it whatever it is. */
+static bool is_in_tree(const struct collection *c, const Snap__File *f)
+{
+	if (f->deleted || f->kind == SNAP__FILE__KIND__MEMFD)
+		return false;
+	for (size_t i = 0; i < c->config->n_save_dirs; i++) {
+		size_t len = strlen(c->config->save_dirs[i]);
+
+		if (strncmp(f->path, c->config->save_dirs[i], len) == 0 &&
+		    (f->path[len] == '/' || f->path[len] == '\0'))
+			return true;
+	}
+	return false;
+}
+
 int file_table_add(struct collection *c, const char *path, const char *name, bool written,
 		   int32_t *ret_id, struct err *err)
 {
@@ -197,6 +212,9 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 			return -1;
 		/* Without a path, its content is all there is of it; /dev/shm will be empty. */
 		written = written || f->deleted || is_below_shm(f->path);
+		f->in_tree = is_in_tree(c, f);
+		if (f->in_tree)
+			f->policy = SNAP__FILE__POLICY__LEAVE;
 	}
 	f = c->model->files[id];
 	if (written && f->policy == SNAP__FILE__POLICY__IDENTITY && apply_policy(c, f, err) < 0)

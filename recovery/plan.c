@@ -31,7 +31,8 @@ static bool is_temporary(const Snap__File *file, bool leave_files)
 		return true;
 	if (file->kind != SNAP__FILE__KIND__REGULAR)
 		return false;
-	return file->deleted || (leave_files && file->policy == SNAP__FILE__POLICY__RESTORE);
+	return file->deleted ||
+	       (leave_files && (file->in_tree || file->policy == SNAP__FILE__POLICY__RESTORE));
 }
 
 bool plan_region_is_late(const Snap__Snapshot *model, const Snap__Region *region, bool leave_files)
@@ -64,6 +65,10 @@ static bool has_late_regions(const Snap__Snapshot *model, const Snap__Process *p
 static int add_file_reads(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
 			  struct err *err)
 {
+	for (size_t i = 0; i < model->n_trees; i++) {
+		if (add(plan, PLAN_VERIFY_TREE, 0, i, err) < 0)
+			return -1;
+	}
 	for (size_t i = 0; i < model->n_files; i++) {
 		const Snap__File *file = model->files[i];
 		enum plan_kind kind;
@@ -87,6 +92,10 @@ static int add_file_reads(struct plan *plan, const Snap__Snapshot *model, bool l
 static int add_file_writes(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
 			   struct err *err)
 {
+	for (size_t i = 0; i < model->n_trees && !leave_files; i++) {
+		if (add(plan, PLAN_RESTORE_TREE, 0, i, err) < 0)
+			return -1;
+	}
 	for (size_t i = 0; i < model->n_files && !leave_files; i++) {
 		const Snap__File *file = model->files[i];
 
@@ -333,6 +342,17 @@ static void file_text(const char *verb, const Snap__File *file, char *buf, size_
 		 format_size(file->size, size, sizeof(size)));
 }
 
+static void tree_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf,
+		      size_t len)
+{
+	const Snap__Tree *tree = model->trees[step->object];
+	char size[32];
+
+	snprintf(buf, len, "%s directory %s (%" PRIu64 " files, %s)",
+		 step->kind == PLAN_VERIFY_TREE ? "compare" : "put back", tree->path, tree->files,
+		 format_size(tree->bytes, size, sizeof(size)));
+}
+
 static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size_t len)
 {
 	const Snap__OpenFile *open = model->open_files[index];
@@ -453,6 +473,8 @@ const char *plan_step_text(const struct plan_step *step, const Snap__Snapshot *m
 	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)
 		snprintf(buf, len, "%s %s", kind == PLAN_PRIVATE ? "make" : "names, mode and times of",
 			 model->private_entries[step->object]->path);
+	else if (kind == PLAN_VERIFY_TREE || kind == PLAN_RESTORE_TREE)
+		tree_text(step, model, buf, len);
 	else if (kind == PLAN_OPEN)
 		open_text(model, step->object, buf, len);
 	else if (kind < sizeof(about_process) / sizeof(*about_process) && about_process[kind])

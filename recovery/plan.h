@@ -21,6 +21,8 @@
 #include "store/snapshot.h"
 
 enum plan_kind {
+	PLAN_VERIFY_TREE,  /* compare a saved directory with the disk, read all content it will need */
+	PLAN_RESTORE_TREE, /* the directory becomes what it was */
 	PLAN_VERIFY_FILE,   /* read all stored content of a file, find the pages that differ on disk
 			     */
 	PLAN_IDENTIFY_FILE, /* the file must be there, or its stored content takes its place */
@@ -53,7 +55,8 @@ enum plan_kind {
 struct plan_step {
 	enum plan_kind kind;
 	size_t process; /* index into model->processes; of steps about a process */
-	size_t object;	/* index of the file, the open file, the entry or (PLAN_RESTART) the thread */
+	size_t object;	/* index of the tree, the file, the open file, the entry or (PLAN_RESTART)
+			 * the thread */
 };
 
 struct plan {

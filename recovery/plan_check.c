@@ -15,6 +15,7 @@
 #include "checkpointer/tracee/arch.h"
 #include "recovery/plan.h"
 #include "store/store.h"
+#include "store/tree.h"
 
 #define MAX_AUXV     4096u
 #define MAX_FD	     (1 << 26)
@@ -77,6 +78,27 @@ static int check_private(const Snap__Snapshot *model, size_t index, struct err *
 	if (S_ISREG(e->mode) && (model->files[e->file]->kind != SNAP__FILE__KIND__REGULAR ||
 				 strncmp(model->files[e->file]->path, "/dev/shm/", 9) != 0))
 		return corrupt(err, "file of entry of /dev/shm", (long)index);
+	return 0;
+}
+
+/* What is in its page tables is checked where they are read (store/tree.h). */
+static int check_tree(const Snap__Snapshot *model, size_t index, struct err *err)
+{
+	const Snap__Tree *tree = model->trees[index];
+	const char *at = tree->path;
+
+	if (!path_is_usable(at) || strcmp(at, "/") == 0)
+		return corrupt(err, "path of directory tree", (long)index);
+	for (; *at; at += strcspn(at, "/")) {
+		size_t len = strcspn(++at, "/");
+
+		if (len == 0 || (at[0] == '.' && (len == 1 || (len == 2 && at[1] == '.'))))
+			return corrupt(err, "path of directory tree", (long)index);
+	}
+	if (index && strcmp(model->trees[index - 1]->path, tree->path) >= 0)
+		return corrupt(err, "order of directory tree", (long)index);
+	if (tree->objects > TREE_OBJECTS_MOST)
+		return corrupt(err, "size of directory tree", (long)index);
 	return 0;
 }
 
@@ -341,6 +363,10 @@ int plan_check(const Snap__Snapshot *model, struct err *err)
 	}
 	for (size_t i = 0; i < model->n_private_entries; i++) {
 		if (check_private(model, i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < model->n_trees; i++) {
+		if (check_tree(model, i, err) < 0)
 			return -1;
 	}
 	for (size_t i = 0; i < model->n_open_files; i++) {

@@ -15,15 +15,15 @@
 
 #include "checkpointer/tracee/procfs.h"
 #include "checkpointer/tracee/remote.h"
+#include "recovery/content.h"
 #include "recovery/plan.h"
 #include "recovery/recovery.h"
+#include "recovery/tree_restore.h"
 
 /* A file of the model, as far as it has been made ready. */
 struct file_slot {
 	int fd; /* of content made here (memfd, unlinked file); -1: reached by its path */
-	/* What PLAN_VERIFY_FILE found to differ on disk, in pages, ascending. */
-	struct page_run *differ;
-	size_t n_differ, room;
+	struct page_runs differ; /* what PLAN_VERIFY_FILE found to differ on disk */
 };
 
 /* A process under construction. */
@@ -54,6 +54,7 @@ struct recovery {
 	bool leave_files;
 	struct plan plan;
 	struct file_slot *files; /* as model->files */
+	struct tree_restore **trees; /* as model->trees; NULL: not compared yet */
 	int *open_fds;		 /* as model->open_files; -1: not open */
 	struct stub *stubs;	 /* as model->processes */
 	uint64_t executor;	 /* address of the executor in every stub */

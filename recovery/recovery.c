@@ -11,6 +11,22 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 
+/* What a directory of the job's has that will be removed, made, changed. */
+static int print_trees(const Snap__Snapshot *model, struct store *store, FILE *out, struct err *err)
+{
+	for (size_t i = 0; i < model->n_trees; i++) {
+		struct tree_restore *tree;
+
+		if (tree_restore_compare(&tree, store, model->trees[i], err) < 0)
+			return -1;
+		fprintf(out, "directory %s:%s\n", model->trees[i]->path,
+			tree_restore_is_idle(tree) ? " as at the snapshot" : "");
+		tree_restore_print(tree, out);
+		tree_restore_free(tree);
+	}
+	return 0;
+}
+
 int recovery_check(const Snap__Snapshot *model, struct store *store,
 		   const struct recovery_options *options, struct err *err)
 {
@@ -21,6 +37,9 @@ int recovery_check(const Snap__Snapshot *model, struct store *store,
 	if (options->plan_out)
 		plan_print(&plan, model, options->plan_out);
 	plan_clear(&plan);
+	if (options->plan_out && !options->leave_files &&
+	    print_trees(model, store, options->plan_out, err) < 0)
+		return -1;
 	return plan_check_machine(model, err);
 }
 
@@ -39,6 +58,11 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 	struct stub *stub = &rec->stubs[step->process];
 
 	switch (step->kind) {
+	case PLAN_VERIFY_TREE:
+		return tree_restore_compare(&rec->trees[step->object], rec->store,
+					    rec->model->trees[step->object], err);
+	case PLAN_RESTORE_TREE:
+		return tree_restore_apply(rec->trees[step->object], err);
 	case PLAN_VERIFY_FILE:
 		return file_verify(rec, step->object, err);
 	case PLAN_IDENTIFY_FILE:
@@ -98,7 +122,8 @@ static int begin(struct recovery *rec, struct err *err)
 	rec->files = calloc(model->n_files + 1, sizeof(*rec->files));
 	rec->open_fds = calloc(model->n_open_files + 1, sizeof(*rec->open_fds));
 	rec->stubs = calloc(model->n_processes + 1, sizeof(*rec->stubs));
-	if (!rec->files || !rec->open_fds || !rec->stubs)
+	rec->trees = calloc(model->n_trees + 1, sizeof(struct tree_restore *));
+	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees)
 		return err_set(err, ERR_SYSTEM, "out of memory");
 	for (size_t i = 0; i < model->n_files; i++)
 		rec->files[i].fd = -1;
@@ -130,6 +155,14 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 	return 0;
 }
 
+static void free_trees(struct recovery *rec)
+{
+	for (size_t i = 0; rec->trees && i < rec->model->n_trees; i++)
+		tree_restore_free(rec->trees[i]);
+	free(rec->trees);
+	rec->trees = NULL;
+}
+
 /* Our copies of descriptors keep pipes open and files alive: they go as soon as they are placed. */
 static void close_files(struct recovery *rec)
 {
@@ -142,8 +175,7 @@ static void close_files(struct recovery *rec)
 		if (rec->files[i].fd >= 0)
 			close(rec->files[i].fd);
 		rec->files[i].fd = -1;
-		free(rec->files[i].differ);
-		rec->files[i].differ = NULL;
+		page_runs_clear(&rec->files[i].differ);
 	}
 }
 
@@ -165,6 +197,7 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 		return -1;
 	}
 	close_files(rec);
+	free_trees(rec);
 	*ret_result = (struct recovery_result){
 		.leader = stub_by_pid(rec, model->capsule->leader)->pid,
 		.pages = rec->pages,
@@ -191,6 +224,7 @@ static int release_stub(struct stub *stub, bool stopped, struct err *err)
 static void forget(struct recovery *rec)
 {
 	close_files(rec);
+	free_trees(rec);
 	plan_clear(&rec->plan);
 	free(rec->files);
 	free(rec->open_fds);

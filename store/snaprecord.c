@@ -137,7 +137,8 @@ static int compare_ids(const void *a, const void *b)
 
 int snapshot_roots(const Snap__Snapshot *model, uint64_t **ret, size_t *ret_n, struct err *err)
 {
-	uint64_t *roots = calloc(model->n_processes + model->n_files + 1, sizeof(*roots));
+	uint64_t *roots = calloc(
+		model->n_processes + model->n_files + 2 * model->n_trees + 1, sizeof(*roots));
 	size_t i, n = 0, distinct = 0;
 
 	if (!roots)
@@ -146,6 +147,10 @@ int snapshot_roots(const Snap__Snapshot *model, uint64_t **ret, size_t *ret_n, s
 		roots[n++] = model->processes[i]->pages_root;
 	for (i = 0; i < model->n_files; i++)
 		roots[n++] = model->files[i]->content_root;
+	for (i = 0; i < model->n_trees; i++) {
+		roots[n++] = model->trees[i]->objects_root;
+		roots[n++] = model->trees[i]->contents_root;
+	}
 	qsort(roots, n, sizeof(*roots), compare_ids);
 	for (i = 0; i < n; i++)
 		if (roots[i] && (distinct == 0 || roots[distinct - 1] != roots[i]))

@@ -14,6 +14,7 @@
 #include "store/lmdbfile.h"
 #include "store/record.h"
 #include "store/source.h"
+#include "store/tree.h"
 
 #define PAGE_BATCH 2048u /* pages in one read transaction */
 
@@ -153,6 +154,30 @@ static int verify_root(struct verifier *v, uint64_t root, struct err *err)
 	return root ? verify_node(v, root, -1, 0, err) : 1;
 }
 
+/* Its pages, and that they make a tree. */
+static int verify_tree(struct verifier *v, const Snap__Tree *model, struct err *err)
+{
+	struct tree tree;
+	struct err why;
+	int fine, rc;
+
+	snprintf(v->part, sizeof(v->part), "directory %.500s", model->path);
+	fine = verify_root(v, model->objects_root, err);
+	rc = fine < 0 ? -1 : verify_root(v, model->contents_root, err);
+	if (rc <= 0 || fine == 0)
+		return rc;
+	source_end(&v->source);
+	if (tree_load(&tree, v->store, model, &why) == 0) {
+		tree_clear(&tree);
+	} else if (why.kind == ERR_CORRUPT) {
+		problem(v, "%s", why.msg);
+	} else {
+		*err = why;
+		return -1;
+	}
+	return 0;
+}
+
 static int verify_model(struct verifier *v, const Snap__Snapshot *model, struct err *err)
 {
 	size_t i;
@@ -170,6 +195,9 @@ static int verify_model(struct verifier *v, const Snap__Snapshot *model, struct 
 		if (verify_root(v, model->files[i]->content_root, err) < 0)
 			return -1;
 	}
+	for (i = 0; i < model->n_trees; i++)
+		if (verify_tree(v, model->trees[i], err) < 0)
+			return -1;
 	return 0;
 }
 

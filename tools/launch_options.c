@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/base/units.h"
+#include "watchdog/savedir.h"
 
 static const struct cli_option run_options[] = {
 	{'n', "name", "NAME", "the job's name (default: made from CMD)"},
@@ -106,6 +107,11 @@ void launch_options_clear(struct launch_options *options)
 	free(options->config.rules);
 	options->config.rules = NULL;
 	options->config.n_rules = 0;
+	for (size_t i = 0; i < options->config.n_save_dirs; i++)
+		free(options->config.save_dirs[i]);
+	free(options->config.save_dirs);
+	options->config.save_dirs = NULL;
+	options->config.n_save_dirs = 0;
 }
 
 static int parse_word(const char *option, const char *text, const struct word *words, int *ret,
@@ -166,6 +172,19 @@ static int parse_files_rule(struct watchdog_config *config, const char *text, st
 		.policy = (enum file_policy)value,
 		.glob = *colon ? (char *)colon + 1 : NULL,
 	};
+	return 0;
+}
+
+static int add_save_dir(struct watchdog_config *config, const char *text, struct err *err)
+{
+	char **more = reallocarray(config->save_dirs, config->n_save_dirs + 1, sizeof(*more));
+
+	if (!more)
+		return err_sys(err, "--save-dir");
+	config->save_dirs = more;
+	if (savedir_resolve(text, &more[config->n_save_dirs], err) < 0)
+		return err_wrap(err, "--save-dir");
+	config->n_save_dirs++;
 	return 0;
 }
 
@@ -285,6 +304,8 @@ int launch_options_set(void *ctx, int key, const char *value, struct err *err)
 		return set_words(config, key, value, err);
 	case LAUNCH_FILES:
 		return parse_files_rule(config, value, err);
+	case LAUNCH_SAVE_DIR:
+		return add_save_dir(config, value, err);
 	case LAUNCH_BEFORE_SNAPSHOT:
 		config->before_snapshot = value;
 		return 0;

@@ -23,6 +23,7 @@ enum launch_key {
 	LAUNCH_TRACKER,
 	LAUNCH_FILES,
 	LAUNCH_MAX_FILE_SIZE,
+	LAUNCH_SAVE_DIR,
 	LAUNCH_ON_UNSUPPORTED,
 	LAUNCH_BEFORE_SNAPSHOT,
 	LAUNCH_AFTER_SNAPSHOT,
@@ -55,6 +56,8 @@ enum launch_key {
 	 "repeated, the last that matches a path holds"},                                           \
 	{LAUNCH_MAX_FILE_SIZE, "max-file-size", "SIZE",                                             \
 	 "refuse to save written files larger than this"},                                          \
+	{LAUNCH_SAVE_DIR, "save-dir", "DIR",                                                        \
+	 "everything below DIR belongs to the job, is saved\nand rolled back with it; may be repeated"}, \
 	{LAUNCH_ON_UNSUPPORTED, "on-unsupported", "WHAT",                                           \
 	 "when something cannot be saved: warn (default)\nand go on, or fail: end the job with 125"}, \
 	{LAUNCH_BEFORE_SNAPSHOT, "before-snapshot", "CMD",                                          \

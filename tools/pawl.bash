@@ -45,7 +45,7 @@ _pawl()
 		fi
 	done
 	case $prev in
-	--store)
+	--store | --save-dir)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return ;;
 	--compress)

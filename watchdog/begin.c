@@ -12,6 +12,7 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 #include "watchdog/jobname.h"
+#include "watchdog/savedir.h"
 #include "watchdog/signals.h"
 #include "watchdog/supervise.h"
 
@@ -84,6 +85,9 @@ static int take_job(struct watchdog *w, struct err *err)
 
 	if (store_open(&w->store, config->store_dir, flags, err) < 0)
 		return -1;
+	for (size_t i = 0; i < config->n_save_dirs; i++)
+		if (savedir_check_store(config->save_dirs[i], config->store_dir, err) < 0)
+			return -1;
 	if (config->name)
 		snprintf(name, sizeof(name), "%s", config->name);
 	taken = config->name ? take_given_name(w, name, err) : take_free_name(w, name, err);

@@ -57,6 +57,8 @@ struct watchdog_config {
 	struct file_rule *rules;
 	size_t n_rules;
 	uint64_t file_size_limit;
+	char **save_dirs;           /* as checkpoint_config's; savedir_add has checked them */
+	size_t n_save_dirs;
 	bool unsupported_fails;     /* --on-unsupported fail: end the job with 125; default: warn, go on */
 	const char *before_snapshot, *after_snapshot; /* sh -c commands, PAWL_JOB in the environment */
 	bool progress;              /* progress line on stderr (a terminal) */

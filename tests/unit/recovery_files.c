@@ -99,7 +99,7 @@ static int tear_down(void **state)
 		close(f->slot.fd);
 	fixture_remove(f->dir);
 	snap__snapshot__free_unpacked(f->model, NULL);
-	free(f->slot.differ);
+	free(f->slot.differ.list);
 	free(f->rec.stubs);
 	free(f->content);
 	free(f);
@@ -155,9 +155,9 @@ static void test_untouched_is_not_written(void **state)
 	struct fixture *f = *state;
 
 	put_back(f);
-	f->slot.n_differ = 0;
+	f->slot.differ.n = 0;
 	put_back(f);
-	assert_int_equal(f->slot.n_differ, 0);
+	assert_int_equal(f->slot.differ.n, 0);
 	assert_restored(f);
 }
 
@@ -168,7 +168,7 @@ static void spoil(struct fixture *f, off_t at, const char *bytes)
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, bytes, strlen(bytes), at), strlen(bytes));
 	close(fd);
-	f->slot.n_differ = 0;
+	f->slot.differ.n = 0;
 }
 
 static void test_grown(void **state)
@@ -179,7 +179,7 @@ static void test_grown(void **state)
 	spoil(f, SIZE, "more");
 	spoil(f, SIZE + 3 * PAGE, "more");
 	put_back(f);
-	assert_int_equal(f->slot.n_differ, 0);
+	assert_int_equal(f->slot.differ.n, 0);
 	assert_restored(f);
 }
 
@@ -188,7 +188,7 @@ static void test_cut(void **state)
 	struct fixture *f = *state;
 
 	put_back(f);
-	f->slot.n_differ = 0;
+	f->slot.differ.n = 0;
 	assert_int_equal(truncate(f->path, 1234567), 0);
 	put_back(f);
 	assert_restored(f);
@@ -203,7 +203,7 @@ static void test_changed_in_place(void **state)
 	spoil(f, 350 * PAGE + 7, "in the hole");
 	spoil(f, 600 * PAGE - 1, "across");
 	put_back(f);
-	assert_int_equal(f->slot.n_differ, 3);
+	assert_int_equal(f->slot.differ.n, 3);
 	assert_restored(f);
 }
 
