@@ -398,8 +398,13 @@ def compare(lab, expected, result, bare_dir, job_dir, ignore=()):
     check_equal(lab.log(), expected.out, "log")
     check(expected.out.endswith(result.out), "what recover printed is not the end of the output: "
           f"{result.out[:80]!r}")
+    compare_files(bare_dir, job_dir, ignore)
+
+
+def compare_files(bare_dir, job_dir, ignore=()):
     bare, job = directory_contents(bare_dir, ignore), directory_contents(job_dir, ignore)
-    check_equal(sorted(job), sorted(bare), "files")
+    check_equal((sorted(set(job) - set(bare)), sorted(set(bare) - set(job))), ([], []),
+                "files too many, files missing")
     for name in bare:
         check_equal(job[name], bare[name], name)
 

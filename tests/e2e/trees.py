@@ -5,7 +5,7 @@ import socket
 import subprocess
 
 import harness
-from harness import Skip, add_case, check_equal, directory_contents, need, survive
+from harness import Skip, add_case, check_equal, compare_files, need, survive
 from terminal import on_terminal
 
 JOBS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "jobs")
@@ -56,7 +56,7 @@ def make(lab, modules, **more):
 
     def prepare(path):
         subprocess.run([need("python3"), source("make.py"), str(modules)], cwd=path, check=True)
-    survive(lab, [need("make"), "-j4"], prepare=prepare, options=saving(lab), **more)
+    survive(lab, [need("make"), "-s", "-j4"], prepare=prepare, options=saving(lab), **more)
 
 
 def java(lab, rounds, **more):
@@ -118,7 +118,7 @@ def multiplexer(*command):
                 break
         running = on_terminal(lab, "recover", "job", "-i", "1h")
         check_equal(running.wait(300), 0, f"exit after recovery ({running.output[-500:]!r})")
-        check_equal(directory_contents(cwd), directory_contents(lab.subdir("bare")), "files")
+        compare_files(lab.subdir("bare"), cwd)
     return run
 
 

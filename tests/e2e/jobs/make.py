@@ -17,6 +17,7 @@ sub/libsub.a: force
 check: program
 \t./program >result
 \tsha256sum program libparts.a sub/libsub.a >sums
+\tcat sums result
 main.o: parts.h
 parts.h: $(objects:.o=.c)
 \tsed -n 's/^\\(long f[0-9]*(.*)\\)$$/\\1;/p' $^ >$@.new && mv $@.new $@
