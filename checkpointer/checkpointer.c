@@ -189,7 +189,7 @@ static int arm_process(struct taking *t, struct frozen_process *p, struct err *e
 
 	if (!k && !(k = tracked_add(&t->c->tracked, p->pid, p->stat.start_time, p->vpid, err)))
 		return -1;
-	return tracked_arm(k, p, t->c->tracker, err);
+	return tracked_arm(k, p, t->c->tracker, &t->c->config.root, err);
 }
 
 static bool anything_to_arm(struct checkpointer *c)

@@ -1,5 +1,6 @@
 #include "checkpointer/collect.h"
 
+#include "checkpointer/approach.h"
 #include "checkpointer/descriptor.h"
 
 #include <stdio.h>
@@ -65,7 +66,9 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 		return 0;
 	}
 	leader = &p->frozen->threads[0]->tracee;
-	if (remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err) < 0 ||
+	/* Limits first: what follows lifts them. */
+	if (collect_limits(p, err) < 0 || approach_begin(p->frozen, &c->config->root, err) < 0 ||
+	    remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err) < 0 ||
 	    collect_process(c, p, err) < 0 || collect_fds(c, p, err) < 0 ||
 	    collect_exe(c, p, err) < 0 || collect_mm(c, p, err) < 0)
 		return -1;
@@ -152,6 +155,8 @@ int collect_end(struct collection *c, struct err *err)
 
 		if (p->remote.mirror &&
 		    remote_end(&p->remote, &p->frozen->threads[0]->tracee, err) < 0)
+			result = -1;
+		if (approach_end(p->frozen, err) < 0)
 			result = -1;
 	}
 	return result;

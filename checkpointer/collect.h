@@ -60,6 +60,7 @@ void collection_clear(struct collection *c);
 /* ---- the subjects ----------------------------------------------------------------------------- */
 
 int collect_host(struct collection *c, struct err *err);
+int collect_limits(struct collected_process *p, struct err *err);
 int collect_process(struct collection *c, struct collected_process *p, struct err *err);
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err);
 int collect_mm(struct collection *c, struct collected_process *p, struct err *err);

@@ -317,6 +317,11 @@ static const char *object_name(const char *link)
 		{"anon_inode:[io_uring]", "an io_uring instance"},
 		{"anon_inode:[userfaultfd]", "a userfaultfd"},
 		{"anon_inode:[perf_event]", "a perf event"},
+		{"anon_inode:bpf-map", "a BPF map"},
+		{"anon_inode:bpf-prog", "a BPF program"},
+		{"anon_inode:bpf_link", "a BPF link"},
+		{"anon_inode:seccomp notify", "a listener to a seccomp filter"},
+		{"/secretmem (deleted)", "secret memory (memfd_secret)"},
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -359,7 +364,7 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 		return descriptor_refuse(p, d, "a FIFO", err);
 	if (S_ISBLK(d->st.st_mode) || (S_ISCHR(d->st.st_mode) && !is_plain_device(&d->st)))
 		return descriptor_refuse(p, d, d->link, err);
-	if (d->link[0] != '/')
+	if (d->link[0] != '/' || object_name(d->link) != d->link)
 		return descriptor_refuse(p, d, object_name(d->link), err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;

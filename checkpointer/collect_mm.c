@@ -40,12 +40,21 @@ static bool starts_with(const char *text, const char *prefix)
 	return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+static int refuse_region(const struct collected_process *p, const struct proc_map *map, const char *what,
+			 struct err *err)
+{
+	char label[96];
+
+	return err_set(err, ERR_UNSUPPORTED, "%s: %s at 0x%llx%s%s",
+		       process_label(p->frozen, label, sizeof(label)), what,
+		       (unsigned long long)map->start, map->name[0] ? " " : "", map->name);
+}
+
 /* Refuses what no snapshot can hold yet, by name. */
 static int check_supported(const struct collected_process *p, const struct proc_map *map,
 			   struct err *err)
 {
 	const char *what = NULL;
-	char label[96];
 
 	if (map->vm_flags & (VMF_UFFD_MISSING | VMF_UFFD_MINOR))
 		what = "a region that the job handles with userfaultfd itself";
@@ -57,15 +66,15 @@ static int check_supported(const struct collected_process *p, const struct proc_
 		what = "a device mapping";
 	else if ((map->vm_flags & VMF_HUGETLB) && map->shared)
 		what = "shared huge pages (hugetlbfs)";
+	else if (starts_with(map->name, "/secretmem"))
+		what = "secret memory (memfd_secret)";
 	else if (starts_with(map->name, "/[aio]"))
 		what = "an asynchronous I/O context (io_setup)";
 	else if (strstr(map->name, "anon_inode:[io_uring]"))
 		what = "an io_uring";
 	if (!what)
 		return 0;
-	return err_set(err, ERR_UNSUPPORTED, "%s: %s at 0x%llx%s%s",
-		       process_label(p->frozen, label, sizeof(label)), what,
-		       (unsigned long long)map->start, map->name[0] ? " " : "", map->name);
+	return refuse_region(p, map, what, err);
 }
 
 /* A mapping of a file that can still be reached by its path. */

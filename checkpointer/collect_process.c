@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "checkpointer/controls.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
@@ -101,10 +102,9 @@ static int copy_ids(uint32_t **field, size_t *n_field, const uint32_t *ids, size
 	return 0;
 }
 
-static int collect_credentials(struct collected_process *p, struct err *err)
+static int take_credentials(Snap__Credentials **ret, const struct proc_status *s, struct err *err)
 {
-	const struct proc_status *s = &p->frozen->status;
-	Snap__Credentials *k = p->model->credentials = malloc(sizeof(*k));
+	Snap__Credentials *k = *ret = malloc(sizeof(*k));
 
 	if (!k)
 		return no_memory(err);
@@ -121,7 +121,30 @@ static int collect_credentials(struct collected_process *p, struct err *err)
 	return 0;
 }
 
-static int collect_limits(struct collected_process *p, struct err *err)
+static bool same_credentials(const struct proc_status *a, const struct proc_status *b)
+{
+	return memcmp(a->uid, b->uid, sizeof(a->uid)) == 0 && memcmp(a->gid, b->gid, sizeof(a->gid)) == 0 &&
+	       a->n_groups == b->n_groups &&
+	       (a->n_groups == 0 || memcmp(a->groups, b->groups, a->n_groups * sizeof(*a->groups)) == 0) &&
+	       a->cap_inh == b->cap_inh && a->cap_prm == b->cap_prm && a->cap_eff == b->cap_eff &&
+	       a->cap_bnd == b->cap_bnd && a->cap_amb == b->cap_amb && a->no_new_privs == b->no_new_privs;
+}
+
+int collect_thread_credentials(struct collected_process *p, struct frozen_thread *t, Snap__Thread *m,
+			       uint32_t securebits, struct err *err)
+{
+	const struct proc_status *s = frozen_status(p->frozen, t);
+
+	if (same_credentials(s, &p->frozen->status) &&
+	    securebits == p->model->credentials->securebits)
+		return 0;
+	if (take_credentials(&m->credentials, s, err) < 0)
+		return -1;
+	m->credentials->securebits = securebits;
+	return 0;
+}
+
+int collect_limits(struct collected_process *p, struct err *err)
 {
 	struct proc_limit limits[PROC_N_LIMITS];
 	cleanup_free char *text = NULL;
@@ -155,30 +178,25 @@ static long read_number_file(pid_t pid, const char *name, int base, long missing
 	return strtol(text, NULL, base);
 }
 
-static int refuse_unsupported(struct collected_process *p, struct err *err)
-{
-	char label[96];
-
-	process_label(p->frozen, label, sizeof(label));
-	if (p->frozen->status.seccomp)
-		return err_set(err, ERR_UNSUPPORTED, "%s: it has a seccomp filter", label);
-	return 0;
-}
-
 static int collect_from_proc(struct collected_process *p, struct err *err)
 {
 	const struct frozen_process *f = p->frozen;
 	Snap__Process *m = p->model;
+	char label[96];
 
 	m->umask = f->status.umask;
 	m->stopped = f->threads[0]->tracee.group_stopped;
 	m->exit_signal = f->stat.exit_signal;
 	m->oom_score_adj = (int32_t)read_number_file(f->pid, "oom_score_adj", 10, 0);
 	m->coredump_filter = (uint32_t)read_number_file(f->pid, "coredump_filter", 16, 0x33);
-	if (refuse_unsupported(p, err) < 0 || collect_credentials(p, err) < 0 ||
-	    collect_limits(p, err) < 0 || read_link(p, "cwd", &m->cwd, err) < 0)
+	if (take_credentials(&m->credentials, &f->status, err) < 0 || read_link(p, "cwd", &m->cwd, err) < 0)
 		return -1;
-	return read_link(p, "root", &m->root, err);
+	if (read_link(p, "root", &m->root, err) < 0)
+		return -1;
+	if (strcmp(m->root, "/") != 0)
+		return err_set(err, ERR_UNSUPPORTED, "%s: its root directory is %s",
+			       process_label(f, label, sizeof(label)), m->root);
+	return 0;
 }
 
 /* ---- what only the process itself can tell ---------------------------------------------------- */
@@ -399,7 +417,8 @@ static int collect_shared_pending(struct collected_process *p, struct err *err)
 int collect_process(struct collection *c, struct collected_process *p, struct err *err)
 {
 	if (collect_from_proc(p, err) < 0 || collect_layout(p, err) < 0 ||
-	    collect_by_asking(c, p, err) < 0 || collect_posix_timers(p, err) < 0)
+	    collect_by_asking(c, p, err) < 0 || collect_process_controls(p, err) < 0 ||
+	    collect_posix_timers(p, err) < 0)
 		return -1;
 	return collect_shared_pending(p, err);
 }

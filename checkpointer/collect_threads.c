@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "checkpointer/controls.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
@@ -99,7 +100,6 @@ static int collect_affinity(struct frozen_thread *t, Snap__Thread *m, struct err
 static int collect_from_outside(struct collected_process *p, struct frozen_thread *t, Snap__Thread *m,
 				struct err *err)
 {
-	struct sched_param param = {0};
 	cleanup_free char *comm = NULL;
 	char path[64];
 	void *head = NULL;
@@ -117,9 +117,6 @@ static int collect_from_outside(struct collected_process *p, struct frozen_threa
 	}
 	errno = 0;
 	m->nice = getpriority(PRIO_PROCESS, (id_t)t->tracee.tid);
-	m->policy = sched_getscheduler(t->tracee.tid);
-	if (sched_getparam(t->tracee.tid, &param) == 0)
-		m->priority = param.sched_priority;
 	m->io_priority = (int32_t)syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, t->tracee.tid);
 	if (m->io_priority < 0)
 		m->io_priority = 0;
@@ -135,6 +132,7 @@ static int collect_from_inside(struct collected_process *p, struct frozen_thread
 	stack_t *stack = remote_data(r, sizeof(*stack), &stack_at);
 	uint64_t *tid_addr = remote_data(r, sizeof(*tid_addr), &tid_at);
 	int *death = remote_data(r, sizeof(*death), &death_at);
+	struct thread_queries controls;
 	struct remote_call *slack;
 	int result;
 
@@ -142,6 +140,7 @@ static int collect_from_inside(struct collected_process *p, struct frozen_thread
 	remote_call(r, SYS_prctl, PR_GET_TID_ADDRESS, tid_at);
 	remote_call(r, SYS_prctl, PR_GET_PDEATHSIG, death_at);
 	slack = remote_call(r, SYS_prctl, PR_GET_TIMERSLACK);
+	queue_thread_controls(r, &controls);
 	result = remote_run(r, &t->tracee, err);
 	if (result == 0) {
 		m->altstack = (uint64_t)(uintptr_t)stack->ss_sp;
@@ -150,6 +149,7 @@ static int collect_from_inside(struct collected_process *p, struct frozen_thread
 		m->clear_child_tid = *tid_addr;
 		m->parent_death_signal = *death;
 		m->timer_slack = slack->ret > 0 ? (uint64_t)slack->ret : 0;
+		result = take_thread_controls(p, t, &controls, m, err);
 	}
 	remote_reset(r);
 	return result;
@@ -215,7 +215,8 @@ static int collect_thread(struct collection *c, struct collected_process *p, str
 	m->tid = t->vtid;
 	if (collect_from_outside(p, t, m, err) < 0 || leave_rseq_section(p, t, m, err) < 0 ||
 	    step_out_of_vdso(p, t, err) < 0 || collect_registers(c, p, t, m, err) < 0 ||
-	    collect_from_inside(p, t, m, err) < 0)
+	    collect_from_inside(p, t, m, err) < 0 || collect_scheduling(p, t, m, err) < 0 ||
+	    collect_dispatch(t, m, err) < 0 || collect_seccomp(p, t, m, err) < 0)
 		return -1;
 	return collect_pending(t, m, err);
 }

@@ -168,6 +168,7 @@ static struct frozen_thread *add_thread(struct frozen_process *p, struct err *er
 
 static void drop_thread(struct frozen_process *p, size_t i)
 {
+	proc_status_clear(&p->threads[i]->status);
 	free(p->threads[i]);
 	memmove(&p->threads[i], &p->threads[i + 1], (p->n_threads - i - 1) * sizeof(p->threads[0]));
 	p->n_threads--;
@@ -175,8 +176,10 @@ static void drop_thread(struct frozen_process *p, size_t i)
 
 static void clear_process(struct frozen_process *p)
 {
-	for (size_t i = 0; i < p->n_threads; i++)
+	for (size_t i = 0; i < p->n_threads; i++) {
+		proc_status_clear(&p->threads[i]->status);
 		free(p->threads[i]);
+	}
 	free(p->threads);
 	proc_status_clear(&p->status);
 	memset(p, 0, sizeof(*p));
@@ -286,16 +289,13 @@ static void put_leader_first(struct frozen_process *p)
 
 static int identify_thread(struct frozen_process *p, struct frozen_thread *t, struct err *err)
 {
-	struct proc_status status;
-
 	if (t->tracee.tid == p->pid) {
 		t->vtid = p->vpid;
 		return 0;
 	}
-	if (proc_read_status(p->pid, t->tracee.tid, &status, err) < 0)
+	if (proc_read_status(p->pid, t->tracee.tid, &t->status, err) < 0)
 		return -1;
-	t->vtid = status.ns_pid;
-	proc_status_clear(&status);
+	t->vtid = t->status.ns_pid;
 	return 0;
 }
 

@@ -12,15 +12,23 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <sys/resource.h>
+
+#include "checkpointer/tracee/filters.h"
 #include "checkpointer/tracee/procfs.h"
 #include "checkpointer/tracee/tracee.h"
 #include "checkpointer/tree_root.h"
 #include "store/base/err.h"
 
+#define FROZEN_LIFTED 4
+
 struct frozen_thread {
 	struct tracee tracee;
 	pid_t vtid;               /* in the capsule */
 	uint64_t slept_since;     /* CLOCK_MONOTONIC when it went to sleep, 0: unknown */
+	struct proc_status status; /* of all but the first: see frozen_status */
+	bool has_dispatch;        /* approach.h: switched off, and to be switched on again */
+	struct dispatch_config dispatch;
 };
 
 struct frozen_process {
@@ -31,7 +39,16 @@ struct frozen_process {
 	struct proc_status status;
 	struct frozen_thread **threads; /* the leader first; empty for a zombie */
 	size_t n_threads;
+	struct rlimit limits[FROZEN_LIFTED]; /* approach.h: its own, where lifted */
+	bool limit_lifted[FROZEN_LIFTED];
 };
+
+/* What /proc says of the thread: credentials and filters are each thread's own. */
+static inline const struct proc_status *frozen_status(const struct frozen_process *p,
+						      const struct frozen_thread *t)
+{
+	return t == p->threads[0] ? &p->status : &t->status;
+}
 
 struct frozen_tree {
 	struct frozen_process *processes; /* parents before children */

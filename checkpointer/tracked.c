@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "checkpointer/approach.h"
 #include "store/base/cleanup.h"
 #include "store/base/log.h"
 
@@ -206,8 +207,8 @@ static int begin_tracker(struct tracked *t, struct remote *remote, struct tracee
 	return tracker_new(&t->tracker, TRACKER_NONE, t->pid, remote, leader, err);
 }
 
-int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
-		struct err *err)
+static int arm_approached(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
+			  struct err *err)
 {
 	struct tracee *leader = &p->threads[0]->tracee;
 	struct remote remote;
@@ -222,6 +223,22 @@ int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind k
 		result = -1;
 	}
 	return result < 0 ? -1 : scan_maps(t, true, &t->first, err);
+}
+
+int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
+		const struct tree_root *root, struct err *err)
+{
+	struct err end_err;
+	int result;
+
+	if (approach_begin(p, root, err) < 0)
+		return -1;
+	result = arm_approached(t, p, kind, err);
+	if (approach_end(p, &end_err) < 0 && result == 0) {
+		*err = end_err;
+		result = -1;
+	}
+	return result;
 }
 
 int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,

@@ -37,8 +37,9 @@ struct tracked *tracked_add(struct tracked_set *set, pid_t pid, uint64_t start_t
 void tracked_set_free(struct tracked_set *set);
 
 /* In a short stop before the first pre-copy: makes the tracker and arms it, so that the pages there are
- * now (kept in t->first) can be read while the process runs. */
-int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind, struct err *err);
+ * now (kept in t->first) can be read while the process runs. root: as for approach_begin. */
+int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
+		const struct tree_root *root, struct err *err);
 
 /* One round while the process runs: what was written since the last scan is copied or, where it does not
  * fit, goes straight to the table. Returns the number of candidate pages, -1 on error (the process may

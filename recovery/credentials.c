@@ -1,51 +1,16 @@
 /*
- * Limits and credentials. Credentials are each thread's own; they go last of all that needs a
- * privilege, as setting them gives privileges up.
+ * Credentials are each thread's own; they go last of all that needs a privilege, as setting them gives
+ * privileges up.
  */
-#include <errno.h>
 #include <linux/capability.h>
 #include <linux/prctl.h>
 #include <linux/securebits.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "recovery/batch.h"
-#include "store/base/log.h"
 
 #define SECURE_KEEP (SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS)
-
-static rlim_t to_rlim(uint64_t value)
-{
-	return value == UINT64_MAX ? RLIM_INFINITY : (rlim_t)value;
-}
-
-/* Nobody may raise a hard limit without CAP_SYS_RESOURCE outside the capsule: then it stays lower.
- */
-static int queue_limits(struct batch *b, const Snap__Process *p, struct err *err)
-{
-	for (size_t i = 0; i < p->n_limits; i++) {
-		struct rlimit limit = {to_rlim(p->limits[i]->soft), to_rlim(p->limits[i]->hard)};
-		struct rlimit now;
-
-		if (prlimit(b->stub->pid, (__rlimit_resource_t)i, NULL, &now) < 0)
-			return err_sys(err, "process %d: limit %zu", p->pid, i);
-		if (limit.rlim_max > now.rlim_max) {
-			limit.rlim_max = now.rlim_max;
-			if (limit.rlim_cur > limit.rlim_max) {
-				log_warn("process %d: limit %zu was higher than it can be here",
-					 p->pid, i);
-				limit.rlim_cur = limit.rlim_max;
-			}
-		}
-		if (batch_room(b, 1, sizeof(limit), err) < 0 ||
-		    batch_call(b, BATCH_WARN, err, SYS_prlimit64,
-			       ARGS(0, i, batch_push(b, &limit, sizeof(limit))), "limit %zu",
-			       i) < 0)
-			return -1;
-	}
-	return 0;
-}
 
 static bool same_ids(const Snap__Credentials *c, const struct proc_status *now)
 {
@@ -136,13 +101,14 @@ static int check_user(const struct recovery *rec, const Snap__Process *p,
 		p->pid, p->credentials->uid[1], p->credentials->gid[1], now->uid[1], now->gid[1]);
 }
 
-static int set_for_thread(struct recovery *rec, struct stub *stub, struct tracee *t,
+static int set_for_thread(struct recovery *rec, struct stub *stub, size_t index,
 			  const struct proc_status *now, struct err *err)
 {
-	const Snap__Credentials *c = stub->model->credentials;
+	const Snap__Credentials *own = stub->model->threads[index]->credentials;
+	const Snap__Credentials *c = own ? own : stub->model->credentials;
 	struct batch b;
 
-	batch_begin(&b, stub, t);
+	batch_begin(&b, stub, &stub->threads[index]);
 	if (!rec->host->user_namespace && !same_ids(c, now) && queue_ids(&b, c, err) < 0)
 		return -1;
 	if (queue_capabilities(&b, c, now, err) < 0)
@@ -156,15 +122,10 @@ static int set_for_thread(struct recovery *rec, struct stub *stub, struct tracee
 static int set_for_all(struct recovery *rec, struct stub *stub, const struct proc_status *now,
 		       struct err *err)
 {
-	struct batch b;
-
 	if (check_user(rec, stub->model, now, err) < 0)
 		return -1;
-	batch_begin(&b, stub, &stub->threads[0]);
-	if (queue_limits(&b, stub->model, err) < 0 || batch_run(&b, err) < 0)
-		return -1;
 	for (size_t i = 0; i < stub->n_threads; i++) {
-		if (set_for_thread(rec, stub, &stub->threads[i], now, err) < 0)
+		if (set_for_thread(rec, stub, i, now, err) < 0)
 			return -1;
 	}
 	/* Changed ids made it undumpable; stub_set_registers takes care of one that was. */

@@ -463,8 +463,8 @@ const char *plan_step_text(const struct plan_step *step, const Snap__Snapshot *m
 		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
 		[PLAN_MAP_FILES] = "map and fill regions over restored files",
 		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",
-		[PLAN_CREDENTIALS] = "limits and credentials",
-		[PLAN_REGISTERS] = "registers and signal masks",
+		[PLAN_CREDENTIALS] = "credentials",
+		[PLAN_REGISTERS] = "limits, filters, registers and signal masks",
 	};
 	size_t kind = step->kind;
 

@@ -46,10 +46,10 @@ enum plan_kind {
 	PLAN_FINISH_FILE, /* mode, times and seals of a temporary file */
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
 	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */
-	PLAN_CREDENTIALS, /* limits and credentials, of every thread */
+	PLAN_CREDENTIALS, /* of every thread */
 	PLAN_TIMERS,	  /* timers and pending signals */
 	PLAN_RESTART,	  /* a thread goes back into the timed wait it was in */
-	PLAN_REGISTERS,	  /* rseq, executor gone, extended state, registers, signal masks */
+	PLAN_REGISTERS,	  /* rseq, controls, limits, filters, executor gone, all registers, signal masks */
 };
 
 struct plan_step {
@@ -71,6 +71,8 @@ int plan_make(struct plan *ret, const Snap__Snapshot *model, bool leave_files, s
 void plan_clear(struct plan *plan);
 /* The first half of plan_make. */
 int plan_check(const Snap__Snapshot *model, struct err *err);
+/* Of plan_check, for one process whose regions are known to be ascending: filters, controls, guards. */
+int plan_check_controls(const Snap__Process *p, struct err *err);
 /* Whether this machine can run it: architecture, page size, CPU features. */
 int plan_check_machine(const Snap__Snapshot *model, struct err *err);
 

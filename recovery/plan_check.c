@@ -346,7 +346,7 @@ static int check_process(const Snap__Snapshot *model, size_t index, struct err *
 
 	if (check_place(model, index, err) < 0 || check_attributes(p, err) < 0 ||
 	    check_regions(model, p, err) < 0 || check_fds(model, p, err) < 0 ||
-	    check_threads(p, err) < 0)
+	    check_threads(p, err) < 0 || plan_check_controls(p, err) < 0)
 		return -1;
 	if (p->exe_file < -1 || p->exe_file >= (int64_t)model->n_files)
 		return corrupt(err, "executable of process", p->pid);

@@ -189,6 +189,18 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_timers(struct stub *stub, struct err *err);
 
+/* ---- restore_controls.c -----------------------------------------------------------------------
+ */
+
+/* prctl(2) and its like for one thread. */
+int stub_set_controls(struct stub *stub, size_t thread, struct err *err);
+/* Memory policies of the process, and its limits. */
+int stub_set_policies(struct stub *stub, struct err *err);
+/* seccomp(2); they are suspended for as long as we trace the threads. */
+int stub_set_filters(struct stub *stub, struct err *err);
+/* Syscall user dispatch. No call can be made in the threads' names afterwards. */
+int stub_set_dispatch(struct stub *stub, struct err *err);
+
 /* ---- restore_threads.c, restart.c -------------------------------------------------------------
  */
 

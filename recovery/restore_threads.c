@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
+#include "checkpointer/tracee/controls.h"
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 
@@ -50,26 +51,42 @@ static int clone_some(struct stub *stub, size_t first, size_t n, struct err *err
 	return 0;
 }
 
+static int queue_policy(struct batch *b, const Snap__Thread *t, struct err *err)
+{
+	const Snap__ThreadControl *c = t->control;
+	struct sched_attributes a = {
+		.size = sizeof(a),
+		.policy = (uint32_t)t->policy,
+		.nice = t->nice,
+		.priority = (uint32_t)t->priority,
+	};
+
+	if (c && c->reset_on_fork)
+		a.flags |= SCHED_FLAG_RESET_ON_FORK;
+	if (c && c->has_util) {
+		a.flags |= SCHED_FLAG_UTIL_CLAMP;
+		a.util_min = c->util_min;
+		a.util_max = c->util_max;
+	}
+	if (!a.flags && t->priority == 0 && t->policy == sched_getscheduler(b->thread->tid) &&
+	    t->nice == getpriority(PRIO_PROCESS, (id_t)b->thread->tid))
+		return 0;
+	if (batch_room(b, 1, sizeof(a), err) < 0)
+		return -1;
+	return batch_call(b, BATCH_WARN, err, SYS_sched_setattr, ARGS(0, batch_push(b, &a, sizeof(a)), 0),
+			  "thread %d: scheduling policy %d, priority %d, nice %d", t->tid, t->policy,
+			  t->priority, t->nice);
+}
+
 static int queue_scheduling(struct batch *b, const Snap__Thread *t, struct err *err)
 {
-	struct sched_param param = {.sched_priority = t->priority};
-
 	if (!t->affinity_all && t->affinity.len &&
 	    (batch_room(b, 1, t->affinity.len, err) < 0 ||
 	     batch_call(b, BATCH_WARN, err, SYS_sched_setaffinity,
 			ARGS(0, t->affinity.len, batch_push(b, t->affinity.data, t->affinity.len)),
 			"thread %d: CPU affinity", t->tid) < 0))
 		return -1;
-	if (t->policy != SCHED_OTHER &&
-	    (batch_room(b, 1, sizeof(param), err) < 0 ||
-	     batch_call(b, BATCH_WARN, err, SYS_sched_setscheduler,
-			ARGS(0, (uint64_t)t->policy, batch_push(b, &param, sizeof(param))),
-			"thread %d: scheduling policy %d", t->tid, t->policy) < 0))
-		return -1;
-	if (t->nice != getpriority(PRIO_PROCESS, (id_t)b->thread->tid) &&
-	    batch_call(b, BATCH_WARN, err, SYS_setpriority,
-		       ARGS(PRIO_PROCESS, 0, (uint64_t)(int64_t)t->nice), "thread %d: nice %d",
-		       t->tid, t->nice) < 0)
+	if (queue_policy(b, t, err) < 0)
 		return -1;
 	if (t->io_priority)
 		return batch_call(b, BATCH_WARN, err, SYS_ioprio_set,
@@ -221,16 +238,20 @@ static int set_registers(struct stub *stub, struct err *err)
 int stub_set_registers(struct stub *stub, struct err *err)
 {
 	for (size_t i = 0; i < stub->n_threads; i++) {
-		if (set_last(stub, i, err) < 0)
+		if (set_last(stub, i, err) < 0 || stub_set_controls(stub, i, err) < 0)
 			return -1;
 		if (set_xstate(stub, i, err) < 0)
 			return err_wrap(err, "thread %d: extended registers",
 					stub->model->threads[i]->tid);
 	}
+	if (stub_set_policies(stub, err) < 0 || stub_set_filters(stub, err) < 0)
+		return -1;
 	if (remote_end(&stub->remote, &stub->threads[0], err) < 0)
 		return err_wrap(err, "process %d", stub->model->pid);
 	stub->has_executor = false;
 	if (!stub->model->dumpable && set_undumpable(stub, err) < 0)
 		return err_wrap(err, "process %d", stub->model->pid);
-	return set_registers(stub, err);
+	if (set_registers(stub, err) < 0)
+		return -1;
+	return stub_set_dispatch(stub, err);
 }

@@ -3,6 +3,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
@@ -13,20 +14,45 @@
 #include "checkpointer/tracee/wait.h"
 #include "store/base/cleanup.h"
 
-#define SEIZE_OPTIONS                                                                         \
-	(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | \
-	 PTRACE_O_TRACEVFORK)
-
 #define XSTATE_ROOM (64u * 1024u) /* AMX makes it 11 KiB; the kernel says the true length */
+
+/* A debugger of the job's own, or a kernel thread that works for one of its io_urings (io_uring/io-wq.c,
+ * sqpoll.c): objects of the job, with the capsule's numbers. */
+static int explain_object(const struct proc_status *status, struct err *err)
+{
+	char tracer_name[64] = "a debugger";
+	struct proc_status tracer;
+	pid_t by = status->tracer;
+	struct err ignored;
+
+	if (strncmp(status->name, "iou-", 4) == 0)
+		return err_set(err, ERR_UNSUPPORTED, "process %d: an io_uring instance is in use",
+			       status->ns_pid);
+	if (!by)
+		return 0;
+	if (proc_read_status(by, 0, &tracer, &ignored) == 0) {
+		snprintf(tracer_name, sizeof(tracer_name), "%s", tracer.name);
+		by = tracer.ns_pid;
+		proc_status_clear(&tracer);
+	}
+	return err_set(err, ERR_UNSUPPORTED, "process %d (%s) is traced by process %d (%s)", status->ns_pid,
+		       status->name, by, tracer_name);
+}
 
 /* ptrace says EPERM for a zombie, for a process of another tracer and for a forbidden one. */
 static int explain_seize(pid_t tid, struct err *err)
 {
-	int code = errno;
+	int code = errno, result = 0;
+	struct proc_status status;
 
 	if (code != EPERM && code != EACCES)
 		return err_code(err, code, "process %d", tid);
-	if (trace_explain(tid, err) < 0 && err->kind == ERR_NOT_FOUND)
+	if (proc_read_status(tid, 0, &status, err) == 0) {
+		if (status.state != 'Z' && status.state != 'X')
+			result = explain_object(&status, err);
+		proc_status_clear(&status);
+	}
+	if (result == 0 && trace_explain(tid, err) < 0 && err->kind == ERR_NOT_FOUND)
 		err->kind = ERR_GONE;
 	return -1;
 }
@@ -37,7 +63,7 @@ int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)
 	t->tid = tid;
 	t->tgid = tgid;
 	t->state = TRACEE_GONE;
-	if (ptrace(PTRACE_SEIZE, tid, NULL, SEIZE_OPTIONS) < 0)
+	if (ptrace(PTRACE_SEIZE, tid, NULL, TRACEE_OPTIONS) < 0)
 		return explain_seize(tid, err);
 	t->state = TRACEE_RUNNING;
 	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)

@@ -6,7 +6,8 @@
  * tracee is attached to a thread"). Everything is seized with PTRACE_O_EXITKILL: if pawl dies while
  * a job is half-way through something, the job dies rather than run on in an unknown state.
  *
- * Errors: ERR_GONE when the thread has died, an ordinary result. ERR_BUSY when another tracer has it.
+ * Errors: ERR_GONE when the thread has died, an ordinary result. ERR_UNSUPPORTED when another tracer has
+ * it, or when it is a kernel thread of an io_uring.
  */
 #ifndef PAWL_CHECKPOINTER_TRACEE_TRACEE_H
 #define PAWL_CHECKPOINTER_TRACEE_TRACEE_H
@@ -24,6 +25,11 @@ enum tracee_state {
 	TRACEE_STOPPED, /* in a ptrace-stop; registers and memory may be touched */
 	TRACEE_GONE,    /* reaped or detached */
 };
+
+/* PTRACE_SEIZE options of all of them. */
+#define TRACEE_OPTIONS                                                                          \
+	(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | \
+	 PTRACE_O_TRACEVFORK)
 
 #define TRACEE_MAX_NEW 64
 

@@ -1,0 +1,172 @@
+#include "checkpointer/approach.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* Those that our own calls can run into. */
+static const int lifted[] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_NOFILE};
+_Static_assert(sizeof(lifted) / sizeof(lifted[0]) == FROZEN_LIFTED, "as in struct frozen_process");
+
+/* Beyond this many threads only the first is looked at: the pause is worth more. */
+#define THREADS_MOST 256
+
+static int refuse(const struct frozen_process *p, const struct frozen_thread *t, const char *what,
+		  struct err *err)
+{
+	if (t == p->threads[0])
+		return err_set(err, ERR_UNSUPPORTED, "process %d (%s): %s", p->vpid, p->stat.comm, what);
+	return err_set(err, ERR_UNSUPPORTED, "process %d (%s), thread %d: %s", p->vpid, p->stat.comm, t->vtid,
+		       what);
+}
+
+/* ---- namespaces ------------------------------------------------------------------------------- */
+
+static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name)
+{
+	char path[80], of_a[64], of_b[64];
+	ssize_t n, m;
+	bool empty;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/ns/%s", a, a_tid, name);
+	n = readlink(path, of_a, sizeof(of_a));
+	/* A pid namespace without its first process does not show (kernel/pid_namespace.c). */
+	empty = n < 0 && errno == ENOENT && strcmp(name, "pid_for_children") == 0;
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", b, name);
+	m = readlink(path, of_b, sizeof(of_b));
+	/* What one of the two cannot be asked for, or what this kernel lacks, is no difference. */
+	if (empty && m > 0)
+		return false;
+	return n < 0 || m < 0 || (n == m && memcmp(of_a, of_b, (size_t)n) == 0);
+}
+
+static int check_namespaces(const struct frozen_process *p, pid_t init, struct err *err)
+{
+	static const struct {
+		const char *link, *text;
+		bool per_thread;
+	} all[] = {
+		{"mnt", "it has a mount namespace of its own", false},
+		{"net", "it has a network namespace of its own", true},
+		{"user", "it has a user namespace of its own", false},
+		{"uts", "it has a UTS namespace (host name) of its own", true},
+		{"ipc", "it has an IPC namespace of its own", true},
+		{"cgroup", "it has a cgroup namespace of its own", true},
+		{"pid", "it is in a pid namespace of its own", false},
+		{"pid_for_children", "its children are to be in another pid namespace", true},
+		{"time", "it is in a time namespace of its own", false},
+	};
+	size_t threads = p->n_threads <= THREADS_MOST ? p->n_threads : 1;
+
+	for (size_t t = 0; t < threads; t++)
+		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+			if ((t == 0 || all[i].per_thread) &&
+			    !same_link(p->pid, p->threads[t]->tracee.tid, init, all[i].link))
+				return refuse(p, p->threads[t], all[i].text, err);
+	return 0;
+}
+
+/* ---- filters and dispatch --------------------------------------------------------------------- */
+
+static int suspend_filter(const struct frozen_process *p, struct frozen_thread *t, int mode, struct err *err)
+{
+	if (mode == 0 || tracee_suspend_seccomp(&t->tracee, err) == 0)
+		return 0;
+	if (err->kind == ERR_GONE)
+		return -1;
+	return refuse(p, t,
+		      mode == 1 ? "it is in seccomp's strict mode, which only root can look behind"
+				: "it has a seccomp filter, which only root can read",
+		      err);
+}
+
+static int switch_off(const struct frozen_process *p, struct frozen_thread *t, struct err *err)
+{
+	const struct dispatch_config off = {0};
+
+	t->has_dispatch = tracee_get_dispatch(&t->tracee, &t->dispatch);
+	if (t->has_dispatch && tracee_set_dispatch(&t->tracee, &off, err) < 0) {
+		t->has_dispatch = false;
+		return err_wrap(err, "process %d, thread %d", p->vpid, t->vtid);
+	}
+	return 0;
+}
+
+/* ---- limits ----------------------------------------------------------------------------------- */
+
+/* Where that is not allowed (a job that has changed its user), they stay: our calls may still fit. */
+static void lift_limits(struct frozen_process *p)
+{
+	for (size_t i = 0; i < FROZEN_LIFTED; i++) {
+		struct rlimit *own = &p->limits[i], high;
+
+		if (prlimit(p->pid, (__rlimit_resource_t)lifted[i], NULL, own) < 0)
+			continue;
+		high = (struct rlimit){own->rlim_max, own->rlim_max};
+		p->limit_lifted[i] = own->rlim_cur != own->rlim_max &&
+				     prlimit(p->pid, (__rlimit_resource_t)lifted[i], &high, NULL) == 0;
+	}
+}
+
+static int drop_limits(struct frozen_process *p, struct err *err)
+{
+	int result = 0;
+
+	for (size_t i = 0; i < FROZEN_LIFTED; i++) {
+		if (p->limit_lifted[i] &&
+		    prlimit(p->pid, (__rlimit_resource_t)lifted[i], &p->limits[i], NULL) < 0 &&
+		    errno != ESRCH)
+			result = err_sys(err, "process %d: limit %d is not put back", p->vpid, lifted[i]);
+		p->limit_lifted[i] = false;
+	}
+	return result;
+}
+
+/* ---- both ends -------------------------------------------------------------------------------- */
+
+static int begin_thread(const struct frozen_process *p, struct frozen_thread *t, struct err *err)
+{
+	struct arch_regs regs;
+
+	/* Refuses what runs 32-bit code. */
+	if (tracee_get_regs(&t->tracee, &regs, err) < 0) {
+		if (err->kind == ERR_UNSUPPORTED)
+			return refuse(p, t, "it runs 32-bit code", err);
+		return -1;
+	}
+	if (suspend_filter(p, t, frozen_status(p, t)->seccomp, err) < 0)
+		return -1;
+	return switch_off(p, t, err);
+}
+
+int approach_begin(struct frozen_process *p, const struct tree_root *root, struct err *err)
+{
+	struct err ignored;
+
+	if (check_namespaces(p, root->itself ? getpid() : root->pid, err) < 0)
+		return -1;
+	for (size_t i = 0; i < p->n_threads; i++)
+		if (begin_thread(p, p->threads[i], err) < 0) {
+			approach_end(p, &ignored);
+			return -1;
+		}
+	lift_limits(p);
+	return 0;
+}
+
+int approach_end(struct frozen_process *p, struct err *err)
+{
+	int result = drop_limits(p, err);
+
+	for (size_t i = 0; i < p->n_threads; i++) {
+		struct frozen_thread *t = p->threads[i];
+
+		if (t->has_dispatch && t->tracee.state == TRACEE_STOPPED &&
+		    tracee_set_dispatch(&t->tracee, &t->dispatch, err) < 0)
+			result = -1;
+		t->has_dispatch = false;
+	}
+	return result;
+}

@@ -1,0 +1,66 @@
+"""What cannot be saved is refused by name, the job runs on; with --on-unsupported fail it ends at once with 125."""
+import re
+
+import harness
+from harness import check, check_equal
+
+# Variant of the target `refused`: what the message must say.
+REFUSED = {
+    "user": r"process \d+ \(\S+\): it has a (user|mount) namespace",
+    "mnt": r"process \d+ \(\S+\): it has a mount namespace",
+    "net": r"process \d+ \(\S+\): it has a network namespace",
+    "uts": r"process \d+ \(\S+\): it has a UTS namespace",
+    "ipc": r"process \d+ \(\S+\): it has an IPC namespace",
+    "cgroup": r"process \d+ \(\S+\): it has a cgroup namespace",
+    "pid": r"process \d+ \(\S+\): its children are to be in another pid namespace",
+    "root": r"process \d+ \(\S+\): its root directory is /",
+    "filter": r"process \d+ \(\S+\): it has a seccomp filter",
+    "strict": r"process \d+ \(\S+\), thread \d+: it is in seccomp's strict mode",
+    "traced": r"process \d+ \(\S+\) is traced by process \d+ \(\S+\)",
+    "io_uring": r"process \d+ \(\S+\): fd \d+: an io_uring",
+    "io_uring-mapped": r"process \d+ \(\S+\): an io_uring at 0x",
+    "io_uring-thread": r"process \d+.*io_uring",
+    "userfaultfd": r"process \d+ \(\S+\): fd \d+: a userfaultfd",
+    "secret": r"process \d+ \(\S+\): secret memory \(memfd_secret\) at 0x",
+    "secret-fd": r"process \d+ \(\S+\): fd \d+: secret memory \(memfd_secret\)",
+    "aio": r"process \d+ \(\S+\): an asynchronous I/O context",
+    "perf": r"process \d+ \(\S+\): fd \d+: a perf event",
+    "bpf": r"process \d+ \(\S+\): fd \d+: a BPF map",
+    "session-keyring": r"process \d+ \(\S+\): it has a session keyring of its own",
+    "process-keyring": r"process \d+ \(\S+\): it has a process keyring",
+    "deadline": r"process \d+ \(\S+\): it has the scheduling policy SCHED_DEADLINE",
+}
+AS_ROOT = set(REFUSED) - {"filter", "strict"}
+
+
+def refused(variant, message):
+    def run(lab):
+        watchdog, directory = harness.start_target(lab, "refused", variant)
+        for _ in range(2):
+            result = lab.pawl("snapshot", "job", status=None)
+            check(result.status not in (0, 77), f"pawl snapshot: exit {result.status}")
+            check(re.search(message, result.err.decode()), f"pawl snapshot said {result.err!r}")
+        harness.end_target(lab, directory, watchdog)
+        result = lab.pawl("list", "job", "--json")
+        check(b'"seq"' not in result.out, f"a snapshot of it: {result.out[:300]!r}")
+    return run
+
+
+def refused_and_ended(variant, message):
+    def run(lab):
+        watchdog, _ = harness.start_target(lab, "refused", variant,
+                                           options=["--on-unsupported", "fail"])
+        lab.start("snapshot", "job")
+        result = watchdog.wait(30)
+        check_equal(result.status, 125, "exit status")
+        check(re.search(message, result.err.decode()), f"pawl run said {result.err!r}")
+        lab.check_gone("after the end")
+    return run
+
+
+for name, text in REFUSED.items():
+    harness.add_case(name, refused(name, text), root=name in AS_ROOT)
+    harness.add_case(f"{name}-ends", refused_and_ended(name, text), root=name in AS_ROOT)
+
+if __name__ == "__main__":
+    harness.main()
