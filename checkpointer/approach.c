@@ -24,7 +24,7 @@ static int refuse(const struct frozen_process *p, const struct frozen_thread *t,
 
 /* ---- namespaces ------------------------------------------------------------------------------- */
 
-static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name)
+static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name, const char *name_b)
 {
 	char path[80], of_a[64], of_b[64];
 	ssize_t n, m;
@@ -34,7 +34,7 @@ static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name)
 	n = readlink(path, of_a, sizeof(of_a));
 	/* A pid namespace without its first process does not show (kernel/pid_namespace.c). */
 	empty = n < 0 && errno == ENOENT && strcmp(name, "pid_for_children") == 0;
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", b, name);
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", b, name_b);
 	m = readlink(path, of_b, sizeof(of_b));
 	/* What one of the two cannot be asked for, or what this kernel lacks, is no difference. */
 	if (empty && m > 0)
@@ -45,25 +45,27 @@ static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name)
 static int check_namespaces(const struct frozen_process *p, pid_t init, struct err *err)
 {
 	static const struct {
-		const char *link, *text;
+		const char *link, *of_init, *text;
 		bool per_thread;
 	} all[] = {
-		{"mnt", "it has a mount namespace of its own", false},
-		{"net", "it has a network namespace of its own", true},
-		{"user", "it has a user namespace of its own", false},
-		{"uts", "it has a UTS namespace (host name) of its own", true},
-		{"ipc", "it has an IPC namespace of its own", true},
-		{"cgroup", "it has a cgroup namespace of its own", true},
-		{"pid", "it is in a pid namespace of its own", false},
-		{"pid_for_children", "its children are to be in another pid namespace", true},
-		{"time", "it is in a time namespace of its own", false},
+		{"mnt", "mnt", "it has a mount namespace of its own", false},
+		{"net", "net", "it has a network namespace of its own", true},
+		{"user", "user", "it has a user namespace of its own", false},
+		{"uts", "uts", "it has a UTS namespace (host name) of its own", true},
+		{"ipc", "ipc", "it has an IPC namespace of its own", true},
+		{"cgroup", "cgroup", "it has a cgroup namespace of its own", true},
+		{"pid", "pid", "it is in a pid namespace of its own", false},
+		{"pid_for_children", "pid_for_children", "its children are to be in another pid namespace", true},
+		/* Init has made it for its children. */
+		{"time", "time_for_children", "it is in a time namespace of its own", false},
 	};
 	size_t threads = p->n_threads <= THREADS_MOST ? p->n_threads : 1;
 
 	for (size_t t = 0; t < threads; t++)
 		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 			if ((t == 0 || all[i].per_thread) &&
-			    !same_link(p->pid, p->threads[t]->tracee.tid, init, all[i].link))
+			    !same_link(p->pid, p->threads[t]->tracee.tid, init, all[i].link,
+				       all[i].of_init))
 				return refuse(p, p->threads[t], all[i].text, err);
 	return 0;
 }
@@ -145,7 +147,7 @@ int approach_begin(struct frozen_process *p, const struct tree_root *root, struc
 {
 	struct err ignored;
 
-	if (check_namespaces(p, root->itself ? getpid() : root->pid, err) < 0)
+	if (check_namespaces(p, root->attached ? getpid() : root->pid, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n_threads; i++)
 		if (begin_thread(p, p->threads[i], err) < 0) {

@@ -239,6 +239,9 @@ static int add_without_executor(struct collection *c, struct collected_process *
 
 	if (map->end <= from || map->start >= to)
 		return add_region(c, p, map, err);
+	/* mlockall(2) with MCL_FUTURE shows in what has been mapped since. */
+	if (map->vm_flags & VMF_LOCKED)
+		p->model->lock_future = MCL_FUTURE | (map->vm_flags & VMF_LOCKONFAULT ? MCL_ONFAULT : 0);
 	if (map->start < from) {
 		part.end = from;
 		if (add_region(c, p, &part, err) < 0)

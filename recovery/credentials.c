@@ -50,8 +50,12 @@ static int queue_bounding(struct batch *b, uint64_t drop, struct err *err)
 	return 0;
 }
 
+/* A stub may have been given some by whoever made it. */
 static int queue_ambient(struct batch *b, uint64_t ambient, struct err *err)
 {
+	if (batch_call(b, BATCH_WARN, err, SYS_prctl, ARGS(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL),
+		       "no ambient capabilities") < 0)
+		return -1;
 	for (uint64_t cap = 0; cap < 64; cap++) {
 		if (ambient >> cap & 1 &&
 		    batch_call(b, BATCH_WARN, err, SYS_prctl,

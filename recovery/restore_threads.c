@@ -71,11 +71,13 @@ static int queue_policy(struct batch *b, const Snap__Thread *t, struct err *err)
 	if (!a.flags && t->priority == 0 && t->policy == sched_getscheduler(b->thread->tid) &&
 	    t->nice == getpriority(PRIO_PROCESS, (id_t)b->thread->tid))
 		return 0;
-	if (batch_room(b, 1, sizeof(a), err) < 0)
+	if (batch_room(b, 2, sizeof(a), err) < 0 ||
+	    batch_call(b, BATCH_WARN, err, SYS_sched_setattr, ARGS(0, batch_push(b, &a, sizeof(a)), 0),
+		       "thread %d: scheduling policy %d, priority %d", t->tid, t->policy, t->priority) < 0)
 		return -1;
-	return batch_call(b, BATCH_WARN, err, SYS_sched_setattr, ARGS(0, batch_push(b, &a, sizeof(a)), 0),
-			  "thread %d: scheduling policy %d, priority %d, nice %d", t->tid, t->policy,
-			  t->priority, t->nice);
+	/* Kept, though without effect, by policies for which sched_setattr(2) ignores it. */
+	return batch_call(b, BATCH_WARN, err, SYS_setpriority, ARGS(PRIO_PROCESS, 0, (uint64_t)(int64_t)t->nice),
+			  "thread %d: nice %d", t->tid, t->nice);
 }
 
 static int queue_scheduling(struct batch *b, const Snap__Thread *t, struct err *err)

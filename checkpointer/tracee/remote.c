@@ -19,7 +19,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
-#define CODE_ROOM  512u
+#define CODE_ROOM  4096u /* a page of its own: see bootstrap_map */
 #define CALLS_AT   CODE_ROOM
 #define DATA_AT    (CALLS_AT + REMOTE_MAX_CALLS * (uint32_t)sizeof(struct remote_call))
 #define VDSO_BYTES 8192u
@@ -108,6 +108,49 @@ static int syscall_over_code(struct tracee *t, const struct arch_regs *regs, lon
 	return result;
 }
 
+/* Before there is an executor. */
+static int bootstrap_call(struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
+			  struct err *err)
+{
+	struct arch_regs regs;
+
+	if (insn)
+		return tracee_syscall_at(t, insn, nr, arg, ret, err);
+	if (tracee_get_regs(t, &regs, err) < 0)
+		return -1;
+	return syscall_over_code(t, &regs, nr, arg, ret, err);
+}
+
+/* PR_SET_MDWE forbids memory that is writable and executable, and to make the one from the other, but not
+ * to map code read-only over it: we write there in the tracer's right. */
+static int map_code_apart(struct remote *r, struct tracee *t, uint64_t insn, const uint64_t whole[6],
+			  long *base, struct err *err)
+{
+	uint64_t arg[6];
+	long code;
+
+	memcpy(arg, whole, sizeof(arg));
+	arg[2] = PROT_READ | PROT_WRITE;
+	if (bootstrap_call(t, insn, SYS_mmap, arg, base, err) < 0)
+		return -1;
+	if (*base < 0 && *base > -4096)
+		return 0; /* for the caller to report */
+	arg[0] = (uint64_t)*base;
+	arg[1] = CODE_ROOM;
+	arg[2] = PROT_READ | PROT_EXEC;
+	arg[3] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+	r->code_apart = true;
+	if (bootstrap_call(t, insn, SYS_mmap, arg, &code, err) < 0)
+		return -1;
+	if (code != *base) {
+		arg[1] = r->size;
+		if (bootstrap_call(t, insn, SYS_munmap, arg, base, err) < 0)
+			return -1;
+		*base = code;
+	}
+	return 0;
+}
+
 static int bootstrap_map(struct remote *r, struct tracee *t, uint64_t at, struct err *err)
 {
 	const uint64_t arg[6] = {
@@ -115,18 +158,19 @@ static int bootstrap_map(struct remote *r, struct tracee *t, uint64_t at, struct
 		MAP_PRIVATE | MAP_ANONYMOUS | (at ? MAP_FIXED_NOREPLACE : 0), (uint64_t)-1, 0};
 	struct arch_regs regs;
 	uint64_t insn;
-	long base;
+	long base = 0;
 
 	if (tracee_get_regs(t, &regs, err) < 0)
 		return -1;
 	insn = find_syscall_insn(t, &regs);
-	if (insn ? tracee_syscall_at(t, insn, SYS_mmap, arg, &base, err) < 0
-		 : syscall_over_code(t, &regs, SYS_mmap, arg, &base, err) < 0)
+	if (bootstrap_call(t, insn, SYS_mmap, arg, &base, err) < 0)
+		return -1;
+	if ((base == -EACCES || base == -EPERM) && map_code_apart(r, t, insn, arg, &base, err) < 0)
 		return -1;
 	if (base < 0 && base > -4096)
 		return err_code(err, (int)-base, "cannot map the call executor into process %d", t->tgid);
 	r->base = (uint64_t)base;
-	r->syscall_insn = r->base + arch_blob_syscall_offset();
+	r->syscall_insn = insn ? insn : r->base + arch_blob_syscall_offset();
 	return 0;
 }
 
@@ -177,10 +221,14 @@ int remote_begin(struct remote *r, struct tracee *t, uint64_t at, size_t size, s
 		remote_forget(r);
 		return -1;
 	}
-	if (mem_write(r->tgid, r->base, r->mirror, CODE_ROOM, err) < 0 || make_dumpable(r, t, err) < 0) {
+	/* A forced write goes through a file of /proc that only a dumpable process lets us open. */
+	if ((r->code_apart && make_dumpable(r, t, err) < 0) ||
+	    (r->code_apart ? mem_write_forced : mem_write)(r->tgid, r->base, r->mirror, code, err) < 0 ||
+	    (!r->code_apart && make_dumpable(r, t, err) < 0)) {
 		remote_end(r, t, &ignored);
 		return -1;
 	}
+	r->syscall_insn = r->base + arch_blob_syscall_offset();
 	return 0;
 }
 

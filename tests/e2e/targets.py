@@ -11,6 +11,7 @@ TARGETS = [
     "amx", "attributes", "avx512", "files", "fpu", "maps", "rseq", "signals", "sleeps", "stack",
     "timers", "tls", "vdso", "events", "shm", "attributes undumpable", "maps shared", "sleeps epoll",
     "pool",
+    "controls", "controls caps", "controls mdwe", "controls dispatch", "controls locked",
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
 WITHOUT = {}
