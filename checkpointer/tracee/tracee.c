@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "checkpointer/tracee/permission.h"
+#include "checkpointer/tracee/procfs.h"
 #include "checkpointer/tracee/wait.h"
 #include "store/base/cleanup.h"
 
