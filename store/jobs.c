@@ -16,13 +16,17 @@
 
 #define JOB_NAME_MOST 100
 
+static void free_texts(char **list, size_t n)
+{
+	while (list && n > 0)
+		free(list[--n]);
+	free(list);
+}
+
 void job_info_clear(struct job_info *info)
 {
-	size_t i;
-
-	for (i = 0; i < info->argc; i++)
-		free(info->argv[i]);
-	free(info->argv);
+	free_texts(info->argv, info->argc);
+	free_texts(info->options, info->n_options);
 	free(info->cwd);
 	*info = (struct job_info){0};
 }
@@ -98,6 +102,16 @@ static char *text_of(const ProtobufCBinaryData *data)
 	return data->len ? strndup((const char *)data->data, data->len) : strdup("");
 }
 
+static bool texts_from_record(const ProtobufCBinaryData *from, size_t n, char ***ret, size_t *ret_n)
+{
+	*ret_n = 0;
+	*ret = calloc(n + 1, sizeof(char *));
+	for (; *ret && *ret_n < n; (*ret_n)++)
+		if (!((*ret)[*ret_n] = text_of(&from[*ret_n])))
+			return false;
+	return *ret;
+}
+
 static int info_from_record(const char *name, size_t name_len, const Cat__Job *job,
 			    struct job_info *ret, struct err *err)
 {
@@ -113,17 +127,15 @@ static int info_from_record(const char *name, size_t name_len, const Cat__Job *j
 		.leader_pid = job->leader_pid,
 		.attached = job->attached,
 		.leader_start = job->leader_start,
-		.argv = calloc(job->n_argv + 1, sizeof(char *)),
 		.cwd = text_of(&job->cwd),
 	};
-	bool complete = info.argv && info.cwd;
+	bool complete =
+		info.cwd && texts_from_record(job->argv, job->n_argv, &info.argv, &info.argc) &&
+		texts_from_record(job->options, job->n_options, &info.options, &info.n_options);
 
 	if (name_len >= sizeof(info.name))
 		name_len = sizeof(info.name) - 1;
 	memcpy(info.name, name, name_len);
-	for (; complete && info.argc < job->n_argv; info.argc++)
-		if (!(info.argv[info.argc] = text_of(&job->argv[info.argc])))
-			complete = false;
 	if (!complete) {
 		err_sys(err, "job '%s'", info.name);
 		job_info_clear(&info);
@@ -133,11 +145,15 @@ static int info_from_record(const char *name, size_t name_len, const Cat__Job *j
 	return 0;
 }
 
-/* The record borrows from info; argv is an array of n_argv that the caller gives. */
-static void record_from_info(const struct job_info *info, ProtobufCBinaryData *argv, Cat__Job *ret)
+static void borrow_texts(ProtobufCBinaryData *to, char *const *texts, size_t n)
 {
-	size_t i;
+	for (size_t i = 0; i < n; i++)
+		to[i] = (ProtobufCBinaryData){strlen(texts[i]), (uint8_t *)texts[i]};
+}
 
+/* The record borrows from info; texts has room for argv and options. */
+static void record_from_info(const struct job_info *info, ProtobufCBinaryData *texts, Cat__Job *ret)
+{
 	*ret = (Cat__Job)CAT__JOB__INIT;
 	ret->id = info->id;
 	ret->state = (uint32_t)info->state;
@@ -151,9 +167,11 @@ static void record_from_info(const struct job_info *info, ProtobufCBinaryData *a
 	ret->attached = info->attached;
 	ret->leader_start = info->leader_start;
 	ret->n_argv = info->argc;
-	ret->argv = argv;
-	for (i = 0; i < info->argc; i++)
-		argv[i] = (ProtobufCBinaryData){strlen(info->argv[i]), (uint8_t *)info->argv[i]};
+	ret->argv = texts;
+	borrow_texts(ret->argv, info->argv, info->argc);
+	ret->n_options = info->n_options;
+	ret->options = texts + info->argc;
+	borrow_texts(ret->options, info->options, info->n_options);
 	if (info->cwd)
 		ret->cwd = (ProtobufCBinaryData){strlen(info->cwd), (uint8_t *)info->cwd};
 }
@@ -172,7 +190,7 @@ int store_job_get(struct store *store, const char *name, struct job_info *ret, s
 }
 
 static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *info,
-		      ProtobufCBinaryData *argv, struct err *err)
+		      ProtobufCBinaryData *texts, struct err *err)
 {
 	cleanup_job Cat__Job *old = NULL;
 	Cat__Job job;
@@ -181,7 +199,7 @@ static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *
 		return -1;
 	if (old->id != info->id)
 		return err_set(err, ERR_NOT_FOUND, "job '%s' was removed", info->name);
-	record_from_info(info, argv, &job);
+	record_from_info(info, texts, &job);
 	/* A snapshot may have been published since the caller read the record. */
 	if (old->last_seq > job.last_seq)
 		job.last_seq = old->last_seq;
@@ -191,14 +209,15 @@ static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *
 
 int store_job_put(struct store *store, const struct job_info *info, struct err *err)
 {
-	cleanup_free ProtobufCBinaryData *argv = calloc(info->argc + 1, sizeof(*argv));
+	cleanup_free ProtobufCBinaryData *texts =
+		calloc(info->argc + info->n_options + 1, sizeof(*texts));
 	MDB_txn *txn;
 
-	if (!argv)
+	if (!texts)
 		return err_sys(err, "job '%s'", info->name);
 	if (txn_write(store, &txn, err) < 0)
 		return -1;
-	if (put_in_txn(store, txn, info, argv, err) < 0) {
+	if (put_in_txn(store, txn, info, texts, err) < 0) {
 		txn_end(store, txn);
 		return -1;
 	}
@@ -211,7 +230,8 @@ static int list_in_txn(struct store *store, MDB_cursor *cursor, struct job_info 
 	MDB_val key, value;
 	int rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
 
-	for (*ret_n = 0; rc == 0 && *ret_n < room; rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+	for (*ret_n = 0; rc == 0 && *ret_n < room;
+	     rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
 		struct job_info *info = &list[(*ret_n)++];
 		cleanup_job Cat__Job *job = NULL;
 		struct err why;

@@ -77,6 +77,8 @@ struct job_info {
 	char **argv;         /* NULL-terminated, owned by the struct */
 	size_t argc;
 	char *cwd;           /* owned by the struct */
+	char **options;      /* how to watch it, as launched: "--interval=5m" …; NULL-terminated, owned */
+	size_t n_options;
 };
 
 void job_info_clear(struct job_info *info); /* frees what the struct owns */

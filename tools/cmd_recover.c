@@ -3,27 +3,56 @@
 #include "tools/jobref.h"
 #include "tools/launch_options.h"
 
+/* The job's record, for the options it was launched with. Where there is none to be had, the
+ * watchdog says why. */
+static void read_job(const struct cli_args *args, const char *name, struct job_info *ret)
+{
+	cleanup_store struct store *store = NULL;
+	struct err ignored;
+
+	*ret = (struct job_info){0};
+	if (cli_open_store(args, STORE_READ, &store, &ignored) == 0 &&
+	    store_job_get(store, name, ret, &ignored) < 0)
+		*ret = (struct job_info){0};
+}
+
+/* As the job was launched, but for what is said now. */
+static int go_on(const struct jobref *ref, int argc, char **argv, const struct cli_args *first)
+{
+	struct launch_options options;
+	struct cli_args args;
+	struct job_info job;
+	int status;
+
+	read_job(first, ref->job, &job);
+	launch_options_init(&options);
+	launch_options_recall(&options, job.options);
+	if (cli_begin(&recover_spec, argc, argv, &options, &args, &status)) {
+		options.config.name = ref->job;
+		options.config.recover_seq = ref->seq;
+		options.config.mode = LAUNCH_RECOVER;
+		status = launch(&options, &args);
+	}
+	launch_options_clear(&options);
+	job_info_clear(&job);
+	return status;
+}
+
 int cmd_recover(int argc, char **argv)
 {
-	struct launch_options launch_options;
+	struct launch_options options;
 	struct jobref ref;
 	struct cli_args args;
 	struct err err = {0};
 	int status;
+	bool valid;
 
-	launch_options_init(&launch_options);
-	if (!cli_begin(&recover_spec, argc, argv, &launch_options, &args, &status)) {
-		launch_options_clear(&launch_options);
+	launch_options_init(&options);
+	valid = cli_begin(&recover_spec, argc, argv, &options, &args, &status);
+	launch_options_clear(&options);
+	if (!valid)
 		return status;
-	}
-	if (jobref_parse(args.operands[0], &ref, &err) < 0) {
-		status = cli_fail(&err);
-	} else {
-		launch_options.config.name = ref.job;
-		launch_options.config.recover_seq = ref.seq;
-		launch_options.config.mode = LAUNCH_RECOVER;
-		status = launch(&launch_options, &args);
-	}
-	launch_options_clear(&launch_options);
-	return status;
+	if (jobref_parse(args.operands[0], &ref, &err) < 0)
+		return cli_fail(&err);
+	return go_on(&ref, argc, argv, &args);
 }

@@ -34,6 +34,7 @@ static int run_here(const struct watchdog_config *config)
 
 int launch(struct launch_options *options, const struct cli_args *args)
 {
+	static char *const none[] = {NULL};
 	struct watchdog_config *config = &options->config;
 	char dir[PATH_MAX];
 	struct err err = {0};
@@ -44,6 +45,8 @@ int launch(struct launch_options *options, const struct cli_args *args)
 		cli_fail(&err);
 		return PAWL_EXIT_FAILED;
 	}
+	if (config->mode != LAUNCH_RECOVER)
+		config->options = options->kept ? options->kept : none;
 	config->store_dir = dir;
 	config->store_flags = args->any_fs ? STORE_ANY_FS : 0;
 	config->keep_output = options->detach;

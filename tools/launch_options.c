@@ -1,8 +1,10 @@
 #include "tools/launch_options.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/base/log.h"
 #include "store/base/units.h"
 #include "watchdog/savedir.h"
 
@@ -73,11 +75,14 @@ static const struct cli_option recover_options[] = {
 const struct cli_spec recover_spec = {
 	.name = "recover",
 	.operands = "JOB[@N]",
-	.about = "Rebuild JOB from its latest good snapshot, or from snapshot N, and watch on. The "
-		 "files\n"
-		 "the job writes and its log are rolled back to the same instant.\n"
-		 "\n"
-		 "Exit status as of 'pawl run'.",
+	.about =
+		"Rebuild JOB from its latest good snapshot, or from snapshot N, and watch on. The "
+		"files\n"
+		"the job writes and its log are rolled back to the same instant. Options not given "
+		"are\n"
+		"those that the job was launched with.\n"
+		"\n"
+		"Exit status as of 'pawl run'.",
 	.options = recover_options,
 	.least = 1,
 	.most = 1,
@@ -112,6 +117,10 @@ void launch_options_clear(struct launch_options *options)
 	free(options->config.save_dirs);
 	options->config.save_dirs = NULL;
 	options->config.n_save_dirs = 0;
+	while (options->n_kept > 0)
+		free(options->kept[--options->n_kept]);
+	free(options->kept);
+	options->kept = NULL;
 }
 
 static int parse_word(const char *option, const char *text, const struct word *words, int *ret,
@@ -277,9 +286,8 @@ static int set_name(struct watchdog_config *config, const char *value, struct er
 	return 0;
 }
 
-int launch_options_set(void *ctx, int key, const char *value, struct err *err)
+static int set_option(struct launch_options *options, int key, const char *value, struct err *err)
 {
-	struct launch_options *options = ctx;
 	struct watchdog_config *config = &options->config;
 
 	switch (key) {
@@ -324,4 +332,74 @@ int launch_options_set(void *ctx, int key, const char *value, struct err *err)
 	default:
 		return set_numbers(config, key, value, err);
 	}
+}
+
+/* ---- what is kept with the job ----------------------------------------------------------------
+ */
+
+/* How a job is watched; not how one command talks, or what it does this once. */
+static bool is_kept(int key)
+{
+	switch (key) {
+	case 'n':
+	case 'd':
+	case 'q':
+	case 'v':
+	case LAUNCH_FRESH_START:
+	case LAUNCH_STOPPED:
+	case LAUNCH_DRY_RUN:
+		return false;
+	default:
+		return true;
+	}
+}
+
+static int keep(struct launch_options *options, const char *name, const char *value,
+		struct err *err)
+{
+	char **more = reallocarray(options->kept, options->n_kept + 2, sizeof(*more));
+
+	if (!more)
+		return err_sys(err, "--%s", name);
+	options->kept = more;
+	if (asprintf(&more[options->n_kept], value ? "--%s=%s" : "--%s", name, value) < 0)
+		return err_sys(err, "--%s", name);
+	more[++options->n_kept] = NULL;
+	return 0;
+}
+
+int launch_options_set(void *ctx, int key, const char *value, struct err *err)
+{
+	struct launch_options *options = ctx;
+
+	if (set_option(options, key, value, err) < 0)
+		return -1;
+	if (key == LAUNCH_SAVE_DIR) /* whatever directory recover is called in */
+		value = options->config.save_dirs[options->config.n_save_dirs - 1];
+	for (const struct cli_option *o = run_options; o->name && is_kept(key); o++)
+		if (o->key == key)
+			return keep(options, o->name, value, err);
+	return 0;
+}
+
+static int recall(struct launch_options *options, const char *text, struct err *err)
+{
+	const char *name = strncmp(text, "--", 2) == 0 ? text + 2 : text;
+	const char *end = strchrnul(name, '=');
+
+	for (const struct cli_option *o = run_options; o->name; o++)
+		if (strlen(o->name) == (size_t)(end - name) &&
+		    strncmp(o->name, name, (size_t)(end - name)) == 0 && is_kept(o->key) &&
+		    !o->value == !*end)
+			return launch_options_set(options, o->key, *end ? end + 1 : NULL, err);
+	return err_set(err, ERR_INVALID, "'%s' is not known", text);
+}
+
+void launch_options_recall(struct launch_options *options, char *const *kept)
+{
+	struct err err;
+
+	for (; kept && *kept; kept++)
+		if (recall(options, *kept, &err) < 0)
+			log_warn("an option the job was launched with is left out: %s", err.msg);
 }

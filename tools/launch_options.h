@@ -9,6 +9,8 @@
 
 struct launch_options {
 	struct watchdog_config config; /* texts point into argv */
+	char **kept;                   /* "--interval=5m" …: what recover is to go on with; NULL-terminated */
+	size_t n_kept;
 	bool detach;
 	bool verbose;
 };
@@ -74,6 +76,9 @@ void launch_options_init(struct launch_options *options);
 void launch_options_clear(struct launch_options *options);
 /* The `set` of both specs; ctx is a struct launch_options. */
 int launch_options_set(void *ctx, int key, const char *value, struct err *err);
+/* Sets what an earlier launch kept; `kept` must live as long as the options. What this version does not know
+ * is warned of and left out. */
+void launch_options_recall(struct launch_options *options, char *const *kept);
 
 /* Runs the watchdog in this process, or detached from it. Prints its error. Returns the exit status. */
 int launch(struct launch_options *options, const struct cli_args *args);

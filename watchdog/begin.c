@@ -185,23 +185,24 @@ int wd_start_services(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-static int copy_argv(struct job_info *job, char *const *argv, struct err *err)
+/* Replaces the list of texts of a job's record by a copy of `from`. */
+static int set_texts(char ***list, size_t *n_list, char *const *from, struct err *err)
 {
 	size_t n = 0;
 	char **copy;
 
-	while (argv[n])
+	while (from[n])
 		n++;
 	copy = calloc(n + 1, sizeof(*copy));
 	if (!copy)
-		return err_sys(err, "job '%s'", job->name);
-	while (job->argc > 0)
-		free(job->argv[--job->argc]);
-	free(job->argv);
-	job->argv = copy;
-	for (; job->argc < n; job->argc++)
-		if (!(copy[job->argc] = strdup(argv[job->argc])))
-			return err_sys(err, "job '%s'", job->name);
+		return err_sys(err, "the job's record");
+	while (*n_list > 0)
+		free((*list)[--*n_list]);
+	free(*list);
+	*list = copy;
+	for (; *n_list < n; (*n_list)++)
+		if (!(copy[*n_list] = strdup(from[*n_list])))
+			return err_sys(err, "the job's record");
 	return 0;
 }
 
@@ -211,7 +212,7 @@ static int describe_command(struct watchdog *w, struct err *err)
 
 	if (!w->config->argv || w->resume.n > 0)
 		return 0;
-	if (copy_argv(&w->job, w->config->argv, err) < 0)
+	if (set_texts(&w->job.argv, &w->job.argc, w->config->argv, err) < 0)
 		return -1;
 	cwd = getcwd(NULL, 0);
 	if (!cwd)
@@ -223,7 +224,10 @@ static int describe_command(struct watchdog *w, struct err *err)
 
 int wd_put_running(struct watchdog *w, struct err *err)
 {
-	if (describe_command(w, err) < 0)
+	char *const *options = w->config->options;
+
+	if (describe_command(w, err) < 0 ||
+	    (options && set_texts(&w->job.options, &w->job.n_options, options, err) < 0))
 		return -1;
 	w->job.state = JOB_RUNNING;
 	w->job.watchdog_pid = getpid();

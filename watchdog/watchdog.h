@@ -43,6 +43,7 @@ struct watchdog_config {
 	                             * where a job of that name with another command or cwd exists or runs */
 	char **argv;                /* NULL for recover and attach */
 	pid_t attach_pid;           /* attach: this process with all below it is the job; else 0 */
+	char *const *options;       /* kept in the job's record, for recover: store.h; NULL: as they are */
 	enum launch_mode mode;
 	uint64_t recover_seq;       /* 0: latest good */
 	bool recover_stopped;       /* --stopped: leave it stopped for a debugger, print the pid, wait */

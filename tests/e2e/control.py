@@ -95,6 +95,21 @@ def run_again_resumes(lab):
 
 
 @case()
+def recover_goes_on_with_the_options_of_run(lab):
+    watchdog = counter(lab, options=["-i", "700ms", "--keep", "2", "--stop-exit-code", "77"])
+    wait_until(lambda: len(lab.json("list", "job")) == 2, 30, "two snapshots")
+    lab.kill(watchdog)
+    newest = lab.json("list", "job")[-1]["seq"]
+    again = lab.start("recover", "job", "--stop-exit-code", "78")
+    wait_until(lambda: lab.json("list", "job")[-1]["seq"] > newest + 1, 30,
+               "periodic snapshots after recover")
+    check(len(lab.json("list", "job")) <= 3, "--keep is forgotten")
+    again.send(signal.SIGTERM)
+    check_equal(again.wait(20).status, 78, "exit")
+    check_resumable(lab)
+
+
+@case()
 def fresh_starts_over(lab):
     watchdog = counter(lab)
     lab.snapshot()

@@ -258,7 +258,7 @@ static void test_job_names(void **state)
 static void test_job_record(void **state)
 {
 	struct store *store = fixture_open(dir, NULL);
-	char *argv[] = {"./sim", "", "caf\xe9", NULL};
+	char *argv[] = {"./sim", "", "caf\xe9", NULL}, *options[] = {"--interval=5m", "--files=fail:*", NULL};
 	struct job_info info, *list;
 	uint64_t id, created;
 	size_t n;
@@ -274,7 +274,8 @@ static void test_job_record(void **state)
 	job_info_clear(&info);
 	info = (struct job_info){.id = id, .state = JOB_RUNNING, .exit_status = -3, .generation = 4,
 				 .first_generation = 3, .watchdog_pid = 123, .leader_pid = 124,
-				 .argv = argv, .argc = 3, .cwd = "/home/x"};
+				 .argv = argv, .argc = 3, .cwd = "/home/x",
+				 .options = options, .n_options = 2};
 	strcpy(info.name, "sim");
 	ok(store_job_put(store, &info, &err));
 	ok(store_job_get(store, "sim", &info, &err));
@@ -290,6 +291,9 @@ static void test_job_record(void **state)
 	assert_string_equal(info.argv[1], "");
 	assert_string_equal(info.argv[2], "caf\xe9");
 	assert_null(info.argv[3]);
+	assert_int_equal(info.n_options, 2);
+	assert_string_equal(info.options[1], "--files=fail:*");
+	assert_null(info.options[2]);
 	assert_string_equal(info.cwd, "/home/x");
 	assert_fails(store_job_drop(store, "sim", &err), ERR_BUSY, &err);
 	assert_non_null(strstr(err.msg, "123"));

@@ -48,6 +48,40 @@ static void test_defaults(void **state)
 	assert_int_equal(p.args.n_operands, 1);
 }
 
+/* What recover is told by the job's record, and then by its user. */
+static void test_kept_options(void **state)
+{
+	char *unknown[] = {"--interval=90s", "--files=leave:*.log", "--no-such=1", "--interval", "--quiet", NULL};
+	struct parsed p;
+	struct launch_options later;
+	const struct watchdog_config *c = &later.config;
+
+	assert_int_equal(parse(&p, &run_spec, "run -n sim -q --fresh -i 90s --keep 3 --files fail:*.o x"), 0);
+	assert_int_equal(p.options.n_kept, 3);
+	assert_string_equal(p.options.kept[0], "--interval=90s");
+	assert_string_equal(p.options.kept[1], "--keep=3");
+	assert_string_equal(p.options.kept[2], "--files=fail:*.o");
+	assert_null(p.options.kept[3]);
+	launch_options_init(&later);
+	launch_options_recall(&later, p.options.kept);
+	assert_int_equal(c->interval_ns, 90 * NSEC_PER_SEC);
+	assert_int_equal(c->retention.keep, 3);
+	assert_int_equal(c->n_rules, 1);
+	assert_string_equal(c->rules[0].glob, "*.o");
+	launch_options_clear(&later);
+	launch_options_clear(&p.options);
+	launch_options_init(&later);
+	launch_options_recall(&later, unknown); /* of another version: what is not known is left out */
+	assert_int_equal(c->interval_ns, 90 * NSEC_PER_SEC);
+	assert_int_equal(c->n_rules, 1);
+	assert_false(c->quiet);
+	launch_options_clear(&later);
+	launch_options_init(&later);
+	launch_options_recall(&later, NULL); /* of a version that kept none */
+	assert_int_equal(c->interval_ns, 300 * NSEC_PER_SEC);
+	launch_options_clear(&later);
+}
+
 static void test_every_option(void **state)
 {
 	struct parsed p;
@@ -258,6 +292,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_kept_options),
 		cmocka_unit_test(test_every_option),
 		cmocka_unit_test(test_the_commands_own_options_are_left_alone),
 		cmocka_unit_test(test_a_command_that_looks_like_an_option),
