@@ -60,11 +60,8 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 	if (!p->model)
 		return no_memory(err);
 	name_process(p);
-	if (p->frozen->zombie) {
-		p->model->zombie = true;
-		p->model->exit_status = p->frozen->stat.exit_code;
-		return 0;
-	}
+	if (p->frozen->zombie)
+		return collect_zombie(p, err);
 	leader = &p->frozen->threads[0]->tracee;
 	/* Limits first: what follows lifts them. */
 	if (collect_limits(p, err) < 0 || approach_begin(p->frozen, &c->config->root, err) < 0 ||
@@ -141,7 +138,7 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
 			return -1;
-	if (collect_clocks(c, err) < 0)
+	if (collect_relations(c, err) < 0 || collect_clocks(c, err) < 0)
 		return -1;
 	return check_both_ends(c, err);
 }

@@ -62,6 +62,10 @@ void collection_clear(struct collection *c);
 int collect_host(struct collection *c, struct err *err);
 int collect_limits(struct collected_process *p, struct err *err);
 int collect_process(struct collection *c, struct collected_process *p, struct err *err);
+int take_credentials(Snap__Credentials **ret, const struct proc_status *s, struct err *err);
+/* What processes know of each other, once each has been collected: unreported stops, the last pid. */
+int collect_relations(struct collection *c, struct err *err);
+int collect_zombie(struct collected_process *p, struct err *err);
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err);
 int collect_mm(struct collection *c, struct collected_process *p, struct err *err);
 int collect_fds(struct collection *c, struct collected_process *p, struct err *err);

@@ -102,7 +102,7 @@ static int copy_ids(uint32_t **field, size_t *n_field, const uint32_t *ids, size
 	return 0;
 }
 
-static int take_credentials(Snap__Credentials **ret, const struct proc_status *s, struct err *err)
+int take_credentials(Snap__Credentials **ret, const struct proc_status *s, struct err *err)
 {
 	Snap__Credentials *k = *ret = malloc(sizeof(*k));
 
@@ -186,6 +186,8 @@ static int collect_from_proc(struct collected_process *p, struct err *err)
 
 	m->umask = f->status.umask;
 	m->stopped = f->threads[0]->tracee.group_stopped;
+	m->stop_signal = f->threads[0]->tracee.stop_signal;
+	m->stop_reported = m->stopped;
 	m->exit_signal = f->stat.exit_signal;
 	m->oom_score_adj = (int32_t)read_number_file(f->pid, "oom_score_adj", 10, 0);
 	m->coredump_filter = (uint32_t)read_number_file(f->pid, "coredump_filter", 16, 0x33);

@@ -416,7 +416,8 @@ void thaw_tree(struct frozen_tree *tree)
 {
 	struct err err;
 
-	for (size_t i = 0; i < tree->n; i++)
+	/* Children first: a parent may look at once what they do. */
+	for (size_t i = tree->n; i-- > 0;)
 		for (size_t j = tree->processes[i].n_threads; j-- > 0;) {
 			struct tracee *t = &tree->processes[i].threads[j]->tracee;
 

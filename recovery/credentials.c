@@ -148,3 +148,21 @@ int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *er
 	proc_status_clear(&now);
 	return result;
 }
+
+int stub_set_zombie_credentials(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	const Snap__Credentials *c = stub->model->credentials;
+	struct proc_status now;
+	struct batch b;
+	int result = 0;
+
+	if (!c || rec->host->user_namespace)
+		return 0;
+	if (proc_read_status(stub->pid, 0, &now, err) < 0)
+		return err_wrap(err, "process %d", stub->model->pid);
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (!same_ids(c, &now) && queue_ids(&b, c, err) < 0)
+		result = -1;
+	proc_status_clear(&now);
+	return result < 0 ? -1 : batch_run(&b, err);
+}

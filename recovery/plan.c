@@ -1,12 +1,9 @@
 #include "recovery/plan.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "recovery/inherit.h"
 #include "store/base/cleanup.h"
-#include "store/base/units.h"
 
 static int add(struct plan *plan, enum plan_kind kind, size_t process, size_t object,
 	       struct err *err)
@@ -143,9 +140,21 @@ struct births {
 	bool *mapped; /* by process */
 };
 
-static bool owns_memory(const Snap__Process *p)
+typedef bool plan_choice(const Snap__Process *p);
+
+static bool lives(const Snap__Process *p)
 {
-	return true;
+	return !p->zombie;
+}
+
+bool plan_owns_memory(const Snap__Process *p)
+{
+	return lives(p) && !p->shares_memory;
+}
+
+static bool owns_files(const Snap__Process *p)
+{
+	return lives(p) && !p->shares_files;
 }
 
 static int add_memory(struct births *b, size_t process, struct err *err)
@@ -176,16 +185,26 @@ static bool has_fosters(const struct region_image *image)
 	return false;
 }
 
-static int add_births(struct births *b, struct err *err)
+static int add_act(void *ctx, enum lineage_act act, size_t member, struct err *err)
+{
+	static const enum plan_kind kinds[] = {
+		[LINEAGE_SPAWN] = PLAN_SPAWN, [LINEAGE_SESSION] = PLAN_SESSION,
+		[LINEAGE_FOUND] = PLAN_FOUND, [LINEAGE_JOIN] = PLAN_GROUP,
+		[LINEAGE_END] = PLAN_END,
+	};
+	struct births *b = ctx;
+
+	if (act == LINEAGE_SPAWN)
+		return add_birth(b, member, err);
+	return add(b->plan, kinds[act], member, 0, err);
+}
+
+static int add_rest_of_memory(struct births *b, struct err *err)
 {
 	size_t n = b->model->n_processes;
 
 	for (size_t i = 0; i < n; i++) {
-		if (add_birth(b, i, err) < 0)
-			return -1;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (owns_memory(b->model->processes[i]) && add_memory(b, i, err) < 0)
+		if (plan_owns_memory(b->model->processes[i]) && add_memory(b, i, err) < 0)
 			return -1;
 	}
 	for (size_t i = 0; i < n; i++) {
@@ -196,59 +215,30 @@ static int add_births(struct births *b, struct err *err)
 	return 0;
 }
 
-static int find_makers(size_t **ret, const Snap__Snapshot *model, struct err *err)
-{
-	size_t *by = calloc(model->n_processes + 1, sizeof(*by));
-
-	if (!by)
-		return err_set(err, ERR_SYSTEM, "out of memory");
-	for (size_t i = 0; i < model->n_processes; i++) {
-		by[i] = INHERIT_NOBODY;
-		for (size_t j = 0; j < i && by[i] == INHERIT_NOBODY; j++)
-			if (model->processes[j]->pid == model->processes[i]->ppid)
-				by[i] = j;
-	}
-	*ret = by;
-	return 0;
-}
-
 static int add_processes(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
 			 struct err *err)
 {
-	cleanup_free bool *mapped = calloc(model->n_processes + 1, sizeof(*mapped));
-	cleanup_free size_t *by = NULL;
+	size_t n = model->n_processes + plan->lineage.n_helpers;
+	cleanup_free bool *mapped = calloc(n + 1, sizeof(*mapped));
+	cleanup_free size_t *by = calloc(n + 1, sizeof(*by));
 	struct births births = {.plan = plan, .model = model, .mapped = mapped};
 
-	if (!mapped)
+	if (!mapped || !by)
 		return err_set(err, ERR_SYSTEM, "out of memory");
-	if (find_makers(&by, model, err) < 0 ||
-	    inheritance_make(&plan->inheritance, model, by, model->n_processes, owns_memory,
-			     leave_files, err) < 0)
+	for (size_t i = 0; i < n; i++)
+		by[i] = plan->lineage.births[i].by;
+	if (inheritance_make(&plan->inheritance, model, by, n, plan_owns_memory, leave_files, err) < 0 ||
+	    lineage_walk(&plan->lineage, model, add_act, &births, err) < 0)
 		return -1;
-	return add_births(&births, err);
+	return add_rest_of_memory(&births, err);
 }
 
 static int add_each(struct plan *plan, const Snap__Snapshot *model, enum plan_kind kind,
-		    struct err *err)
+		    plan_choice *choose, struct err *err)
 {
 	for (size_t i = 0; i < model->n_processes; i++) {
-		if (add(plan, kind, i, 0, err) < 0)
+		if (choose(model->processes[i]) && add(plan, kind, i, 0, err) < 0)
 			return -1;
-	}
-	return 0;
-}
-
-/* A group must exist before others join it: its leader comes first. */
-static int add_groups(struct plan *plan, const Snap__Snapshot *model, struct err *err)
-{
-	for (int leaders = 1; leaders >= 0; leaders--) {
-		for (size_t i = 0; i < model->n_processes; i++) {
-			const Snap__Process *p = model->processes[i];
-
-			if ((p->pgid == p->pid) == leaders && p->sid != p->pid &&
-			    add(plan, PLAN_GROUP, i, 0, err) < 0)
-				return -1;
-		}
 	}
 	return 0;
 }
@@ -273,13 +263,53 @@ static int add_opens(struct plan *plan, const Snap__Snapshot *model, struct err 
 	return 0;
 }
 
-static int add_restarts(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+static int add_restarts(struct plan *plan, const Snap__Snapshot *model, size_t i, struct err *err)
+{
+	const Snap__Process *p = model->processes[i];
+
+	for (size_t t = 0; t < p->n_threads; t++) {
+		if (p->threads[t]->restart && add(plan, PLAN_RESTART, i, t, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Which parents the kernel tells of a child's end or stop while that is rebuilt. */
+static void mark_told(const struct plan *plan, const Snap__Snapshot *model, bool *told)
 {
 	for (size_t i = 0; i < model->n_processes; i++) {
 		const Snap__Process *p = model->processes[i];
+		size_t parent = plan->lineage.births[i].parent;
 
-		for (size_t t = 0; t < p->n_threads; t++) {
-			if (p->threads[t]->restart && add(plan, PLAN_RESTART, i, t, err) < 0)
+		if ((p->zombie || p->stopped) && parent != LINEAGE_INIT)
+			told[parent] = true;
+	}
+}
+
+/* What ends with a process that is complete. */
+static int add_last_of(struct plan *plan, const Snap__Snapshot *model, size_t i, bool told,
+		       struct err *err)
+{
+	if ((told && add(plan, PLAN_FORGET, i, 0, err) < 0) ||
+	    add(plan, PLAN_TIMERS, i, 0, err) < 0 || add_restarts(plan, model, i, err) < 0)
+		return -1;
+	return add(plan, PLAN_REGISTERS, i, 0, err);
+}
+
+/* A stopped process is complete before its parent, which hears of the stop. */
+static int add_lasts(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	cleanup_free bool *told = calloc(model->n_processes + 1, sizeof(*told));
+
+	if (!told)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	mark_told(plan, model, told);
+	for (int stopped = 1; stopped >= 0; stopped--) {
+		for (size_t i = model->n_processes; i-- > 0;) {
+			const Snap__Process *p = model->processes[i];
+
+			if (lives(p) && p->stopped == stopped &&
+			    add_last_of(plan, model, i, told[i], err) < 0)
 				return -1;
 		}
 	}
@@ -290,20 +320,19 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 		     struct err *err)
 {
 	if (add_file_reads(plan, model, leave_files, err) < 0 ||
-	    add_processes(plan, model, leave_files, err) < 0 || add_groups(plan, model, err) < 0 ||
+	    add_processes(plan, model, leave_files, err) < 0 ||
 	    add_late(plan, model, PLAN_VERIFY_PAGES, leave_files, err) < 0 ||
 	    add_privates(plan, model, PLAN_PRIVATE, leave_files, err) < 0 ||
 	    add_file_writes(plan, model, leave_files, err) < 0 ||
 	    add_privates(plan, model, PLAN_FINISH_PRIVATE, leave_files, err) < 0 ||
 	    add_late(plan, model, PLAN_MAP_FILES, leave_files, err) < 0 ||
-	    add_each(plan, model, PLAN_PROTECT, err) < 0 || add_opens(plan, model, err) < 0 ||
-	    add_each(plan, model, PLAN_DESCRIPTORS, err) < 0 ||
+	    add_each(plan, model, PLAN_PROTECT, plan_owns_memory, err) < 0 ||
+	    add_opens(plan, model, err) < 0 ||
+	    add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0 ||
 	    add_finishes(plan, model, leave_files, err) < 0 ||
-	    add_each(plan, model, PLAN_ATTRIBUTES, err) < 0 ||
-	    add_each(plan, model, PLAN_THREADS, err) < 0 ||
-	    add_each(plan, model, PLAN_CREDENTIALS, err) < 0 ||
-	    add_each(plan, model, PLAN_TIMERS, err) < 0 || add_restarts(plan, model, err) < 0 ||
-	    add_each(plan, model, PLAN_REGISTERS, err) < 0)
+	    add_each(plan, model, PLAN_ATTRIBUTES, lives, err) < 0 ||
+	    add_each(plan, model, PLAN_THREADS, lives, err) < 0 ||
+	    add_each(plan, model, PLAN_CREDENTIALS, lives, err) < 0 || add_lasts(plan, model, err) < 0)
 		return -1;
 	return 0;
 }
@@ -313,6 +342,8 @@ int plan_make(struct plan *ret, const Snap__Snapshot *model, bool leave_files, s
 	struct plan plan = {0};
 
 	if (plan_check(model, err) < 0)
+		return -1;
+	if (lineage_make(&plan.lineage, model, err) < 0)
 		return -1;
 	if (add_steps(&plan, model, leave_files, err) < 0) {
 		plan_clear(&plan);
@@ -326,170 +357,6 @@ void plan_clear(struct plan *plan)
 {
 	free(plan->steps);
 	inheritance_clear(&plan->inheritance);
+	lineage_clear(&plan->lineage);
 	*plan = (struct plan){0};
-}
-
-static const char *file_name(const Snap__File *file)
-{
-	return file->path && *file->path ? file->path : "(unnamed)";
-}
-
-static void file_text(const char *verb, const Snap__File *file, char *buf, size_t len)
-{
-	char size[32];
-
-	snprintf(buf, len, "%s %s (%s)", verb, file_name(file),
-		 format_size(file->size, size, sizeof(size)));
-}
-
-static void tree_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf,
-		      size_t len)
-{
-	const Snap__Tree *tree = model->trees[step->object];
-	char size[32];
-
-	snprintf(buf, len, "%s directory %s (%" PRIu64 " files, %s)",
-		 step->kind == PLAN_VERIFY_TREE ? "compare" : "put back", tree->path, tree->files,
-		 format_size(tree->bytes, size, sizeof(size)));
-}
-
-static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size_t len)
-{
-	const Snap__OpenFile *open = model->open_files[index];
-
-	switch (open->kind) {
-	case SNAP__OPEN_FILE__KIND__STREAM:
-		snprintf(buf, len, "take standard stream %d as open file %zu", open->stream, index);
-		return;
-	case SNAP__OPEN_FILE__KIND__TERMINAL:
-		snprintf(buf, len, "take the capsule's terminal as open file %zu", index);
-		return;
-	case SNAP__OPEN_FILE__KIND__PIPE:
-		snprintf(buf, len, "make pipe %" PRIu64 " as open file %zu, %zu bytes unread",
-			 open->object, index, open->queue.len);
-		return;
-	case SNAP__OPEN_FILE__KIND__EVENTFD:
-		snprintf(buf, len, "make event counter %" PRIu64 " as open file %zu", open->value,
-			 index);
-		return;
-	case SNAP__OPEN_FILE__KIND__SIGNALFD:
-		snprintf(buf, len, "make a signal descriptor as open file %zu", index);
-		return;
-	case SNAP__OPEN_FILE__KIND__TIMERFD:
-		snprintf(buf, len, "make a timer as open file %zu", index);
-		return;
-	case SNAP__OPEN_FILE__KIND__EPOLL:
-		snprintf(buf, len,
-			 "make an epoll instance as open file %zu, %zu descriptors watched", index,
-			 open->n_watched);
-		return;
-	case SNAP__OPEN_FILE__KIND__SOCKET:
-		snprintf(buf, len,
-			 "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",
-			 open->object, index, open->queue.len);
-		return;
-	default:
-		snprintf(buf, len, "open %s as open file %zu, flags %#o, offset %" PRIu64,
-			 file_name(model->files[open->file]), index, open->flags, open->offset);
-	}
-}
-
-static uint64_t mapped_bytes(const Snap__Process *p)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < p->n_regions; i++)
-		sum += p->regions[i]->end - p->regions[i]->start;
-	return sum;
-}
-
-static void process_text(const struct plan_step *step, const Snap__Process *p, char *buf,
-			 size_t len)
-{
-	char size[32];
-
-	switch (step->kind) {
-	case PLAN_SPAWN:
-		snprintf(buf, len, "process %d: create as child of %d", p->pid, p->ppid);
-		return;
-	case PLAN_GROUP:
-		snprintf(buf, len, "process %d: process group %d", p->pid, p->pgid);
-		return;
-	case PLAN_CLEAR:
-		snprintf(buf, len, "process %d: empty address space, vdso at %#" PRIx64, p->pid,
-			 p->memory->vdso);
-		return;
-	case PLAN_MAP:
-		snprintf(buf, len, "process %d: map and fill %zu regions, %s", p->pid, p->n_regions,
-			 format_size(mapped_bytes(p), size, sizeof(size)));
-		return;
-	case PLAN_DESCRIPTORS:
-		snprintf(buf, len, "process %d: place %zu descriptors", p->pid, p->n_fds);
-		return;
-	case PLAN_ATTRIBUTES:
-		snprintf(buf, len, "process %d: directory %s, umask %#o, signal handlers", p->pid,
-			 p->cwd, p->umask);
-		return;
-	case PLAN_THREADS:
-		snprintf(buf, len, "process %d: create %zu further threads", p->pid,
-			 p->n_threads - 1);
-		return;
-	case PLAN_TIMERS:
-		snprintf(buf, len, "process %d: %zu POSIX timers, interval timers, pending signals",
-			 p->pid, p->n_posix_timers);
-		return;
-	case PLAN_RESTART:
-		snprintf(buf, len, "process %d: thread %d back into its timed wait", p->pid,
-			 p->threads[step->object]->tid);
-		return;
-	default:
-		break;
-	}
-}
-
-const char *plan_step_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf,
-			   size_t len)
-{
-	static const char *const about_file[] = {
-		[PLAN_VERIFY_FILE] = "read and compare",
-		[PLAN_IDENTIFY_FILE] = "look for",
-		[PLAN_TEMPORARY_FILE] = "make without a name:",
-		[PLAN_RESTORE_FILE] = "put back",
-		[PLAN_TRUNCATE_FILE] = "cut back",
-		[PLAN_FINISH_FILE] = "mode, times and seals of",
-	};
-	static const char *const about_process[] = {
-		[PLAN_SHED] = "give up regions that only its children keep",
-		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
-		[PLAN_MAP_FILES] = "map and fill regions over restored files",
-		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",
-		[PLAN_CREDENTIALS] = "credentials",
-		[PLAN_REGISTERS] = "limits, filters, registers and signal masks",
-	};
-	size_t kind = step->kind;
-
-	if (kind < sizeof(about_file) / sizeof(*about_file) && about_file[kind])
-		file_text(about_file[kind], model->files[step->object], buf, len);
-	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)
-		snprintf(buf, len, "%s %s", kind == PLAN_PRIVATE ? "make" : "names, mode and times of",
-			 model->private_entries[step->object]->path);
-	else if (kind == PLAN_VERIFY_TREE || kind == PLAN_RESTORE_TREE)
-		tree_text(step, model, buf, len);
-	else if (kind == PLAN_OPEN)
-		open_text(model, step->object, buf, len);
-	else if (kind < sizeof(about_process) / sizeof(*about_process) && about_process[kind])
-		snprintf(buf, len, "process %d: %s", model->processes[step->process]->pid,
-			 about_process[kind]);
-	else
-		process_text(step, model->processes[step->process], buf, len);
-	return buf;
-}
-
-void plan_print(const struct plan *plan, const Snap__Snapshot *model, FILE *out)
-{
-	char line[4400];
-
-	for (size_t i = 0; i < plan->n_steps; i++)
-		fprintf(out, "%3zu. %s\n", i + 1,
-			plan_step_text(&plan->steps[i], model, line, sizeof(line)));
 }

@@ -17,6 +17,7 @@
 #include <stdio.h>
 
 #include "recovery/inherit.h"
+#include "recovery/lineage.h"
 #include "store/base/err.h"
 #include "store/snapshot.h"
 
@@ -27,8 +28,11 @@ enum plan_kind {
 			     */
 	PLAN_IDENTIFY_FILE, /* the file must be there, or its stored content takes its place */
 	PLAN_TEMPORARY_FILE, /* memfd or unlinked file, filled from stored content */
-	PLAN_SPAWN,	     /* an empty process under its old pid */
-	PLAN_GROUP,	     /* process group */
+	PLAN_SPAWN,	     /* an empty process under its old pid, or a helper (lineage.h) */
+	PLAN_SESSION,	     /* it founds its session */
+	PLAN_FOUND,	     /* it founds a process group under its pid */
+	PLAN_GROUP,	     /* it joins its process group */
+	PLAN_END,	     /* a helper ends, a zombie gets its exit status */
 	PLAN_CLEAR,	     /* nothing left in its address space but the vdso, at its old place, and
 			      * what it has inherited */
 	PLAN_MAP,	     /* regions without a file of the job's behind them, and their pages: what
@@ -47,6 +51,7 @@ enum plan_kind {
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
 	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */
 	PLAN_CREDENTIALS, /* of every thread */
+	PLAN_FORGET,	  /* a parent forgets what the rebuilding of its children has told it */
 	PLAN_TIMERS,	  /* timers and pending signals */
 	PLAN_RESTART,	  /* a thread goes back into the timed wait it was in */
 	PLAN_REGISTERS,	  /* rseq, controls, limits, filters, executor gone, all registers, signal masks */
@@ -54,7 +59,7 @@ enum plan_kind {
 
 struct plan_step {
 	enum plan_kind kind;
-	size_t process; /* index into model->processes; of steps about a process */
+	size_t process; /* member of the lineage: an index into model->processes, or a helper */
 	size_t object;	/* index of the tree, the file, the open file, the entry or (PLAN_RESTART)
 			 * the thread */
 };
@@ -63,6 +68,7 @@ struct plan {
 	struct plan_step *steps;
 	size_t n_steps, room;
 	struct inheritance inheritance;
+	struct lineage lineage;
 };
 
 /* A trial (leave_files) makes temporary copies of the files that a recovery would put back.
@@ -77,12 +83,14 @@ int plan_check_controls(const Snap__Process *p, struct err *err);
 int plan_check_machine(const Snap__Snapshot *model, struct err *err);
 
 /* One line without number and newline; returns buf. */
-const char *plan_step_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf,
-			   size_t len);
+const char *plan_step_text(const struct plan *plan, const struct plan_step *step,
+			   const Snap__Snapshot *model, char *buf, size_t len);
 void plan_print(const struct plan *plan, const Snap__Snapshot *model, FILE *out);
 
 /* Whether the region's file is put back by path (PLAN_MAP_FILES) rather than made beforehand. */
 bool plan_region_is_late(const Snap__Snapshot *model, const Snap__Region *region, bool leave_files);
+/* Whether the process has an address space that no earlier one has. */
+bool plan_owns_memory(const Snap__Process *p);
 /* Whether the region's own pages are in the process's page table. */
 bool plan_region_has_pages(const Snap__Region *region);
 

@@ -249,7 +249,9 @@ static int check_threads(const Snap__Process *p, struct err *err)
 {
 	if (p->n_threads == 0 || p->threads[0]->tid != p->pid)
 		return corrupt(err, "the first thread is not the leader in process", p->pid);
-	for (size_t i = 0; i < p->n_threads; i++) {
+	if (p->leader_exited && p->n_threads == 1)
+		return corrupt(err, "no thread is left in process", p->pid);
+	for (size_t i = p->leader_exited ? 1 : 0; i < p->n_threads; i++) {
 		if (check_thread(p->threads[i], err) < 0)
 			return -1;
 	}
@@ -258,7 +260,12 @@ static int check_threads(const Snap__Process *p, struct err *err)
 
 static int check_attributes(const Snap__Process *p, struct err *err)
 {
-	if (!p->memory || p->memory->auxv.len > MAX_AUXV || p->memory->auxv.len % 16)
+	if (p->shares_memory && (p->n_regions || p->pages_root))
+		return corrupt(err, "memory beside that of another in process", p->pid);
+	if (p->shares_files && p->n_fds)
+		return corrupt(err, "descriptors beside those of another in process", p->pid);
+	if (!p->shares_memory &&
+	    (!p->memory || p->memory->auxv.len > MAX_AUXV || p->memory->auxv.len % 16))
 		return corrupt(err, "memory bounds of process", p->pid);
 	if (!p->credentials || p->credentials->n_uid != 4 || p->credentials->n_gid != 4)
 		return corrupt(err, "credentials of process", p->pid);
@@ -274,38 +281,6 @@ static int check_attributes(const Snap__Process *p, struct err *err)
 			return corrupt(err, "timer of process", p->pid);
 	}
 	return check_pending(p->pending, p->n_pending, p->pid, err);
-}
-
-static const Snap__Process *find_before(const Snap__Snapshot *model, size_t before, int32_t pid)
-{
-	for (size_t i = 0; i < before; i++) {
-		if (model->processes[i]->pid == pid)
-			return model->processes[i];
-	}
-	return NULL;
-}
-
-/* A session can be had by making it or by inheriting it. */
-static int check_place(const Snap__Snapshot *model, size_t index, struct err *err)
-{
-	const Snap__Process *p = model->processes[index];
-	const Snap__Process *parent = find_before(model, index, p->ppid);
-	int32_t inherited = parent ? parent->sid : 1;
-
-	if (p->pid <= 1 || find_before(model, index, p->pid))
-		return corrupt(err, "pid of process", p->pid);
-	if (p->ppid != 1 && !parent)
-		return corrupt(err, "no parent before process", p->pid);
-	if (p->zombie)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "process %d is a zombie, which cannot be recovered yet", p->pid);
-	if (p->sid != p->pid && p->sid != inherited)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "process %d is in session %d, which its parent has left", p->pid,
-			       p->sid);
-	if (p->sid == p->pid && p->pgid != p->pid)
-		return corrupt(err, "group of session leader", p->pid);
-	return 0;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -340,17 +315,41 @@ static int check_ids(const Snap__Snapshot *model, struct err *err)
 	return result;
 }
 
+static int check_zombie(const Snap__Process *p, struct err *err)
+{
+	if (p->n_threads || p->n_regions || p->n_fds)
+		return corrupt(err, "something is left of zombie", p->pid);
+	if (p->credentials && (p->credentials->n_uid != 4 || p->credentials->n_gid != 4))
+		return corrupt(err, "credentials of zombie", p->pid);
+	return 0;
+}
+
 static int check_process(const Snap__Snapshot *model, size_t index, struct err *err)
 {
 	const Snap__Process *p = model->processes[index];
 
-	if (check_place(model, index, err) < 0 || check_attributes(p, err) < 0 ||
+	if (p->exit_signal < 0 || p->exit_signal > (int)N_SIGNALS || p->stop_signal < 0 ||
+	    p->stop_signal > (int)N_SIGNALS)
+		return corrupt(err, "signals of process", p->pid);
+	if (p->zombie)
+		return check_zombie(p, err);
+	if (check_attributes(p, err) < 0 ||
 	    check_regions(model, p, err) < 0 || check_fds(model, p, err) < 0 ||
 	    check_threads(p, err) < 0 || plan_check_controls(p, err) < 0)
 		return -1;
 	if (p->exe_file < -1 || p->exe_file >= (int64_t)model->n_files)
 		return corrupt(err, "executable of process", p->pid);
 	return 0;
+}
+
+static int check_leader(const Snap__Snapshot *model, struct err *err)
+{
+	for (size_t i = 0; i < model->n_processes; i++) {
+		if (model->processes[i]->pid == model->capsule->leader &&
+		    !model->processes[i]->zombie)
+			return 0;
+	}
+	return corrupt(err, "the job's leader is not among the processes:", model->capsule->leader);
 }
 
 int plan_check(const Snap__Snapshot *model, struct err *err)
@@ -377,10 +376,7 @@ int plan_check(const Snap__Snapshot *model, struct err *err)
 		if (check_process(model, i, err) < 0)
 			return -1;
 	}
-	if (!find_before(model, model->n_processes, model->capsule->leader))
-		return corrupt(err, "the job's leader is not among the processes:",
-			       model->capsule->leader);
-	return check_ids(model, err);
+	return check_leader(model, err) < 0 ? -1 : check_ids(model, err);
 }
 
 int plan_check_machine(const Snap__Snapshot *model, struct err *err)

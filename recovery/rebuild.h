@@ -42,6 +42,8 @@ struct stub {
 	const struct region_image *own; /* what it is filled with */
 	bool mapped;		 /* that is there */
 	const struct stub *maker; /* whose `own` it had when it was created; NULL: nobody's */
+	struct stub *memory;	 /* whose address space it lives in: often its own */
+	size_t tenants;		 /* processes in its address space that need the executor yet */
 };
 
 #define STUB_SCRATCH 256 /* descriptors sent at once (SCM_MAX_FD is 253), and the socket */
@@ -56,7 +58,8 @@ struct recovery {
 	struct file_slot *files; /* as model->files */
 	struct tree_restore **trees; /* as model->trees; NULL: not compared yet */
 	int *open_fds;		 /* as model->open_files; -1: not open */
-	struct stub *stubs;	 /* as model->processes */
+	struct stub *stubs;	 /* as model->processes, then as plan.lineage.helpers */
+	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
 };
@@ -65,7 +68,8 @@ struct recovery {
  */
 
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err);
-int stub_set_group(struct stub *stub, struct err *err);
+/* The thread that acts for the process: the first that lives. */
+struct tracee *stub_thread(struct stub *stub);
 /* Kills it and reaps what ptrace makes us reap. Takes one that was never created. */
 void stub_kill(struct stub *stub);
 /* Frees what we hold of it. */
@@ -75,6 +79,19 @@ struct stub *stub_by_pid(struct recovery *rec, int32_t pid);
 const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len);
 /* Whether path leads to something else inside the capsule than outside. */
 bool capsule_path_is_private(const char *path);
+
+/* ---- restore_tree.c ---------------------------------------------------------------------------
+ */
+
+int stub_found_session(struct stub *stub, struct err *err);
+int stub_set_group(struct stub *stub, int32_t group, struct err *err);
+/* A helper ends and is waited for; a zombie ends with its status, and is not. */
+int stub_end(struct recovery *rec, size_t member, struct err *err);
+/* Takes back what a parent has been told of its children's ends and stops: the signals, and the reports
+ * that it had collected before. */
+int stub_forget_children(struct recovery *rec, size_t process, struct err *err);
+/* Into the job-control stop that it was in, its registers set. Leaves other signal masks behind. */
+int stub_stop(struct stub *stub, struct err *err);
 
 /* ---- vdso.c -----------------------------------------------------------------------------------
  */
@@ -187,6 +204,8 @@ int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err);
 
 int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
+/* Of a zombie: only the ids that its parent gets to see. */
+int stub_set_zombie_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_timers(struct stub *stub, struct err *err);
 
 /* ---- restore_controls.c -----------------------------------------------------------------------

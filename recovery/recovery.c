@@ -71,8 +71,14 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return file_make_temporary(rec, step->object, err);
 	case PLAN_SPAWN:
 		return stub_spawn(rec, stub, err);
+	case PLAN_SESSION:
+		return stub_found_session(stub, err);
+	case PLAN_FOUND:
+		return stub_set_group(stub, stub->model->pid, err);
 	case PLAN_GROUP:
-		return stub_set_group(stub, err);
+		return stub_set_group(stub, stub->model->pgid, err);
+	case PLAN_END:
+		return stub_end(rec, step->process, err);
 	case PLAN_CLEAR:
 		return stub_clear(rec, stub, err);
 	case PLAN_MAP:
@@ -105,6 +111,8 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return stub_make_threads(rec, stub, err);
 	case PLAN_CREDENTIALS:
 		return stub_set_credentials(rec, stub, err);
+	case PLAN_FORGET:
+		return stub_forget_children(rec, step->process, err);
 	case PLAN_TIMERS:
 		return stub_set_timers(stub, err);
 	case PLAN_RESTART:
@@ -119,9 +127,12 @@ static int begin(struct recovery *rec, struct err *err)
 {
 	const Snap__Snapshot *model = rec->model;
 
+	if (plan_make(&rec->plan, model, rec->leave_files, err) < 0)
+		return -1;
+	rec->n_stubs = model->n_processes + rec->plan.lineage.n_helpers;
 	rec->files = calloc(model->n_files + 1, sizeof(*rec->files));
 	rec->open_fds = calloc(model->n_open_files + 1, sizeof(*rec->open_fds));
-	rec->stubs = calloc(model->n_processes + 1, sizeof(*rec->stubs));
+	rec->stubs = calloc(rec->n_stubs + 1, sizeof(*rec->stubs));
 	rec->trees = calloc(model->n_trees + 1, sizeof(struct tree_restore *));
 	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees)
 		return err_set(err, ERR_SYSTEM, "out of memory");
@@ -129,10 +140,9 @@ static int begin(struct recovery *rec, struct err *err)
 		rec->files[i].fd = -1;
 	for (size_t i = 0; i < model->n_open_files; i++)
 		rec->open_fds[i] = -1;
-	for (size_t i = 0; i < model->n_processes; i++)
-		rec->stubs[i] = (struct stub){.model = model->processes[i], .pidfd = -1};
-	if (plan_make(&rec->plan, model, rec->leave_files, err) < 0)
-		return -1;
+	for (size_t i = 0; i < rec->n_stubs; i++)
+		rec->stubs[i] = (struct stub){
+			.model = lineage_member(&rec->plan.lineage, model, i), .pidfd = -1};
 	for (size_t i = 0; i < model->n_processes; i++)
 		rec->stubs[i].own = &rec->plan.inheritance.images[i];
 	return 0;
@@ -148,7 +158,8 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 		plan_print(&rec->plan, rec->model, out);
 	for (size_t i = 0; i < rec->plan.n_steps; i++) {
 		log_debug("recovery: %s",
-			  plan_step_text(&rec->plan.steps[i], rec->model, text, sizeof(text)));
+			  plan_step_text(&rec->plan, &rec->plan.steps[i], rec->model, text,
+					 sizeof(text)));
 		if (carry_out(rec, &rec->plan.steps[i], err) < 0)
 			return -1;
 	}
@@ -210,7 +221,7 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 
 static int release_stub(struct stub *stub, bool stopped, struct err *err)
 {
-	if ((stopped || stub->model->stopped) &&
+	if (stopped && !stub->model->zombie &&
 	    syscall(SYS_pidfd_send_signal, stub->pidfd, SIGSTOP, NULL, 0) < 0)
 		return err_sys(err, "stopping process %d", stub->model->pid);
 	for (size_t i = stub->n_threads; i-- > 0;) {
@@ -234,13 +245,14 @@ static void forget(struct recovery *rec)
 
 int recovery_release(struct recovery *rec, bool stopped, struct err *err)
 {
-	for (size_t i = 0; i < rec->model->n_processes; i++) {
+	/* Children first: a parent may look at once what they do. */
+	for (size_t i = rec->model->n_processes; i-- > 0;) {
 		if (release_stub(&rec->stubs[i], stopped, err) < 0) {
 			recovery_free(rec);
 			return -1;
 		}
 	}
-	for (size_t i = 0; i < rec->model->n_processes; i++)
+	for (size_t i = 0; i < rec->n_stubs; i++)
 		stub_forget(&rec->stubs[i]);
 	forget(rec);
 	return 0;
@@ -250,7 +262,7 @@ void recovery_free(struct recovery *rec)
 {
 	if (!rec)
 		return;
-	for (size_t i = 0; rec->stubs && i < rec->model->n_processes; i++)
+	for (size_t i = 0; rec->stubs && i < rec->n_stubs; i++)
 		stub_kill(&rec->stubs[i]);
 	forget(rec);
 }

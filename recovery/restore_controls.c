@@ -121,7 +121,7 @@ int stub_set_policies(struct stub *stub, struct err *err)
 {
 	struct batch b;
 
-	batch_begin(&b, stub, &stub->threads[0]);
+	batch_begin(&b, stub, stub_thread(stub));
 	if (queue_policies(&b, stub->model, err) < 0 || queue_limits(&b, stub->model, err) < 0)
 		return -1;
 	return batch_run(&b, err);

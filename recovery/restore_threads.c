@@ -9,14 +9,18 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "checkpointer/tracee/controls.h"
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
+#include "store/base/io.h"
 
 #define THREAD_FLAGS                                                                               \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM)
 #define IOPRIO_WHO_PROCESS 1
+#define LEADER_END_NS	   5000000000ull
 
 /* Threads first … first+n-1 of the model, n <= TRACEE_MAX_NEW. They are caught before their first
  * instruction, so that they need no stack. */
@@ -208,38 +212,83 @@ static int set_xstate(struct stub *stub, size_t index, struct err *err)
  * registers alone: from the vdso, as the executor is gone. */
 static int set_undumpable(struct stub *stub, struct err *err)
 {
-	size_t len = (size_t)(stub->vdso_end - stub->vdso);
+	uint64_t vdso = stub->memory->vdso;
+	size_t len = (size_t)(stub->memory->vdso_end - vdso);
 	const uint64_t *arg = ARGS(PR_SET_DUMPABLE, 0);
 	cleanup_free void *image = malloc(len ? len : 1);
 	long at, ret;
 
 	if (!image)
 		return err_set(err, ERR_SYSTEM, "out of memory");
-	if (mem_read(stub->pid, stub->vdso, image, len, err) < 0)
+	if (mem_read(stub->pid, vdso, image, len, err) < 0)
 		return -1;
 	at = arch_find_syscall_insn(image, len);
 	if (at < 0)
 		return err_set(err, ERR_UNSUPPORTED, "it was not dumpable, and has no vdso");
-	return tracee_syscall_at(&stub->threads[0], stub->vdso + (uint64_t)at, SYS_prctl, arg, &ret,
-				 err);
+	return tracee_syscall_at(stub_thread(stub), vdso + (uint64_t)at, SYS_prctl, arg, &ret, err);
 }
 
 static int set_registers(struct stub *stub, struct err *err)
 {
-	for (size_t i = 0; i < stub->n_threads; i++) {
-		const Snap__Thread *model = stub->model->threads[i];
-		struct tracee *t = &stub->threads[i];
+	for (size_t i = stub->model->leader_exited; i < stub->n_threads; i++) {
+		if (tracee_set_regs(&stub->threads[i], &stub->final[i], err) < 0)
+			return err_wrap(err, "thread %d", stub->model->threads[i]->tid);
+	}
+	return stub->model->stopped ? stub_stop(stub, err) : 0;
+}
 
-		if (tracee_set_regs(t, &stub->final[i], err) < 0 ||
-		    tracee_set_sigmask(t, model->blocked, err) < 0)
+static int set_sigmasks(struct stub *stub, struct err *err)
+{
+	for (size_t i = stub->model->leader_exited; i < stub->n_threads; i++) {
+		const Snap__Thread *model = stub->model->threads[i];
+
+		if (tracee_set_sigmask(&stub->threads[i], model->blocked, err) < 0)
 			return err_wrap(err, "thread %d", model->tid);
 	}
 	return 0;
 }
 
+/* The first thread ends, and stays as a zombie while others run. Nobody may trace it then: its
+ * process's end would wait for us. */
+static int end_leader(struct stub *stub, struct err *err)
+{
+	uint64_t code = (uint64_t)stub->model->exit_status >> 8 & 0xff;
+	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + LEADER_END_NS;
+	struct tracee *t = &stub->threads[0];
+	struct proc_stat stat;
+	struct arch_regs regs;
+
+	if (tracee_set_sigmask(t, UINT64_MAX, err) < 0 || tracee_get_regs(t, &regs, err) < 0)
+		return -1;
+	arch_set_call(&regs, stub->remote.syscall_insn, SYS_exit, ARGS(code));
+	if (tracee_set_regs(t, &regs, err) < 0 || tracee_detach(t, err) < 0)
+		return -1;
+	do {
+		usleep(100);
+		if (proc_read_stat(stub->pid, stub->pid, &stat, err) < 0)
+			return -1;
+	} while (stat.state != 'Z' && clock_ns(CLOCK_MONOTONIC) < deadline);
+	return stat.state == 'Z' ? 0 : err_set(err, ERR_SYSTEM, "it does not end");
+}
+
+/* The last to leave an address space takes the executor out of it. */
+static int leave_executor(struct stub *stub, struct err *err)
+{
+	stub->has_executor = false;
+	if (--stub->memory->tenants > 0) {
+		remote_forget(&stub->remote);
+		return 0;
+	}
+	if (remote_end(&stub->remote, stub_thread(stub), err) < 0)
+		return -1;
+	return stub->model->dumpable ? 0 : set_undumpable(stub, err);
+}
+
 int stub_set_registers(struct stub *stub, struct err *err)
 {
-	for (size_t i = 0; i < stub->n_threads; i++) {
+	if (stub->model->leader_exited && end_leader(stub, err) < 0)
+		return err_wrap(err, "process %d: the end of its first thread", stub->model->pid);
+	for (size_t i = stub->model->leader_exited; i < stub->n_threads; i++) {
 		if (set_last(stub, i, err) < 0 || stub_set_controls(stub, i, err) < 0)
 			return -1;
 		if (set_xstate(stub, i, err) < 0)
@@ -248,12 +297,9 @@ int stub_set_registers(struct stub *stub, struct err *err)
 	}
 	if (stub_set_policies(stub, err) < 0 || stub_set_filters(stub, err) < 0)
 		return -1;
-	if (remote_end(&stub->remote, &stub->threads[0], err) < 0)
+	if (leave_executor(stub, err) < 0)
 		return err_wrap(err, "process %d", stub->model->pid);
-	stub->has_executor = false;
-	if (!stub->model->dumpable && set_undumpable(stub, err) < 0)
-		return err_wrap(err, "process %d", stub->model->pid);
-	if (set_registers(stub, err) < 0)
+	if (set_registers(stub, err) < 0 || set_sigmasks(stub, err) < 0)
 		return -1;
 	return stub_set_dispatch(stub, err);
 }

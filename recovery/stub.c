@@ -32,6 +32,15 @@ struct stub *stub_by_pid(struct recovery *rec, int32_t pid)
 	return NULL;
 }
 
+struct tracee *stub_thread(struct stub *stub)
+{
+	for (size_t i = 0; i < stub->n_threads; i++) {
+		if (stub->threads[i].state != TRACEE_GONE)
+			return &stub->threads[i];
+	}
+	return &stub->threads[0];
+}
+
 static bool is_below(const char *path, const char *dir)
 {
 	size_t len = strlen(dir);
@@ -120,16 +129,14 @@ static int queue_close_all(struct batch *b, struct err *err)
 			  "close inherited descriptors");
 }
 
-static int prepare(struct stub *stub, bool root, struct err *err)
+/* What the children of init are born with; theirs inherit it. */
+static int prepare(struct stub *stub, struct err *err)
 {
 	struct batch b;
 
 	batch_begin(&b, stub, &stub->threads[0]);
-	if (root && (queue_rseq_off(&b, err) < 0 || queue_limits(&b, err) < 0 ||
-		     queue_close_all(&b, err) < 0))
-		return -1;
-	if (stub->model->sid == stub->model->pid &&
-	    batch_call(&b, BATCH_MUST, err, SYS_setsid, ARGS(0), "new session") < 0)
+	if (queue_rseq_off(&b, err) < 0 || queue_limits(&b, err) < 0 ||
+	    queue_close_all(&b, err) < 0)
 		return -1;
 	return batch_run(&b, err);
 }
@@ -171,10 +178,13 @@ static int take_child(struct stub *parent, struct stub *stub, struct err *err)
 	return 0;
 }
 
-static int spawn_from_parent(struct stub *parent, struct stub *stub, struct err *err)
+static int spawn_from_parent(struct stub *parent, struct stub *stub, const struct birth *birth,
+			     struct err *err)
 {
 	struct clone_args args = {
-		.exit_signal = (uint64_t)(uint32_t)stub->model->exit_signal,
+		.flags = birth->share | (birth->sibling ? CLONE_PARENT : 0),
+		/* That of a sibling is its maker's. */
+		.exit_signal = birth->sibling ? 0 : (uint64_t)(uint32_t)stub->model->exit_signal,
 		.set_tid_size = 1,
 	};
 	struct batch b;
@@ -187,34 +197,30 @@ static int spawn_from_parent(struct stub *parent, struct stub *stub, struct err 
 		       stub->model->pid) < 0 ||
 	    batch_run(&b, err) < 0)
 		return -1;
-	stub->maker = parent->mapped ? parent : parent->maker;
+	stub->maker = parent->memory->mapped ? parent->memory : parent->memory->maker;
 	return take_child(parent, stub, err);
 }
 
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err)
 {
-	struct stub *parent = stub_by_pid(rec, stub->model->ppid);
+	const struct birth *birth = &rec->plan.lineage.births[stub - rec->stubs];
+	struct stub *parent = birth->by == LINEAGE_INIT ? NULL : &rec->stubs[birth->by];
+	size_t n = stub->model->n_threads ? stub->model->n_threads : 1;
 
-	stub->threads = calloc(stub->model->n_threads, sizeof(*stub->threads));
-	stub->final = calloc(stub->model->n_threads, sizeof(*stub->final));
+	stub->threads = calloc(n, sizeof(*stub->threads));
+	stub->final = calloc(n, sizeof(*stub->final));
 	if (!stub->threads || !stub->final)
 		return err_set(err, ERR_SYSTEM, "out of memory");
 	stub->socket = rec->host->stub_socket;
-	for (size_t i = 0; i < stub->model->n_threads; i++)
+	for (size_t i = stub->model->leader_exited; i < stub->model->n_threads; i++)
 		memcpy(&stub->final[i], stub->model->threads[i]->registers.data,
 		       sizeof(stub->final[i]));
-	if ((parent ? spawn_from_parent(parent, stub, err) : spawn_from_init(rec, stub, err)) < 0)
+	stub->memory = parent && birth->share & CLONE_VM ? parent->memory : stub;
+	if ((parent ? spawn_from_parent(parent, stub, birth, err)
+		    : spawn_from_init(rec, stub, err)) < 0)
 		return -1;
-	return prepare(stub, !parent, err);
-}
-
-int stub_set_group(struct stub *stub, struct err *err)
-{
-	char what[64];
-
-	snprintf(what, sizeof(what), "process group %d", stub->model->pgid);
-	return stub_call(stub, &stub->threads[0], NULL, err, what, SYS_setpgid,
-			 ARGS(0, (uint64_t)stub->model->pgid));
+	stub->memory->tenants++;
+	return parent ? 0 : prepare(stub, err);
 }
 
 /* A tracer sees the end of each thread first; init can reap the process only afterwards. */

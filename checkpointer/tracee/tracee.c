@@ -106,6 +106,7 @@ int tracee_next_stop(struct tracee *t, struct tracee_stop *ret, struct err *err)
 	if (ret->event == PTRACE_EVENT_STOP) {
 		ret->kind = STOP_TRAP;
 		t->group_stopped = is_stop_signal(ret->signo);
+		t->stop_signal = t->group_stopped ? ret->signo : 0;
 	} else if (ret->event == PTRACE_EVENT_CLONE || ret->event == PTRACE_EVENT_FORK ||
 		   ret->event == PTRACE_EVENT_VFORK) {
 		ret->kind = STOP_BORN;

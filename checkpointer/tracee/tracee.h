@@ -38,6 +38,7 @@ struct tracee {
 	pid_t tgid; /* in our pid namespace */
 	enum tracee_state state;
 	bool group_stopped;   /* a job-control stop was in force when it stopped */
+	int stop_signal;      /* the signal of that stop */
 	bool exited_on_us;    /* died while we held it */
 	int exit_status;      /* wait status of that */
 	/* Children and threads that appeared through remote calls (PTRACE_O_TRACECLONE/FORK/VFORK),

@@ -9,12 +9,14 @@ from harness import STOPPED_EXIT, Skip, check_equal
 # A line a target: "NAME [VARIANT]". Every one takes every path, as an ordinary user and as root.
 TARGETS = [
     "amx", "attributes", "avx512", "files", "fpu", "maps", "rseq", "signals", "sleeps", "stack",
-    "timers", "tls", "vdso", "events", "shm", "attributes undumpable", "maps shared", "sleeps epoll",
+    "timers", "tls", "tree", "vdso", "events", "shm", "attributes undumpable", "maps shared", "sleeps epoll",
     "pool",
     "controls", "controls caps", "controls mdwe", "controls dispatch", "controls locked",
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
-WITHOUT = {}
+WITHOUT = {
+    "tree": {"attach": "orphans do not belong to an attached tree"},
+}
 
 
 def pause(lab):

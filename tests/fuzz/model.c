@@ -167,7 +167,7 @@ static void make_plan(const Snap__Snapshot *model, bool leave_files, FILE *out)
 		return;
 	}
 	for (size_t i = 0; i < plan.n_steps; i++)
-		promise(plan.steps[i].process < model->n_processes);
+		promise(plan.steps[i].process < model->n_processes + plan.lineage.n_helpers);
 	plan_print(&plan, model, out);
 	plan_clear(&plan);
 }

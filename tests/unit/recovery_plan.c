@@ -150,7 +150,7 @@ static void test_reads_before_writes(void **state)
 static void test_order_of_a_process(void **state)
 {
 	static const enum plan_kind order[] = {
-		PLAN_SPAWN,	  PLAN_CLEAR,	   PLAN_MAP,	 PLAN_GROUP,	   PLAN_PROTECT,
+		PLAN_SPAWN,	  PLAN_FOUND,	   PLAN_CLEAR,	 PLAN_MAP,	   PLAN_PROTECT,
 		PLAN_DESCRIPTORS, PLAN_ATTRIBUTES, PLAN_THREADS, PLAN_CREDENTIALS, PLAN_TIMERS,
 	};
 	Snap__Snapshot *m = make_model();
@@ -185,18 +185,89 @@ static void test_trial_touches_no_file(void **state)
 static void test_groups_after_their_leaders(void **state)
 {
 	Snap__Snapshot *m = make_model();
+	size_t founded, joined = SIZE_MAX;
 	struct plan plan;
 	struct err err;
 
 	add_process(m, 20, 7)->pgid = 30;
 	add_process(m, 30, 7);
 	assert_int_equal(plan_make(&plan, m, false, &err), 0);
-	for (size_t i = 0, seen = 0; i < plan.n_steps; i++) {
-		if (plan.steps[i].kind != PLAN_GROUP)
-			continue;
-		assert_true(plan.steps[i].process != 1 || seen == 2);
-		seen++;
+	for (founded = 0; founded < plan.n_steps; founded++) {
+		if (plan.steps[founded].kind == PLAN_FOUND && plan.steps[founded].process == 2)
+			break;
 	}
+	for (size_t i = 0; i < plan.n_steps; i++) {
+		if (plan.steps[i].kind == PLAN_GROUP) {
+			assert_int_equal(plan.steps[i].process, 1);
+			joined = i;
+		}
+	}
+	assert_true(founded < joined && joined != SIZE_MAX);
+	plan_clear(&plan);
+	snap__snapshot__free_unpacked(m, NULL);
+}
+
+static Snap__Process *add_zombie(Snap__Snapshot *m, int32_t pid, int32_t ppid)
+{
+	Snap__Process *p =
+		snap_append(&m->processes, &m->n_processes, Snap__Process, SNAP__PROCESS__INIT);
+
+	p->pid = pid;
+	p->ppid = ppid;
+	p->pgid = 7;
+	p->sid = 1;
+	p->zombie = true;
+	p->exit_signal = SIGCHLD;
+	return p;
+}
+
+/* A zombie is born, named and ended, and its parent forgets the signal; no other step is about it. */
+static void test_zombies(void **state)
+{
+	Snap__Snapshot *m = make_model();
+	size_t ended = 0, forgot = 0, timers = 0;
+	struct plan plan;
+	struct err err;
+
+	add_zombie(m, 20, 7);
+	assert_int_equal(plan_make(&plan, m, false, &err), 0);
+	for (size_t i = 0; i < plan.n_steps; i++) {
+		const struct plan_step *step = &plan.steps[i];
+
+		if (step->kind == PLAN_END)
+			ended = i;
+		else if (step->kind == PLAN_FORGET)
+			forgot = i;
+		else if (step->kind == PLAN_TIMERS)
+			timers = i;
+		if (step->process == 1)
+			assert_true(step->kind == PLAN_SPAWN || step->kind == PLAN_GROUP ||
+				    step->kind == PLAN_END);
+	}
+	assert_true(0 < ended && ended < forgot && forgot < timers);
+	plan_clear(&plan);
+	snap__snapshot__free_unpacked(m, NULL);
+}
+
+/* The parent of a stopped process hears of the stop: it is completed afterwards. */
+static void test_stopped_before_parent(void **state)
+{
+	Snap__Snapshot *m = make_model();
+	size_t order[3], n = 0;
+	struct plan plan;
+	struct err err;
+
+	add_process(m, 20, 7);
+	add_process(m, 30, 20)->stopped = true;
+	assert_int_equal(plan_make(&plan, m, false, &err), 0);
+	for (size_t i = 0; i < plan.n_steps; i++) {
+		if (plan.steps[i].kind == PLAN_REGISTERS)
+			order[n++] = plan.steps[i].process;
+		if (plan.steps[i].kind == PLAN_FORGET)
+			assert_int_equal(plan.steps[i].process, 1);
+	}
+	assert_int_equal(n, 3);
+	assert_int_equal(order[0], 2);
 	plan_clear(&plan);
 	snap__snapshot__free_unpacked(m, NULL);
 }
@@ -211,7 +282,7 @@ static void test_every_step_has_a_text(void **state)
 	assert_int_equal(plan_make(&plan, m, false, &err), 0);
 	for (size_t i = 0; i < plan.n_steps; i++) {
 		text[0] = '\0';
-		plan_step_text(&plan.steps[i], m, text, sizeof(text));
+		plan_step_text(&plan, &plan.steps[i], m, text, sizeof(text));
 		assert_true(text[0] != '\0');
 		assert_null(strchr(text, '\n'));
 	}
@@ -333,12 +404,66 @@ static void few_handlers(Snap__Snapshot *m)
 
 static void zombie(Snap__Snapshot *m)
 {
-	m->processes[0]->zombie = true;
+	m->capsule->leader = 20;
+	add_zombie(m, 20, 7);
 }
 
+/* Its parent never was in the session that it is in. */
 static void foreign_session(Snap__Snapshot *m)
 {
-	m->processes[0]->sid = 5;
+	add_process(m, 20, 7);
+	add_process(m, 30, 7)->sid = 20;
+	m->processes[1]->sid = 20;
+	add_process(m, 40, 7);
+	add_process(m, 50, 40)->sid = 20;
+}
+
+static void group_of_another_session(Snap__Snapshot *m)
+{
+	add_process(m, 20, 7)->sid = 20;
+	add_process(m, 30, 7)->pgid = 20;
+}
+
+static void parent_is_zombie(Snap__Snapshot *m)
+{
+	add_zombie(m, 20, 7);
+	add_process(m, 30, 20);
+}
+
+static void zombie_with_threads(Snap__Snapshot *m)
+{
+	add_thread(add_zombie(m, 20, 7), 20);
+}
+
+static void shares_with_later(Snap__Snapshot *m)
+{
+	add_process(m, 20, 7)->shares_files = 30;
+	add_process(m, 30, 7);
+}
+
+static void shares_handlers_alone(Snap__Snapshot *m)
+{
+	add_process(m, 20, 7)->shares_handlers = 7;
+}
+
+static void shares_with_cousin(Snap__Snapshot *m)
+{
+	add_process(m, 20, 7);
+	add_process(m, 30, 20);
+	add_process(m, 40, 7)->shares_files = 30;
+}
+
+static void regions_beside_shared(Snap__Snapshot *m)
+{
+	Snap__Process *p = add_process(m, 20, 7);
+
+	p->shares_memory = 7;
+	add_region(p, 0x400000, 4, SNAP__REGION__KIND__ANONYMOUS, -1);
+}
+
+static void only_thread_exited(Snap__Snapshot *m)
+{
+	add_process(m, 20, 7)->leader_exited = true;
 }
 
 static void chroot_jail(Snap__Snapshot *m)
@@ -392,8 +517,16 @@ static const struct refusal {
 	{"odd siginfo", odd_siginfo, ERR_CORRUPT},
 	{"huge auxv", huge_auxv, ERR_CORRUPT},
 	{"few handlers", few_handlers, ERR_CORRUPT},
-	{"zombie", zombie, ERR_UNSUPPORTED},
+	{"leader is a zombie", zombie, ERR_CORRUPT},
 	{"foreign session", foreign_session, ERR_UNSUPPORTED},
+	{"group of another session", group_of_another_session, ERR_CORRUPT},
+	{"parent is a zombie", parent_is_zombie, ERR_CORRUPT},
+	{"zombie with threads", zombie_with_threads, ERR_CORRUPT},
+	{"shares with a later one", shares_with_later, ERR_CORRUPT},
+	{"shares handlers alone", shares_handlers_alone, ERR_CORRUPT},
+	{"shares with a cousin", shares_with_cousin, ERR_UNSUPPORTED},
+	{"regions beside shared ones", regions_beside_shared, ERR_CORRUPT},
+	{"its only thread exited", only_thread_exited, ERR_CORRUPT},
 	{"chroot", chroot_jail, ERR_UNSUPPORTED},
 	{"System V region", sysv_region, ERR_UNSUPPORTED},
 	{"protection key", protection_key, ERR_UNSUPPORTED},
@@ -422,6 +555,8 @@ int main(void)
 		cmocka_unit_test(test_order_of_a_process),
 		cmocka_unit_test(test_trial_touches_no_file),
 		cmocka_unit_test(test_groups_after_their_leaders),
+		cmocka_unit_test(test_zombies),
+		cmocka_unit_test(test_stopped_before_parent),
 		cmocka_unit_test(test_every_step_has_a_text),
 		cmocka_unit_test(test_refusals),
 	};

@@ -1,0 +1,209 @@
+/*
+ * The steps of a plan in words.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "recovery/plan.h"
+#include "store/base/units.h"
+
+static const char *file_name(const Snap__File *file)
+{
+	return file->path && *file->path ? file->path : "(unnamed)";
+}
+
+static void file_text(const char *verb, const Snap__File *file, char *buf, size_t len)
+{
+	char size[32];
+
+	snprintf(buf, len, "%s %s (%s)", verb, file_name(file),
+		 format_size(file->size, size, sizeof(size)));
+}
+
+static void tree_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf,
+		      size_t len)
+{
+	const Snap__Tree *tree = model->trees[step->object];
+	char size[32];
+
+	snprintf(buf, len, "%s directory %s (%" PRIu64 " files, %s)",
+		 step->kind == PLAN_VERIFY_TREE ? "compare" : "put back", tree->path, tree->files,
+		 format_size(tree->bytes, size, sizeof(size)));
+}
+
+static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size_t len)
+{
+	const Snap__OpenFile *open = model->open_files[index];
+
+	switch (open->kind) {
+	case SNAP__OPEN_FILE__KIND__STREAM:
+		snprintf(buf, len, "take standard stream %d as open file %zu", open->stream, index);
+		return;
+	case SNAP__OPEN_FILE__KIND__TERMINAL:
+		snprintf(buf, len, "take the capsule's terminal as open file %zu", index);
+		return;
+	case SNAP__OPEN_FILE__KIND__PIPE:
+		snprintf(buf, len, "make pipe %" PRIu64 " as open file %zu, %zu bytes unread",
+			 open->object, index, open->queue.len);
+		return;
+	case SNAP__OPEN_FILE__KIND__EVENTFD:
+		snprintf(buf, len, "make event counter %" PRIu64 " as open file %zu", open->value,
+			 index);
+		return;
+	case SNAP__OPEN_FILE__KIND__SIGNALFD:
+		snprintf(buf, len, "make a signal descriptor as open file %zu", index);
+		return;
+	case SNAP__OPEN_FILE__KIND__TIMERFD:
+		snprintf(buf, len, "make a timer as open file %zu", index);
+		return;
+	case SNAP__OPEN_FILE__KIND__EPOLL:
+		snprintf(buf, len,
+			 "make an epoll instance as open file %zu, %zu descriptors watched", index,
+			 open->n_watched);
+		return;
+	case SNAP__OPEN_FILE__KIND__SOCKET:
+		snprintf(buf, len,
+			 "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",
+			 open->object, index, open->queue.len);
+		return;
+	default:
+		snprintf(buf, len, "open %s as open file %zu, flags %#o, offset %" PRIu64,
+			 file_name(model->files[open->file]), index, open->flags, open->offset);
+	}
+}
+
+static uint64_t mapped_bytes(const Snap__Process *p)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < p->n_regions; i++)
+		sum += p->regions[i]->end - p->regions[i]->start;
+	return sum;
+}
+
+static void birth_text(const struct plan *plan, const struct plan_step *step,
+		       const Snap__Snapshot *model, char *buf, size_t len)
+{
+	const struct birth *birth = &plan->lineage.births[step->process];
+	bool helper = step->process >= model->n_processes;
+	int by = birth->by == LINEAGE_INIT ? 1
+					   : lineage_member(&plan->lineage, model, birth->by)->pid;
+
+	snprintf(buf, len, "%s %d: create %s %d", helper ? "helper" : "process",
+		 lineage_member(&plan->lineage, model, step->process)->pid,
+		 birth->sibling ? "beside" : "as child of", by);
+}
+
+static void end_text(const struct plan *plan, const struct plan_step *step,
+		     const Snap__Snapshot *model, char *buf, size_t len)
+{
+	const Snap__Process *p = lineage_member(&plan->lineage, model, step->process);
+
+	if (step->process >= model->n_processes)
+		snprintf(buf, len, "helper %d: end", p->pid);
+	else
+		snprintf(buf, len, "process %d: end with status %#x, not waited for", p->pid,
+			 p->exit_status);
+}
+
+static void process_text(const struct plan_step *step, const Snap__Process *p, char *buf,
+			 size_t len)
+{
+	char size[32];
+
+	switch (step->kind) {
+	case PLAN_SESSION:
+		snprintf(buf, len, "process %d: new session", p->pid);
+		return;
+	case PLAN_FOUND:
+		snprintf(buf, len, "process %d: new process group", p->pid);
+		return;
+	case PLAN_GROUP:
+		snprintf(buf, len, "process %d: process group %d", p->pid, p->pgid);
+		return;
+	case PLAN_CLEAR:
+		snprintf(buf, len, "process %d: empty address space, vdso at %#" PRIx64, p->pid,
+			 p->memory->vdso);
+		return;
+	case PLAN_MAP:
+		snprintf(buf, len, "process %d: map and fill %zu regions, %s", p->pid, p->n_regions,
+			 format_size(mapped_bytes(p), size, sizeof(size)));
+		return;
+	case PLAN_DESCRIPTORS:
+		snprintf(buf, len, "process %d: place %zu descriptors", p->pid, p->n_fds);
+		return;
+	case PLAN_ATTRIBUTES:
+		snprintf(buf, len, "process %d: directory %s, umask %#o, signal handlers", p->pid,
+			 p->cwd, p->umask);
+		return;
+	case PLAN_THREADS:
+		snprintf(buf, len, "process %d: create %zu further threads", p->pid,
+			 p->n_threads - 1);
+		return;
+	case PLAN_TIMERS:
+		snprintf(buf, len, "process %d: %zu POSIX timers, interval timers, pending signals",
+			 p->pid, p->n_posix_timers);
+		return;
+	case PLAN_RESTART:
+		snprintf(buf, len, "process %d: thread %d back into its timed wait", p->pid,
+			 p->threads[step->object]->tid);
+		return;
+	default:
+		break;
+	}
+}
+
+const char *plan_step_text(const struct plan *plan, const struct plan_step *step,
+			   const Snap__Snapshot *model, char *buf, size_t len)
+{
+	static const char *const about_file[] = {
+		[PLAN_VERIFY_FILE] = "read and compare",
+		[PLAN_IDENTIFY_FILE] = "look for",
+		[PLAN_TEMPORARY_FILE] = "make without a name:",
+		[PLAN_RESTORE_FILE] = "put back",
+		[PLAN_TRUNCATE_FILE] = "cut back",
+		[PLAN_FINISH_FILE] = "mode, times and seals of",
+	};
+	static const char *const about_process[] = {
+		[PLAN_SHED] = "give up regions that only its children keep",
+		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
+		[PLAN_MAP_FILES] = "map and fill regions over restored files",
+		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",
+		[PLAN_CREDENTIALS] = "credentials",
+		[PLAN_FORGET] = "forget what it was told of its children",
+		[PLAN_REGISTERS] = "limits, filters, registers and signal masks",
+	};
+	const Snap__Process *p = NULL;
+	size_t kind = step->kind;
+
+	if (model->n_processes)
+		p = lineage_member(&plan->lineage, model, step->process);
+
+	if (kind < sizeof(about_file) / sizeof(*about_file) && about_file[kind])
+		file_text(about_file[kind], model->files[step->object], buf, len);
+	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)
+		snprintf(buf, len, "%s %s", kind == PLAN_PRIVATE ? "make" : "names, mode and times of",
+			 model->private_entries[step->object]->path);
+	else if (kind == PLAN_OPEN)
+		open_text(model, step->object, buf, len);
+	else if (kind < sizeof(about_process) / sizeof(*about_process) && about_process[kind])
+		snprintf(buf, len, "process %d: %s", p->pid, about_process[kind]);
+	else if (kind == PLAN_VERIFY_TREE || kind == PLAN_RESTORE_TREE)
+		tree_text(step, model, buf, len);
+	else if (kind == PLAN_SPAWN)
+		birth_text(plan, step, model, buf, len);
+	else if (kind == PLAN_END)
+		end_text(plan, step, model, buf, len);
+	else
+		process_text(step, p, buf, len);
+	return buf;
+}
+
+void plan_print(const struct plan *plan, const Snap__Snapshot *model, FILE *out)
+{
+	char line[4400];
+
+	for (size_t i = 0; i < plan->n_steps; i++)
+		fprintf(out, "%3zu. %s\n", i + 1,
+			plan_step_text(plan, &plan->steps[i], model, line, sizeof(line)));
+}
