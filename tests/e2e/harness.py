@@ -363,7 +363,7 @@ def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=Fa
         if crash(lab, watchdog, snapshots, spacing / 2**attempt, in_snapshot):
             finish(lab, expected, bare_dir, job_dir, recover, ignore)
             return
-        watchdog.wait()
+        check(watchdog.wait().status == 0, f"the job was harmed: {watchdog.describe()}")
     raise Failure(f"the job ended before it could be killed, {attempt + 1} times")
 
 
