@@ -16,6 +16,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/base/units.h"
 
 /* Without a budget from the user: a quarter of the memory that is free, within these bounds. */
 #define BUDGET_LEAST (64ull << 20)
@@ -432,6 +433,32 @@ static void keep_as_last(struct taking *t)
 	t->c->last_seq = t->info.seq;
 }
 
+/* About what is still to be written, compressed as what was written so far. */
+static uint64_t bytes_to_come(const struct taking *t)
+{
+	uint64_t raw = t->c->copies.n * (uint64_t)CHUNK_BYTES, whole = 0;
+	struct session_counts counts;
+
+	session_counts(t->session, &counts);
+	for (size_t i = 0; i < t->c->tracked.n; i++)
+		whole += resident_bytes(t->c->tracked.list[i].pid);
+	if (!t->c->last && whole > counts.pages_in * STORE_PAGE_SIZE)
+		raw = whole - counts.pages_in * STORE_PAGE_SIZE;
+	if (counts.bytes_raw == 0)
+		return raw;
+	return (uint64_t)((double)raw * (double)counts.bytes_stored / (double)counts.bytes_raw);
+}
+
+static void say_what_is_missing(const struct taking *t, struct err *err)
+{
+	char size[32];
+
+	if (!t->session)
+		return;
+	format_size(bytes_to_come(t), size, sizeof(size));
+	err_wrap(err, "about %s more to write", size);
+}
+
 static void clear_taking(struct taking *t)
 {
 	page_copies_rest(&t->c->copies);
@@ -463,6 +490,8 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 		*ret_info = t.info;
 	}
 	resume(&t);
+	if (result < 0 && err->kind == ERR_FULL)
+		say_what_is_missing(&t, err);
 	tracked_set_done(&c->tracked, result == 0);
 	saved_trees_done(c->trees, result == 0);
 	*ret_again = t.again;
