@@ -22,6 +22,12 @@ enum tracker_kind { TRACKER_AUTO, TRACKER_PAGEMAP, TRACKER_SOFT_DIRTY, TRACKER_N
 
 enum file_policy { FILES_SAVE, FILES_TRUNCATE, FILES_LEAVE, FILES_FAIL };
 
+/* --connections: what becomes of a connection to a peer outside the job. */
+enum connection_policy {
+	CONNECTIONS_REFUSE, /* the snapshot is refused by name */
+	CONNECTIONS_RESET,  /* it comes back broken off by its peer */
+};
+
 /* --files POLICY[:GLOB], last match wins; glob NULL matches all. */
 struct file_rule {
 	enum file_policy policy;
@@ -55,6 +61,7 @@ struct checkpoint_config {
 	uint64_t file_size_limit;   /* bytes; larger files written by the job are refused by name; 0: none */
 	const char *const *save_dirs; /* directories that belong to the job; absolute, real paths */
 	size_t n_save_dirs;
+	enum connection_policy connections;
 	uint64_t memory_budget;     /* bytes of buffers; 0: default */
 };
 

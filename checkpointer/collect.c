@@ -140,6 +140,8 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 			return -1;
 	if (collect_relations(c, err) < 0 || collect_clocks(c, err) < 0)
 		return -1;
+	if (collect_sockets(c, err) < 0)
+		return -1;
 	return check_both_ends(c, err);
 }
 
@@ -147,6 +149,7 @@ int collect_end(struct collection *c, struct err *err)
 {
 	int result = 0;
 
+	collect_sockets_end(c);
 	for (size_t i = 0; i < c->n; i++) {
 		struct collected_process *p = &c->processes[i];
 
@@ -161,6 +164,7 @@ int collect_end(struct collection *c, struct err *err)
 
 void collection_clear(struct collection *c)
 {
+	collect_sockets_end(c);
 	for (size_t i = 0; i < c->n; i++) {
 		remote_forget(&c->processes[i].remote);
 		free(c->processes[i].read_all);

@@ -46,6 +46,7 @@ struct collection {
 	size_t n;
 	struct file_source *sources;         /* as model->files */
 	size_t n_sources;
+	struct socket_notes *sockets;        /* sockets.h; NULL before collect_sockets and after its end */
 };
 
 /* Collects all. The executors in collection->processes[] stay mapped until collect_end. */
@@ -73,6 +74,11 @@ int collect_fds(struct collection *c, struct collected_process *p, struct err *e
 int collect_shm(struct collection *c, struct err *err);
 
 #define SHM_DIR "/dev/shm"
+
+/* When the descriptors of all processes are collected. Until collect_sockets_end pawl holds a duplicate of
+ * each socket. */
+int collect_sockets(struct collection *c, struct err *err);
+void collect_sockets_end(struct collection *c);
 
 /* "process 12 (python3)" for messages. buf of 96. */
 const char *process_label(const struct frozen_process *p, char *buf, size_t len);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "checkpointer/descriptor.h"
+#include "checkpointer/sockets.h"
 #include "store/base/cleanup.h"
 #include "store/base/units.h"
 
@@ -283,12 +284,17 @@ static bool matches(const struct capsule_stream *s, const struct stat *st)
 	return st->st_dev == s->dev && st->st_ino == s->ino;
 }
 
-bool descriptor_inherited(const struct collection *c, const struct descriptor *d)
+bool stat_is_inherited(const struct collection *c, const struct stat *st)
 {
 	for (size_t i = 0; i < c->config->n_inherited; i++)
-		if (matches(&c->config->inherited[i], &d->st))
+		if (matches(&c->config->inherited[i], st))
 			return true;
 	return false;
+}
+
+bool descriptor_inherited(const struct collection *c, const struct descriptor *d)
+{
+	return stat_is_inherited(c, &d->st);
 }
 
 /* Standard streams that pawl pumps, and the capsule's terminal. */
@@ -382,8 +388,12 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 		return 0;
 	if (d->info.has_lock && describe_locks(p, d, o, err) < 0)
 		return -1;
-	if (S_ISSOCK(d->st.st_mode))
-		return describe_socket(c, p, d, o, err);
+	if (S_ISSOCK(d->st.st_mode)) {
+		/* The rest when all descriptors are known (collect_sockets). */
+		o->kind = SNAP__OPEN_FILE__KIND__SOCKET;
+		o->object = d->st.st_ino;
+		return 0;
+	}
 	if (S_ISFIFO(d->st.st_mode) && d->link[0] != '/')
 		return describe_pipe(c, p, d, o, err);
 	if (d->info.has_eventfd)
@@ -397,8 +407,7 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 	return describe_file(c, p, d, o, err);
 }
 
-static int read_descriptor(const struct collected_process *p, int fd, struct descriptor *d,
-			   struct err *err)
+int descriptor_read(const struct collected_process *p, int fd, struct descriptor *d, struct err *err)
 {
 	ssize_t n;
 
@@ -423,18 +432,26 @@ static bool look_alike(const Snap__OpenFile *a, const Snap__OpenFile *b)
 	       a->offset == b->offset && a->stream == b->stream && a->object == b->object;
 }
 
-/* An earlier descriptor (of this or an earlier process) with the same description; -1: none. */
-static int32_t find_shared(const struct collection *c, const struct collected_process *p, int fd,
-			   const Snap__OpenFile *o)
+/* A descriptor known already, of a process or in flight, with the same description; -1: none. */
+static int32_t find_shared(const struct collection *c, pid_t pid, int fd, const Snap__OpenFile *o)
 {
-	for (const struct collected_process *q = c->processes; q <= p; q++)
+	const struct socket_notes *notes = c->sockets;
+
+	for (size_t k = 0; k < c->n; k++) {
+		const struct collected_process *q = &c->processes[k];
+
 		for (size_t i = 0; q->model && i < q->model->n_fds; i++) {
 			const Snap__Fd *other = q->model->fds[i];
 
 			if (look_alike(c->model->open_files[other->open_file], o) &&
-			    same_description(q->frozen->pid, other->number, p->frozen->pid, fd))
+			    same_description(q->frozen->pid, other->number, pid, fd))
 				return other->open_file;
 		}
+	}
+	for (size_t i = 0; notes && i < notes->n_flying; i++)
+		if (look_alike(c->model->open_files[notes->flying[i].open_file], o) &&
+		    same_description(getpid(), notes->flying[i].fd, pid, fd))
+			return notes->flying[i].open_file;
 	return -1;
 }
 
@@ -453,16 +470,15 @@ static int clear_open_file(Snap__OpenFile *o)
 	return -1;
 }
 
-static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,
-			  struct err *err)
+int descriptor_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
+			 int32_t *ret_id, struct err *err)
 {
 	Snap__OpenFile o = SNAP__OPEN_FILE__INIT, *added;
 	int32_t id;
-	Snap__Fd *fd;
 
 	if (describe(c, p, d, &o, err) < 0)
 		return clear_open_file(&o);
-	id = find_shared(c, p, d->fd, &o);
+	id = find_shared(c, p->frozen->pid, d->fd, &o);
 	if (id >= 0) {
 		clear_open_file(&o);
 	} else {
@@ -475,6 +491,18 @@ static int add_descriptor(struct collection *c, struct collected_process *p, str
 		}
 		*added = o;
 	}
+	*ret_id = id;
+	return 0;
+}
+
+static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,
+			  struct err *err)
+{
+	int32_t id;
+	Snap__Fd *fd;
+
+	if (descriptor_open_file(c, p, d, &id, err) < 0)
+		return -1;
 	fd = snap_append(&p->model->fds, &p->model->n_fds, Snap__Fd, SNAP__FD__INIT);
 	if (!fd)
 		return no_memory(err);
@@ -495,7 +523,7 @@ int collect_fds(struct collection *c, struct collected_process *p, struct err *e
 	if (proc_list_numbers(p->frozen->pid, "fd", &fds, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++)
-		if (read_descriptor(p, fds[i], d, err) < 0 || add_descriptor(c, p, d, err) < 0)
+		if (descriptor_read(p, fds[i], d, err) < 0 || add_descriptor(c, p, d, err) < 0)
 			return -1;
 	return 0;
 }

@@ -256,9 +256,14 @@ static int add_late(struct plan *plan, const Snap__Snapshot *model, enum plan_ki
 
 static int add_opens(struct plan *plan, const Snap__Snapshot *model, struct err *err)
 {
-	for (size_t i = 0; i < model->n_open_files; i++) {
-		if (add(plan, PLAN_OPEN, 0, i, err) < 0)
-			return -1;
+	for (int sockets = 0; sockets <= 1; sockets++) {
+		for (size_t i = 0; i < model->n_open_files; i++) {
+			bool is = model->open_files[i]->kind == SNAP__OPEN_FILE__KIND__SOCKET;
+
+			if (is == sockets &&
+			    add(plan, is ? PLAN_SOCKETS : PLAN_OPEN, 0, i, err) < 0)
+				return -1;
+		}
 	}
 	return 0;
 }

@@ -46,6 +46,7 @@ enum plan_kind {
 	PLAN_MAP_FILES,	  /* the other regions, and their pages */
 	PLAN_PROTECT,	  /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
 	PLAN_OPEN,	  /* an open file description */
+	PLAN_SOCKETS,	  /* a socket; the first makes all: they belong together, and hold others in messages */
 	PLAN_DESCRIPTORS, /* descriptors of a process under their numbers */
 	PLAN_FINISH_FILE, /* mode, times and seals of a temporary file */
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
@@ -79,6 +80,8 @@ void plan_clear(struct plan *plan);
 int plan_check(const Snap__Snapshot *model, struct err *err);
 /* Of plan_check, for one process whose regions are known to be ascending: filters, controls, guards. */
 int plan_check_controls(const Snap__Process *p, struct err *err);
+/* Its part about an open file that is a socket. */
+int plan_check_socket(const Snap__Snapshot *model, size_t index, struct err *err);
 /* Whether this machine can run it: architecture, page size, CPU features. */
 int plan_check_machine(const Snap__Snapshot *model, struct err *err);
 

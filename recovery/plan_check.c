@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -129,9 +128,7 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 			return corrupt(err, "pipe of open file", (long)index);
 		return 0;
 	case SNAP__OPEN_FILE__KIND__SOCKET:
-		if (open->domain != AF_UNIX || open->queue.len > INT32_MAX)
-			return corrupt(err, "socket of open file", (long)index);
-		return 0;
+		return plan_check_socket(model, index, err);
 	default:
 		return err_set(err, ERR_UNSUPPORTED,
 			       "open file %zu is of a kind (%d) that cannot be recovered", index,

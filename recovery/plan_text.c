@@ -3,7 +3,9 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/socket.h>
 
+#include "checkpointer/tracee/sockdiag.h"
 #include "recovery/plan.h"
 #include "store/base/units.h"
 
@@ -29,6 +31,27 @@ static void tree_text(const struct plan_step *step, const Snap__Snapshot *model,
 	snprintf(buf, len, "%s directory %s (%" PRIu64 " files, %s)",
 		 step->kind == PLAN_VERIFY_TREE ? "compare" : "put back", tree->path, tree->files,
 		 format_size(tree->bytes, size, sizeof(size)));
+}
+
+static void socket_text(const Snap__OpenFile *open, size_t index, char *buf, size_t len)
+{
+	const char *kind = open->domain == AF_UNIX	? "Unix"
+			   : open->domain == AF_NETLINK ? "netlink"
+			   : open->type == SOCK_STREAM	? "TCP"
+							: "UDP";
+	const Snap__Socket *s = open->socket;
+	uint64_t unread = open->queue.len;
+	char local[128] = "", remote[128] = "";
+
+	for (size_t i = 0; s && i < s->n_messages; i++)
+		unread += s->messages[i]->data.len;
+	if (s && s->local.len)
+		address_text(s->local.data, s->local.len, local, sizeof(local));
+	if (s && s->remote.len)
+		address_text(s->remote.data, s->remote.len, remote, sizeof(remote));
+	snprintf(buf, len, "make %s socket %" PRIu64 "%s%s%s%s as open file %zu, %" PRIu64 " bytes unread",
+		 kind, open->object, *local ? " at " : "", local, *remote ? " connected to " : "", remote,
+		 index, unread);
 }
 
 static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size_t len)
@@ -62,9 +85,7 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 			 open->n_watched);
 		return;
 	case SNAP__OPEN_FILE__KIND__SOCKET:
-		snprintf(buf, len,
-			 "make Unix socket %" PRIu64 " as open file %zu, %zu bytes unread",
-			 open->object, index, open->queue.len);
+		socket_text(open, index, buf, len);
 		return;
 	default:
 		snprintf(buf, len, "open %s as open file %zu, flags %#o, offset %" PRIu64,
@@ -184,7 +205,7 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)
 		snprintf(buf, len, "%s %s", kind == PLAN_PRIVATE ? "make" : "names, mode and times of",
 			 model->private_entries[step->object]->path);
-	else if (kind == PLAN_OPEN)
+	else if (kind == PLAN_OPEN || kind == PLAN_SOCKETS)
 		open_text(model, step->object, buf, len);
 	else if (kind < sizeof(about_process) / sizeof(*about_process) && about_process[kind])
 		snprintf(buf, len, "process %d: %s", p->pid, about_process[kind]);

@@ -62,6 +62,8 @@ struct recovery {
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
+	char **socket_files;	 /* paths of Unix sockets made so far */
+	size_t n_socket_files;
 };
 
 /* ---- stub.c -----------------------------------------------------------------------------------
@@ -186,10 +188,16 @@ int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n,
 
 /* Each opens description `index`, and with it those that are other ends of the same object. */
 int open_pipe(struct recovery *rec, size_t index, struct err *err);
-int open_socket(struct recovery *rec, size_t index, struct err *err);
 int set_nonblock(int fd, uint32_t flags);
 int lock_open_file(struct recovery *rec, size_t index, struct err *err);
 int stub_take_locks(struct stub *stub, struct err *err);
+
+/* ---- restore_sockets.c ------------------------------------------------------------------------ */
+
+/* All of them, with what was unread in them, unless open file `index` is made already. */
+int restore_sockets(struct recovery *rec, size_t index, struct err *err);
+/* After a failure: their files go again. */
+void unix_remove_paths(struct recovery *rec);
 
 /* ---- restore_event_fds.c ---------------------------------------------------------------------- */
 

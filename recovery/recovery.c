@@ -101,6 +101,8 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return stub_protect(rec, stub, err);
 	case PLAN_OPEN:
 		return open_file(rec, step->object, err);
+	case PLAN_SOCKETS:
+		return restore_sockets(rec, step->object, err);
 	case PLAN_DESCRIPTORS:
 		return stub_place_fds(rec, stub, err);
 	case PLAN_FINISH_FILE:
@@ -240,6 +242,9 @@ static void forget(struct recovery *rec)
 	free(rec->files);
 	free(rec->open_fds);
 	free(rec->stubs);
+	for (size_t i = 0; i < rec->n_socket_files; i++)
+		free(rec->socket_files[i]);
+	free(rec->socket_files);
 	free(rec);
 }
 
@@ -262,6 +267,7 @@ void recovery_free(struct recovery *rec)
 {
 	if (!rec)
 		return;
+	unix_remove_paths(rec);
 	for (size_t i = 0; rec->stubs && i < rec->n_stubs; i++)
 		stub_kill(&rec->stubs[i]);
 	forget(rec);

@@ -1,5 +1,5 @@
 /*
- * Pipes, unnamed Unix sockets and locks. Made here with what was unread in them, then
+ * Pipes and locks. Made here with what was unread in them, then
  * sent into the processes like any other description.
  */
 #include <errno.h>
@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -83,61 +82,6 @@ int open_pipe(struct recovery *rec, size_t index, struct err *err)
 		if ((reads(open) && fill_pipe(in, open) < 0) || give_pipe_end(rec, i, ends, taken) < 0)
 			return err_sys(err, "pipe of open file %zu", i);
 	}
-	return 0;
-}
-
-/* What one end had received and not read is sent again from the other. */
-static int refill(int from, const Snap__OpenFile *open)
-{
-	if (open->queue.len == 0)
-		return 0;
-	if (set_nonblock(from, O_NONBLOCK) < 0 || write_full(from, open->queue.data, open->queue.len) < 0)
-		return -1;
-	return 0;
-}
-
-static ssize_t find_peer(const struct recovery *rec, const Snap__OpenFile *open)
-{
-	for (size_t i = 0; i < rec->model->n_open_files; i++) {
-		const Snap__OpenFile *other = rec->model->open_files[i];
-
-		if (other->kind == SNAP__OPEN_FILE__KIND__SOCKET && other->object == open->peer)
-			return (ssize_t)i;
-	}
-	return -1;
-}
-
-static int open_pair(struct recovery *rec, size_t index, struct err *err)
-{
-	const Snap__OpenFile *open = rec->model->open_files[index];
-	ssize_t peer = open->peer ? find_peer(rec, open) : -1;
-	cleanup_fd int mine = -1, other = -1;
-	int pair[2];
-
-	if (socketpair(open->domain, open->type | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_sys(err, "socket of open file %zu", index);
-	mine = pair[0];
-	other = pair[1];
-	if (refill(other, open) < 0 ||
-	    (peer >= 0 && refill(mine, rec->model->open_files[peer]) < 0) ||
-	    give_to(rec, index, mine) < 0 || (peer >= 0 && give_to(rec, (size_t)peer, other) < 0))
-		return err_sys(err, "socket of open file %zu", index);
-	return 0;
-}
-
-int open_socket(struct recovery *rec, size_t index, struct err *err)
-{
-	const Snap__OpenFile *open = rec->model->open_files[index];
-	int fd;
-
-	if (rec->open_fds[index] >= 0)
-		return 0; /* made with its peer */
-	if (open->peer || open->hung_up)
-		return open_pair(rec, index, err);
-	fd = socket(open->domain, open->type | SOCK_CLOEXEC, 0);
-	rec->open_fds[index] = fd;
-	if (fd < 0 || set_nonblock(fd, open->flags) < 0)
-		return err_sys(err, "socket of open file %zu", index);
 	return 0;
 }
 

@@ -22,7 +22,7 @@ TARGETS = [
     "fpu",
     "maps",
     "maps shared",
-    "pool",
+    "pool", "unixsockets", "unixsockets children",
     "rseq",
     "shm",
     "signals",

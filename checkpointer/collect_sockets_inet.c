@@ -1,0 +1,423 @@
+#include <errno.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "checkpointer/sockets.h"
+#include "store/base/cleanup.h"
+#include "store/base/log.h"
+
+#ifndef TCP_ULP
+#define TCP_ULP 31
+#endif
+
+static void take_addresses(struct socket_note *note, const Snap__Socket *s)
+{
+	inet_address_from(&note->local, s->local.data, s->local.len);
+	inet_address_from(&note->remote, s->remote.data, s->remote.len);
+}
+
+/* An address that this machine has can be bound. */
+static bool is_local(const struct inet_address *a)
+{
+	struct sockaddr_in6 address = {.sin6_family = AF_INET6};
+	cleanup_fd int fd = -1;
+
+	if (inet_address_is_loopback(a))
+		return true;
+	fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	memcpy(&address.sin6_addr, a->ip, sizeof(a->ip));
+	return fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
+static int list_tcp(struct collection *c, struct err *err)
+{
+	struct socket_notes *n = c->sockets;
+
+	return n->tcp ? 0 : sockdiag_list_inet(IPPROTO_TCP, &n->tcp, &n->n_tcp, err);
+}
+
+static const struct inet_info *info_by_inode(const struct inet_info *list, size_t n, uint32_t inode)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i].inode == inode)
+			return &list[i];
+	return NULL;
+}
+
+/* ---- TCP -------------------------------------------------------------------------------------- */
+
+/* A socket of state CLOSE has never been connected, or it has been and all is over. Only reading tells
+ * (ENOTCONN or the end); what an error waiting would answer is for the job to hear. */
+static void describe_closed(struct socket_note *note, Snap__Socket *s)
+{
+	char byte;
+
+	s->reset = has_event(note->fd, 0, POLLERR);
+	if (s->reset || recv(note->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != ENOTCONN)
+		s->state = SNAP__SOCKET__STATE__FINISHED;
+}
+
+/* Not connected yet, so getpeername(2) does not tell with whom. */
+static int describe_connecting(struct collection *c, struct socket_note *note, Snap__OpenFile *o,
+			       struct err *err)
+{
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6};
+	struct sockaddr_in four = {.sin_family = AF_INET};
+	const struct inet_info *info;
+
+	if (list_tcp(c, err) < 0)
+		return -1;
+	info = info_by_inode(c->sockets->tcp, c->sockets->n_tcp, note->inode);
+	if (!info)
+		return note_refuse(note, err, "a TCP socket that is just connecting");
+	o->socket->state = SNAP__SOCKET__STATE__CONNECTING;
+	note->remote = info->remote;
+	six.sin6_port = four.sin_port = htons(info->remote.port);
+	memcpy(&six.sin6_addr, info->remote.ip, sizeof(info->remote.ip));
+	memcpy(&four.sin_addr, info->remote.ip + 12, 4);
+	if ((o->domain == AF_INET ? snap_set_bytes(&o->socket->remote, &four, sizeof(four))
+				  : snap_set_bytes(&o->socket->remote, &six, sizeof(six))) < 0)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	return 0;
+}
+
+static int refuse_special(const struct socket_note *note, struct err *err)
+{
+	char protocol[16] = "";
+	socklen_t len = sizeof(protocol);
+
+	if (getsockopt(note->fd, IPPROTO_TCP, TCP_ULP, protocol, &len) == 0 && len > 0 && *protocol)
+		return note_refuse(note, err, "a TCP socket with the kernel's %.15s", protocol);
+	return 0;
+}
+
+int describe_tcp(struct collection *c, size_t index, struct err *err)
+{
+	struct socket_note *note = &c->sockets->list[index];
+	Snap__OpenFile *o = note_open_file(c, note);
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(note->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return note_refuse(note, err, "a TCP socket that does not tell its state");
+	note->tcp_state = info.tcpi_state;
+	take_addresses(note, o->socket);
+	if (refuse_special(note, err) < 0)
+		return -1;
+	switch (info.tcpi_state) {
+	case TCP_LISTEN:
+		/* net/ipv4/tcp.c, tcp_get_info. */
+		o->socket->state = SNAP__SOCKET__STATE__LISTENING;
+		o->socket->backlog = info.tcpi_sacked;
+		return 0;
+	case TCP_CLOSE:
+		describe_closed(note, o->socket);
+		return o->socket->state == SNAP__SOCKET__STATE__FINISHED ? tcp_copy_queue(c, note, err)
+									 : 0;
+	case TCP_SYN_SENT:
+	case TCP_SYN_RECV:
+		return describe_connecting(c, note, o, err);
+	default:
+		o->socket->state = SNAP__SOCKET__STATE__CONNECTED;
+		return 0;
+	}
+}
+
+static struct socket_note *find_other_end(const struct collection *c, const struct socket_note *note)
+{
+	for (size_t i = 0; i < c->sockets->n; i++) {
+		struct socket_note *other = &c->sockets->list[i];
+		const Snap__OpenFile *o = note_open_file(c, other);
+
+		if (other != note && o->type == SOCK_STREAM && other->tcp_state &&
+		    o->socket->state == SNAP__SOCKET__STATE__CONNECTED &&
+		    inet_address_equal(&other->local, &note->remote) &&
+		    inet_address_equal(&other->remote, &note->local))
+			return other;
+	}
+	return NULL;
+}
+
+static const struct inet_info *find_other_info(const struct collection *c,
+					       const struct socket_note *note)
+{
+	for (size_t i = 0; i < c->sockets->n_tcp; i++) {
+		const struct inet_info *info = &c->sockets->tcp[i];
+
+		if (inet_address_equal(&info->local, &note->remote) &&
+		    inet_address_equal(&info->remote, &note->local))
+			return info;
+	}
+	return NULL;
+}
+
+static struct socket_note *find_listener(const struct collection *c, const struct inet_address *at)
+{
+	for (size_t i = 0; i < c->sockets->n; i++) {
+		struct socket_note *note = &c->sockets->list[i];
+
+		if (note->tcp_state == TCP_LISTEN && note->local.port == at->port &&
+		    (inet_address_is_any(&note->local) || inet_address_equal(&note->local, at)))
+			return note;
+	}
+	return NULL;
+}
+
+static int come_back_reset(struct collection *c, struct socket_note *note, struct err *err)
+{
+	Snap__OpenFile *o = note_open_file(c, note);
+
+	o->socket->state = SNAP__SOCKET__STATE__FINISHED;
+	o->socket->reset = true;
+	o->socket->outside = true;
+	return tcp_copy_queue(c, note, err);
+}
+
+static int judge_outside(struct collection *c, struct socket_note *note, struct err *err)
+{
+	const Snap__OpenFile *o = note_open_file(c, note);
+	const ProtobufCBinaryData *remote = &o->socket->remote;
+	char where[128];
+
+	if (c->config->connections == CONNECTIONS_RESET || note->inherited)
+		return come_back_reset(c, note, err);
+	return note_refuse(note, err,
+			   "%s stream socket %s %s, outside the job (see --connections)",
+			   o->domain == AF_INET ? "AF_INET" : "AF_INET6",
+			   o->socket->state == SNAP__SOCKET__STATE__CONNECTING ? "connecting to"
+									       : "connected to",
+			   address_text(remote->data, remote->len, where, sizeof(where)));
+}
+
+/* The other end has no descriptor. It waits to be accepted, or it has been closed. */
+static int relate_lonely(struct collection *c, struct socket_note *note, struct err *err)
+{
+	const struct inet_info *other = find_other_info(c, note);
+	Snap__OpenFile *o = note_open_file(c, note);
+
+	if (!is_local(&note->remote) || (other && other->inode))
+		return judge_outside(c, note, err);
+	if (other && (other->state == TCP_ESTABLISHED || other->state == TCP_CLOSE_WAIT ||
+		      other->state == TCP_SYN_RECV)) {
+		if (!find_listener(c, &note->remote))
+			return judge_outside(c, note, err);
+		o->socket->state = SNAP__SOCKET__STATE__PENDING;
+		return 0;
+	}
+	if (other && (other->state == TCP_FIN_WAIT1 || other->state == TCP_CLOSING) &&
+	    note->tcp_state == TCP_ESTABLISHED)
+		return note_refuse(note, err,
+				   "a TCP socket whose peer has been closed before all it sent has arrived");
+	o->hung_up = true;
+	return tcp_copy_queue(c, note, err);
+}
+
+static int relate_pair(struct collection *c, struct socket_note *a, struct socket_note *b,
+		       struct err *err)
+{
+	note_open_file(c, a)->peer = b->inode;
+	note_open_file(c, b)->peer = a->inode;
+	if (tcp_settle(c, a, b, err) < 0)
+		return -1;
+	return tcp_settle(c, b, a, err);
+}
+
+static int relate_one(struct collection *c, struct socket_note *note, struct err *err)
+{
+	Snap__OpenFile *o = note_open_file(c, note);
+	const struct inet_info *info = info_by_inode(c->sockets->tcp, c->sockets->n_tcp, note->inode);
+	struct socket_note *other;
+
+	if (info)
+		o->socket->shutdown = info->shutdown;
+	if (o->socket->state == SNAP__SOCKET__STATE__CONNECTING)
+		return find_listener(c, &note->remote) ? 0 : judge_outside(c, note, err);
+	if (o->socket->state != SNAP__SOCKET__STATE__CONNECTED || o->peer)
+		return 0;
+	if (note->inherited)
+		return judge_outside(c, note, err);
+	other = find_other_end(c, note);
+	return other ? relate_pair(c, note, other, err) : relate_lonely(c, note, err);
+}
+
+/* ---- connections that wait to be accepted ----------------------------------------------------- */
+
+static int add_pending(struct collection *c, struct socket_note *listener,
+		       const struct inet_info *info, struct err *err)
+{
+	const struct socket_note *client = NULL;
+	Snap__Socket *s = note_socket(c, listener);
+	Snap__PendingConnection *p;
+
+	for (size_t i = 0; i < c->sockets->n && !client; i++)
+		if (inet_address_equal(&c->sockets->list[i].local, &info->remote) &&
+		    inet_address_equal(&c->sockets->list[i].remote, &info->local))
+			client = &c->sockets->list[i];
+	if (!client && c->config->connections == CONNECTIONS_RESET)
+		return 0;
+	if (!client)
+		return note_refuse(listener, err,
+				   "a listening TCP socket with a connection waiting that comes from "
+				   "outside the job (see --connections)");
+	if (info->queued || info->state != TCP_ESTABLISHED)
+		return note_refuse(client, err,
+				   "a TCP socket that has sent data on a connection not accepted yet");
+	p = snap_append(&s->pending, &s->n_pending, Snap__PendingConnection,
+			SNAP__PENDING_CONNECTION__INIT);
+	if (!p || snap_set_bytes(&p->address, note_socket(c, client)->local.data,
+				 note_socket(c, client)->local.len) < 0)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	p->client = client->inode;
+	return 0;
+}
+
+static int relate_waiting(struct collection *c, struct err *err)
+{
+	for (size_t i = 0; i < c->sockets->n_tcp; i++) {
+		const struct inet_info *info = &c->sockets->tcp[i];
+		struct socket_note *listener;
+
+		if (info->inode ||
+		    (info->state != TCP_ESTABLISHED && info->state != TCP_CLOSE_WAIT))
+			continue;
+		listener = find_listener(c, &info->local);
+		if (listener && add_pending(c, listener, info, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* A port is held for a minute after its connections have ended (TIME_WAIT), against everyone but who says
+ * SO_REUSEADDR, now and then: so that the recovered job gets its ports again, all have said it. */
+static void ask_for_ports_again(const struct socket_note *note)
+{
+	int one = 1;
+
+	setsockopt(note->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+}
+
+int relate_tcp(struct collection *c, struct err *err)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < c->sockets->n; i++)
+		any |= c->sockets->list[i].tcp_state != 0;
+	if (!any)
+		return 0;
+	if (list_tcp(c, err) < 0)
+		return -1;
+	for (size_t i = 0; i < c->sockets->n; i++)
+		if (c->sockets->list[i].tcp_state &&
+		    relate_one(c, &c->sockets->list[i], err) < 0)
+			return -1;
+	if (relate_waiting(c, err) < 0)
+		return -1;
+	for (size_t i = 0; i < c->sockets->n; i++)
+		if (c->sockets->list[i].tcp_state)
+			ask_for_ports_again(&c->sockets->list[i]);
+	return 0;
+}
+
+/* ---- UDP -------------------------------------------------------------------------------------- */
+
+/* Whether what comes from there can come again: from a socket of the job, or of nobody any more. */
+static bool can_send_again(const struct collection *c, const struct inet_address *from)
+{
+	for (size_t i = 0; i < c->sockets->n_udp; i++) {
+		const struct inet_info *info = &c->sockets->udp[i];
+
+		if (info->local.port == from->port &&
+		    (inet_address_is_any(&info->local) || inet_address_equal(&info->local, from)))
+			return note_by_inode(c, info->inode) != NULL;
+	}
+	return is_local(from);
+}
+
+static int judge_datagram(const struct collection *c, const struct socket_note *note,
+			  const Snap__SocketMessage *m, bool *ret_drop, struct err *err)
+{
+	struct inet_address from;
+	char where[128];
+
+	*ret_drop = false;
+	if (inet_address_from(&from, m->from.data, m->from.len) == 0 && can_send_again(c, &from))
+		return 0;
+	address_text(m->from.data, m->from.len, where, sizeof(where));
+	if (c->config->connections != CONNECTIONS_RESET)
+		return note_refuse(note, err,
+				   "a UDP socket with an unread datagram from %s, outside the job (see "
+				   "--connections)",
+				   where);
+	log_warn("process %d: fd %d: an unread datagram from %s is not saved",
+		 note->holder->frozen->vpid, note->number, where);
+	*ret_drop = true;
+	return 0;
+}
+
+static int judge_datagrams(const struct collection *c, const struct socket_note *note,
+			   Snap__Socket *s, struct err *err)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < s->n_messages; i++) {
+		bool drop;
+
+		if (judge_datagram(c, note, s->messages[i], &drop, err) < 0)
+			return -1;
+		if (drop) {
+			snap__socket_message__free_unpacked(s->messages[i], NULL);
+			s->messages[i] = NULL;
+		}
+	}
+	for (size_t i = 0; i < s->n_messages; i++)
+		if (s->messages[i])
+			s->messages[kept++] = s->messages[i];
+	s->n_messages = kept;
+	return 0;
+}
+
+int describe_udp(struct collection *c, size_t index, struct err *err)
+{
+	struct socket_note *note = &c->sockets->list[index];
+	struct socket_notes *n = c->sockets;
+	Snap__Socket *s = note_socket(c, note);
+
+	take_addresses(note, s);
+	if (get_int_option(note->fd, IPPROTO_UDP, 1) == 1) /* UDP_CORK */
+		return note_refuse(note, err, "a UDP socket that holds a datagram back (UDP_CORK)");
+	if (copy_messages(c, index, err) < 0)
+		return -1;
+	if (s->n_messages == 0)
+		return 0;
+	if (!n->udp && sockdiag_list_inet(IPPROTO_UDP, &n->udp, &n->n_udp, err) < 0)
+		return -1;
+	return judge_datagrams(c, note, s, err);
+}
+
+/* ---- netlink ---------------------------------------------------------------------------------- */
+
+int describe_netlink(struct collection *c, size_t index, struct err *err)
+{
+	const struct socket_note *note = &c->sockets->list[index];
+	uint32_t groups[16] = {0};
+	socklen_t len = sizeof(groups);
+	int protocol = note_socket(c, note)->protocol;
+
+	if (protocol != NETLINK_ROUTE && protocol != NETLINK_SOCK_DIAG &&
+	    protocol != NETLINK_KOBJECT_UEVENT && protocol != NETLINK_GENERIC)
+		return note_refuse(note, err, "AF_NETLINK socket, protocol %d", protocol);
+	if (has_event(note->fd, POLLIN, POLLIN))
+		return note_refuse(note, err, "AF_NETLINK socket with unread messages");
+	/* Those below 32 are in its address. */
+	if (getsockopt(note->fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, groups, &len) == 0)
+		for (size_t i = 1; i < sizeof(groups) / sizeof(groups[0]); i++)
+			if (groups[i])
+				return note_refuse(note, err, "AF_NETLINK socket in groups above 32");
+	return 0;
+}
