@@ -212,7 +212,7 @@ static int make_unix_sender(struct sockets *s, const Snap__SocketMessage *m, str
 		remote_reset(&stub->remote);
 		path = remote_push(&stub->remote, m->from.data + sizeof(sa_family_t),
 				   m->from.len - sizeof(sa_family_t));
-		if (stub_call(stub, &stub->threads[0], NULL, err, "unlink", SYS_unlink, ARGS(path)) < 0)
+		if (stub_call(stub, stub_thread(stub), NULL, err, "unlink", SYS_unlink, ARGS(path)) < 0)
 			return -1;
 	}
 	return inside_take(stub, number, err);

@@ -24,7 +24,7 @@ struct stub *stub_of_peer(struct recovery *rec, const Snap__Peer *peer)
 static int call(struct stub *stub, long *ret, struct err *err, const char *what, long nr,
 		const uint64_t arg[6])
 {
-	return stub_call(stub, &stub->threads[0], ret, err, what, nr, arg);
+	return stub_call(stub, stub_thread(stub), ret, err, what, nr, arg);
 }
 
 static int no_process(struct err *err)
@@ -84,7 +84,7 @@ int inside_pair(struct recovery *rec, struct stub *stub, const Snap__OpenFile *o
 		    : NULL;
 	if (!c)
 		return err_set(err, ERR_SYSTEM, "process %d: no room for a call", stub->model->pid);
-	if (remote_run(r, &stub->threads[0], err) < 0)
+	if (remote_run(r, stub_thread(stub), err) < 0)
 		return err_wrap(err, "process %d: socketpair", stub->model->pid);
 	if (c->ret < 0)
 		return err_code(err, (int)-c->ret, "process %d: socketpair", stub->model->pid);
@@ -218,7 +218,7 @@ static int send_from(struct stub *stub, const int *numbers, const Snap__SocketMe
 		return err_set(err, ERR_UNSUPPORTED,
 			       "process %d: a message of %zu bytes is too long to be sent again",
 			       stub->model->pid, m->data.len);
-	if (remote_run(&stub->remote, &stub->threads[0], err) < 0)
+	if (remote_run(&stub->remote, stub_thread(stub), err) < 0)
 		return err_wrap(err, "process %d: sendmsg", stub->model->pid);
 	*ret_code = c->ret < 0 ? (int)-c->ret : (size_t)c->ret < m->data.len ? EMSGSIZE : 0;
 	remote_reset(&stub->remote);
