@@ -62,6 +62,7 @@ struct checkpoint_config {
 	const char *const *save_dirs; /* directories that belong to the job; absolute, real paths */
 	size_t n_save_dirs;
 	enum connection_policy connections;
+	uint64_t job_start;         /* CLOCK_REALTIME, ns; 0: when its oldest process began */
 	uint64_t memory_budget;     /* bytes of buffers; 0: default */
 };
 

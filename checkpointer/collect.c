@@ -133,7 +133,10 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	c->n = tree->n;
 	for (size_t i = 0; i < tree->n; i++)
 		c->processes[i].frozen = &tree->processes[i];
-	if (new_model(c, err) < 0 || collect_shm(c, err) < 0)
+	if (new_model(c, err) < 0)
+		return -1;
+	c->model->clocks->job_start = collect_job_start(c);
+	if (collect_shm(c, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
@@ -171,6 +174,8 @@ void collection_clear(struct collection *c)
 	}
 	for (size_t i = 0; i < c->n_sources; i++) {
 		free(c->sources[i].path);
+		if (c->sources[i].held)
+			close(c->sources[i].held - 1);
 		free(c->sources[i].pieces);
 	}
 	free(c->sources);

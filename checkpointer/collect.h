@@ -17,6 +17,7 @@
 /* Where the content of a model file can be read while the job is frozen, by file id. */
 struct file_source {
 	char *path;          /* to open it with, e.g. /proc/PID/fd/3; NULL: only through a mapping */
+	bool mapped;         /* a process has it mapped */
 	bool mapped_shared;  /* a process has it mapped shared and writable: its times prove nothing */
 	/* Where processes have it mapped (SHARED_MEMORY without descriptor): together all that exists of it
 	 * for the job. */
@@ -26,6 +27,10 @@ struct file_source {
 	} *pieces;
 	size_t n_pieces;
 	uint32_t kernel_dev_major, kernel_dev_minor; /* as /proc/PID/maps shows them */
+	/* The job has written it, and now only reads it: its content is read when the job runs again, through
+	 * a descriptor (held - 1) that is opened in the pause. */
+	bool late;
+	int held;
 };
 
 struct collected_process {
@@ -83,12 +88,17 @@ void collect_sockets_end(struct collection *c);
 /* "process 12 (python3)" for messages. buf of 96. */
 const char *process_label(const struct frozen_process *p, char *buf, size_t len);
 
+/* CLOCK_REALTIME when the job began, ns (collect_inputs.c). */
+uint64_t collect_job_start(const struct collection *c);
+
 /* ---- the file table (collect_files.c) --------------------------------------------------------- */
 
 /* The id of the file that `path` (for opening and stat) leads to, added if new. name: its path as the job
  * knows it. written: opened for writing or mapped shared and writable: then it belongs to the job. */
 int file_table_add(struct collection *c, const char *path, const char *name, bool written,
 		   int32_t *ret_id, struct err *err);
+/* The file belongs to the job: what --files says of it. */
+int file_table_own(struct collection *c, int32_t id, struct err *err);
 /* A file without a path of its own (shared anonymous memory). */
 int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const char *name,
 			     uint64_t device, uint64_t inode, uint64_t size, int32_t *ret_id,

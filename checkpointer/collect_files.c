@@ -176,6 +176,11 @@ static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
 	return 0;
 }
 
+int file_table_own(struct collection *c, int32_t id, struct err *err)
+{
+	return apply_policy(c, c->model->files[id], err);
+}
+
 /* Below a directory of --save-dir, which saves and restores it whatever it is. */
 static bool is_in_tree(const struct collection *c, const Snap__File *f)
 {
@@ -218,7 +223,9 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 			f->policy = SNAP__FILE__POLICY__LEAVE;
 	}
 	f = c->model->files[id];
-	if (written && f->policy == SNAP__FILE__POLICY__IDENTITY && apply_policy(c, f, err) < 0)
+	if (written &&
+	    (f->policy == SNAP__FILE__POLICY__IDENTITY || f->policy == SNAP__FILE__POLICY__INPUT) &&
+	    apply_policy(c, f, err) < 0)
 		return -1;
 	*ret_id = id;
 	return 0;
@@ -376,6 +383,10 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 	o->offset = d->info.pos;
 	if (file_table_add(c, d->path, d->link, writes, &o->file, err) < 0)
 		return err_wrap(err, "process %d: fd %d", p->frozen->vpid, d->fd);
+	if (!writes && !(d->info.flags & O_PATH))
+		return describe_input(c, p, o->file, err);
+	if (writes)
+		c->sources[o->file].late = false;
 	return writes ? check_reachable(c, p, d, o->file, err) : 0;
 }
 

@@ -95,8 +95,13 @@ static int map_file(struct collection *c, const struct collected_process *p,
 	}
 	if (c->model->files[id]->inode != map->inode)
 		return err_set(err, ERR_NOT_FOUND, "%s was replaced", map->name);
-	if (writes)
+	c->sources[id].mapped = true;
+	if (c->model->files[id]->policy == SNAP__FILE__POLICY__INPUT)
+		c->model->files[id]->policy = SNAP__FILE__POLICY__IDENTITY;
+	if (writes) {
 		c->sources[id].mapped_shared = true;
+		c->sources[id].late = false;
+	}
 	if (writes && !c->model->files[id]->in_tree) {
 		c->model->files[id]->policy = SNAP__FILE__POLICY__RESTORE;
 		c->model->files[id]->content = true; /* a read-only mapping may have come first */

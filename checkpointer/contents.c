@@ -56,7 +56,8 @@ int known_contents_from(struct known_contents *known, const Snap__Snapshot *mode
 			.mtime = f->mtime,
 			.ctime = f->ctime,
 			.root = f->content_root,
-			.captured = model->clocks->realtime,
+			/* What was mapped then can have changed without a trace. */
+			.captured = f->unsteady ? 0 : model->clocks->realtime,
 		};
 
 		if (f->content && remember(known, &content, err) < 0)
@@ -296,6 +297,9 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 
 	if (!s->path)
 		return capture_mapping(f, s, session, k ? k->root : 0, err);
+	f->unsteady = s->mapped_shared;
+	if (s->late && (s->held = open(s->path, O_RDONLY | O_CLOEXEC) + 1) > 0)
+		return 0;
 	if (stat(s->path, &st) < 0)
 		return err_sys(err, "cannot look at %s", f->path);
 	if (k && still_holds(k, &st) && times_prove(s)) {
@@ -330,15 +334,18 @@ int contents_capture_programs(struct collection *c, struct store_session *sessio
 		Snap__File *f = c->model->files[i];
 		const struct known_content *k = find_inode(known, f->device, f->inode);
 		struct known_content fresh;
+		char held[64];
 
-		if (!f->content || f->policy != SNAP__FILE__POLICY__IDENTITY)
+		if (!f->content || (f->policy != SNAP__FILE__POLICY__IDENTITY && !c->sources[i].held))
 			continue;
 		if (k && k->size == f->size && k->mtime == f->mtime && k->ctime == f->ctime) {
 			f->content_root = k->root;
 			continue;
 		}
 		/* By its own path: the process may have ended since it runs again. */
-		if (capture_path(known, session, f->path, f->path, &fresh, err) < 0)
+		snprintf(held, sizeof(held), "/proc/self/fd/%d", c->sources[i].held - 1);
+		if (capture_path(known, session, c->sources[i].held ? held : f->path, f->path, &fresh,
+				 err) < 0)
 			return -1;
 		if (fresh.inode != f->inode || fresh.mtime != f->mtime || fresh.size != f->size)
 			return err_set(err, ERR_UNSUPPORTED, "%s changed while it was being saved", f->path);

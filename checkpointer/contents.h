@@ -35,7 +35,7 @@ void contents_read_ahead(struct known_contents *known, struct store_session *ses
 /* While the job stands still: content of the files that belong to the job. */
 int contents_capture_job_files(struct collection *c, struct store_session *session,
 			       struct known_contents *known, struct err *err);
-/* When it runs again: programs and libraries, which nobody changes in place. */
+/* When it runs again: programs and libraries, which nobody changes in place, and what was held. */
 int contents_capture_programs(struct collection *c, struct store_session *session,
 			      struct known_contents *known, struct err *err);
 

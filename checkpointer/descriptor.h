@@ -40,6 +40,9 @@ int descriptor_read(const struct collected_process *p, int fd, struct descriptor
 /* The open file behind it: one that is known already, or described and added. */
 int descriptor_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
 			 int32_t *ret_id, struct err *err);
+/* A file that is open for reading only. */
+int describe_input(struct collection *c, const struct collected_process *p, int32_t file,
+		   struct err *err);
 
 /* Whether it is one of those that the job has inherited. */
 bool stat_is_inherited(const struct collection *c, const struct stat *st);

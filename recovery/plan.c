@@ -39,7 +39,8 @@ bool plan_region_is_late(const Snap__Snapshot *model, const Snap__Region *region
 	if (region->file < 0)
 		return false;
 	file = model->files[region->file];
-	return !is_temporary(file, leave_files) && file->policy != SNAP__FILE__POLICY__IDENTITY;
+	return !is_temporary(file, leave_files) && file->policy != SNAP__FILE__POLICY__IDENTITY &&
+	       file->policy != SNAP__FILE__POLICY__INPUT;
 }
 
 bool plan_region_has_pages(const Snap__Region *region)
@@ -76,7 +77,8 @@ static int add_file_reads(struct plan *plan, const Snap__Snapshot *model, bool l
 			continue;
 		else if (file->policy == SNAP__FILE__POLICY__RESTORE)
 			kind = PLAN_VERIFY_FILE;
-		else if (file->policy == SNAP__FILE__POLICY__IDENTITY)
+		else if (file->policy == SNAP__FILE__POLICY__IDENTITY ||
+			 file->policy == SNAP__FILE__POLICY__INPUT)
 			kind = PLAN_IDENTIFY_FILE;
 		else
 			continue;

@@ -51,7 +51,7 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 				       file->path);
 		if (file->policy == SNAP__FILE__POLICY__RESTORE && !file->content)
 			return corrupt(err, "no content of restored file", (long)index);
-		if ((unsigned)file->policy > SNAP__FILE__POLICY__LEAVE)
+		if ((unsigned)file->policy > SNAP__FILE__POLICY__INPUT)
 			return corrupt(err, "policy of file", (long)index);
 		break;
 	case SNAP__FILE__KIND__DIRECTORY:

@@ -187,12 +187,17 @@ int file_identify(struct recovery *rec, size_t index, struct err *err)
 	same = is_same_file(rec, file, err);
 	if (same != 0)
 		return same < 0 ? err_wrap(err, "%s", file->path) : 0;
+	if (file->policy == SNAP__FILE__POLICY__INPUT && access(file->path, F_OK) == 0) {
+		log_warn("%s, which the job reads, has changed since the snapshot (--files save:GLOB "
+			 "keeps a copy of such files)",
+			 file->path);
+		return 0;
+	}
 	if (!file->content)
 		return err_set(
 			err, ERR_NOT_FOUND,
-			"%s is missing or has changed since the snapshot, which does not hold "
-			"its content",
-			file->path);
+			"%s %s since the snapshot, which does not hold its content", file->path,
+			access(file->path, F_OK) < 0 ? "is gone" : "has changed");
 	log_info("%s has changed since the snapshot: its saved content is used", file->path);
 	if (make_memfd(file, &fd, err) < 0 || file_fill(rec, file, fd, err) < 0 ||
 	    fchmod(fd, file->mode & 07777) < 0 || reopen_read_only(&fd, err) < 0)

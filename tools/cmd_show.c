@@ -57,7 +57,11 @@ static const char *file_kind(const Snap__File *file)
 /* What recovery does with it, as a user would say it. */
 static const char *file_policy_text(const Snap__File *file)
 {
+	if (file->in_tree)
+		return "of the job";
 	switch (file->policy) {
+	case SNAP__FILE__POLICY__INPUT:
+		return "input";
 	case SNAP__FILE__POLICY__IDENTITY:
 		return file->content ? "must match" : "must be there";
 	case SNAP__FILE__POLICY__RESTORE:
