@@ -260,8 +260,7 @@ static int precopy(struct taking *t, struct err *err)
 	for (size_t i = 0; i < t->c->tracked.n; i++)
 		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
 			return -1;
-	if (t->c->last)
-		contents_read_ahead(&t->known, t->session, t->c->last);
+	contents_read_ahead(&t->known, t->session, &t->c->config.root);
 	return 0;
 }
 

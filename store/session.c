@@ -125,6 +125,11 @@ int session_begin(struct store_session **ret, struct store *store, const char *j
 	return 0;
 }
 
+struct page_hash session_digest(const struct store_session *session, const void *data, size_t len)
+{
+	return hash_bytes(&session->store->secret, data, len);
+}
+
 void session_counts(const struct store_session *session, struct session_counts *ret)
 {
 	*ret = session->counts;

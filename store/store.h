@@ -183,6 +183,10 @@ struct session_counts {
 };
 void session_counts(const struct store_session *session, struct session_counts *ret);
 
+/* Hash of any bytes with the store's secret: to tell whether they are the same later in this session. May be
+ * called by several threads at once. */
+struct page_hash session_digest(const struct store_session *session, const void *data, size_t len);
+
 /* Writes the model and info as the next snapshot of the job, syncs, frees the session in any case.
  * info's job, seq, parent, generation and bytes_stored are filled in. */
 int session_publish(struct store_session *session, const Snap__Snapshot *model,

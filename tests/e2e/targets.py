@@ -24,6 +24,7 @@ TARGETS = [
     "maps shared",
     "pool", "unixsockets", "unixsockets children",
     "rseq",
+    "shared",
     "shm",
     "signals",
     "sleeps",
