@@ -20,9 +20,11 @@ TARGETS = [
     "events",
     "files",
     "fpu",
+    "inetsockets",
+    "inetsockets talk",
     "maps",
     "maps shared",
-    "pool", "unixsockets", "unixsockets children",
+    "pool",
     "rseq",
     "shared",
     "shm",
@@ -33,6 +35,8 @@ TARGETS = [
     "timers",
     "tls",
     "tree",
+    "unixsockets",
+    "unixsockets children",
     "vdso",
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
