@@ -42,6 +42,7 @@ struct checkpointer {
 	struct saved_trees *trees;
 	Snap__Snapshot *last; /* as published; the parent of the next */
 	uint64_t last_seq;
+	struct refusals refusals; /* of the last take */
 	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings */
 };
 
@@ -72,9 +73,15 @@ void checkpointer_free(struct checkpointer *c)
 	page_copies_free(&c->copies);
 	saved_trees_free(c->trees);
 	sleeps_free(c->sleeps);
+	refusals_clear(&c->refusals);
 	if (c->last)
 		snap__snapshot__free_unpacked(c->last, NULL);
 	free(c);
+}
+
+const struct refusals *checkpointer_refusals(const struct checkpointer *c)
+{
+	return &c->refusals;
 }
 
 /* ---- one snapshot ----------------------------------------------------------------------------- */
@@ -461,6 +468,9 @@ static void say_what_is_missing(const struct taking *t, struct err *err)
 
 static void clear_taking(struct taking *t)
 {
+	refusals_clear(&t->c->refusals);
+	t->c->refusals = t->collection.refusals;
+	t->collection.refusals = (struct refusals){0};
 	page_copies_rest(&t->c->copies);
 	known_contents_free(&t->known);
 	map_notes_free(&t->notes);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "checkpointer/refusals.h"
 #include "checkpointer/tree_root.h"
 #include "store/base/err.h"
 #include "store/store.h"
@@ -83,11 +84,19 @@ void checkpointer_free(struct checkpointer *c); /* takes NULL; releases trackers
 
 /* Takes one snapshot of job `name` against snapshot `parent` (seq, 0: none). With end: the tree is
  * killed instead of resumed once everything has been read (planned shutdown), and info->final is set;
- * on failure it runs on. *ret_info as published. ERR_UNSUPPORTED names process and object; ERR_GONE
- * when the job ended meanwhile. */
+ * on failure it runs on. *ret_info as published. ERR_UNSUPPORTED names process and object, and
+ * checkpointer_refusals all of them; ERR_GONE when the job ended meanwhile. */
 int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
 		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
 		      struct err *err);
+
+/* What the last call of checkpointer_take has refused; valid until the next. */
+const struct refusals *checkpointer_refusals(const struct checkpointer *c);
+
+/* Describes the job and lets it run on, after a pause as of a snapshot's; nothing is stored. The model is
+ * without contents, and without what is in *ret_refusals. Freed by the caller. */
+int checkpointer_look(const struct checkpoint_config *config, Snap__Snapshot **ret_model,
+		      struct refusals *ret_refusals, struct err *err);
 
 /* "pagemap", "soft-dirty" or "none": what TRACKER_AUTO finds to work on this machine, probed by
  * behaviour on a page of our own. *ret_why: static text. */

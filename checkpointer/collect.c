@@ -54,6 +54,7 @@ static int collect_exe(struct collection *c, struct collected_process *p, struct
 static int collect_one(struct collection *c, struct collected_process *p, struct err *err)
 {
 	struct tracee *leader;
+	size_t described;
 
 	p->model = snap_append(&c->model->processes, &c->model->n_processes, Snap__Process,
 			       SNAP__PROCESS__INIT);
@@ -64,10 +65,21 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 		return collect_zombie(p, err);
 	leader = &p->frozen->threads[0]->tracee;
 	/* Limits first: what follows lifts them. */
-	if (collect_limits(p, err) < 0 || approach_begin(p->frozen, &c->config->root, err) < 0 ||
-	    remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err) < 0 ||
-	    collect_process(c, p, err) < 0 || collect_fds(c, p, err) < 0 ||
-	    collect_exe(c, p, err) < 0 || collect_mm(c, p, err) < 0)
+	if (collect_limits(p, err) < 0)
+		return -1;
+	described = c->refusals.n;
+	if (refusals_go_on(&c->refusals, approach_begin(p->frozen, &c->config->root, err), err) < 0)
+		return -1;
+	if (c->refusals.n > described)
+		return 0;
+	if (remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err) < 0 ||
+	    refusals_go_on(&c->refusals, collect_process(c, p, err), err) < 0 ||
+	    collect_fds(c, p, err) < 0)
+		return -1;
+	/* The rest builds on what the first part found. */
+	if (c->refusals.n > described && !p->model->memory)
+		return 0;
+	if (collect_exe(c, p, err) < 0 || collect_mm(c, p, err) < 0)
 		return -1;
 	return collect_threads(c, p, err);
 }
@@ -141,11 +153,12 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
 			return -1;
-	if (collect_relations(c, err) < 0 || collect_clocks(c, err) < 0)
+	if (!c->refusals.n && (collect_relations(c, err) < 0 || collect_clocks(c, err) < 0))
 		return -1;
-	if (collect_sockets(c, err) < 0)
+	if (refusals_go_on(&c->refusals, collect_sockets(c, err), err) < 0 ||
+	    check_both_ends(c, err) < 0)
 		return -1;
-	return check_both_ends(c, err);
+	return refusals_result(&c->refusals, err);
 }
 
 int collect_end(struct collection *c, struct err *err)
@@ -180,6 +193,7 @@ void collection_clear(struct collection *c)
 	}
 	free(c->sources);
 	free(c->processes);
+	refusals_clear(&c->refusals);
 	if (c->model)
 		snap__snapshot__free_unpacked(c->model, NULL);
 	memset(c, 0, sizeof(*c));

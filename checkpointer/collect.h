@@ -11,6 +11,7 @@
 #include "checkpointer/checkpointer.h"
 #include "checkpointer/freeze.h"
 #include "checkpointer/map_notes.h"
+#include "checkpointer/refusals.h"
 #include "checkpointer/sleeps.h"
 #include "checkpointer/tracee/remote.h"
 
@@ -49,12 +50,14 @@ struct collection {
 	Snap__Snapshot *model;
 	struct collected_process *processes; /* as tree->processes */
 	size_t n;
+	struct refusals refusals;            /* of objects; the rest is described nevertheless */
 	struct file_source *sources;         /* as model->files */
 	size_t n_sources;
 	struct socket_notes *sockets;        /* sockets.h; NULL before collect_sockets and after its end */
 };
 
-/* Collects all. The executors in collection->processes[] stay mapped until collect_end. */
+/* Collects all. The executors in collection->processes[] stay mapped until collect_end. ERR_UNSUPPORTED:
+ * c->refusals has all that was refused, c->model the rest. */
 int collect_begin(struct collection *c, const struct checkpoint_config *config,
 		  struct frozen_tree *tree, struct sleeps *sleeps, struct map_notes *notes,
 		  struct err *err);

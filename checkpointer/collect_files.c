@@ -534,7 +534,8 @@ int collect_fds(struct collection *c, struct collected_process *p, struct err *e
 	if (proc_list_numbers(p->frozen->pid, "fd", &fds, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++)
-		if (descriptor_read(p, fds[i], d, err) < 0 || add_descriptor(c, p, d, err) < 0)
+		if (descriptor_read(p, fds[i], d, err) < 0 ||
+		    refusals_go_on(&c->refusals, add_descriptor(c, p, d, err), err) < 0)
 			return -1;
 	return 0;
 }

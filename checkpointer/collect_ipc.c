@@ -162,8 +162,9 @@ int check_both_ends(struct collection *c, struct err *err)
 		const Snap__OpenFile *o = c->model->open_files[i];
 		bool pipe = o->kind == SNAP__OPEN_FILE__KIND__PIPE;
 
-		if (pipe && !o->hung_up && !has_other_end(c, o))
-			return refuse_half(c, i, err);
+		if (pipe && !o->hung_up && !has_other_end(c, o) &&
+		    refusals_go_on(&c->refusals, refuse_half(c, i, err), err) < 0)
+			return -1;
 	}
 	return 0;
 }

@@ -283,7 +283,8 @@ int collect_mm(struct collection *c, struct collected_process *p, struct err *er
 		return -1;
 	for (size_t i = 0; result == 0 && i < list->n; i++)
 		if (strcmp(list->maps[i].name, "[vsyscall]") != 0)
-			result = add_without_executor(c, p, &list->maps[i], err);
+			result = refusals_go_on(&c->refusals,
+						add_without_executor(c, p, &list->maps[i], err), err);
 	for (size_t i = 0; result == 0 && i < p->model->n_regions; i++)
 		if (p->model->regions[i]->kind == SNAP__REGION__KIND__VDSO && !c->model->host->vdso.len)
 			result = read_vdso(c, p, p->model->regions[i], err);

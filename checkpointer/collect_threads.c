@@ -223,9 +223,14 @@ static int collect_thread(struct collection *c, struct collected_process *p, str
 
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err)
 {
-	for (size_t i = 0; i < p->frozen->n_threads; i++)
-		if (collect_thread(c, p, p->frozen->threads[i], err) < 0)
-			return err_wrap(err, "process %d, thread %d", p->frozen->vpid,
-					p->frozen->threads[i]->vtid);
+	for (size_t i = 0; i < p->frozen->n_threads; i++) {
+		int result = collect_thread(c, p, p->frozen->threads[i], err);
+
+		if (result < 0)
+			err_wrap(err, "process %d, thread %d", p->frozen->vpid,
+				 p->frozen->threads[i]->vtid);
+		if (refusals_go_on(&c->refusals, result, err) < 0)
+			return -1;
+	}
 	return 0;
 }

@@ -253,3 +253,13 @@ int cli_finish(void)
 	fprintf(stderr, "pawl: cannot write to standard output: %s\n", strerror(errno));
 	return EXIT_FAILURE;
 }
+
+int cli_parse_pid(const char *text, pid_t *ret, struct err *err)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	if (digits == 0 || digits > 9 || text[digits] != '\0' || atoi(text) <= 0)
+		return err_set(err, ERR_INVALID, "'%s' is not the number of a process", text);
+	*ret = atoi(text);
+	return 0;
+}

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "store/base/err.h"
 #include "store/store.h"
@@ -110,5 +111,8 @@ static inline void cli_cleanup_store(struct store **store)
 		store_close(*store);
 }
 #define cleanup_store __attribute__((cleanup(cli_cleanup_store)))
+
+/* An operand that is a process's number. */
+int cli_parse_pid(const char *text, pid_t *ret, struct err *err);
 
 #endif

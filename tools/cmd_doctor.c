@@ -14,13 +14,20 @@ static const struct cli_option options[] = {
 
 static const struct cli_spec spec = {
 	.name = "doctor",
-	.operands = "",
+	.operands = "[PID]",
 	.about = "Try what pawl needs of this machine, and say what works (ok), what is missing, "
 		 "and where\n"
 		 "a fallback will serve. Exit status 1 when something is missing without which no "
 		 "job can\n"
-		 "be run.",
+		 "be run.\n"
+		 "\n"
+		 "With PID: list every object that this process and its descendants hold, and whether "
+		 "it\n"
+		 "would be saved and restored, by process and descriptor. They stand still for a "
+		 "moment;\n"
+		 "nothing is stored. Exit status 1 when something would be refused.",
 	.options = options,
+	.most = 1,
 };
 
 static const char *const grades[] = {
@@ -53,6 +60,20 @@ static void print_text(const struct doctor_report *report, bool missing)
 		       : "\njobs can be run, saved and recovered here\n");
 }
 
+static int examine(const struct cli_args *args)
+{
+	struct err err = {0};
+	bool refused = false;
+	int status;
+	pid_t pid;
+
+	if (cli_parse_pid(args->operands[0], &pid, &err) < 0 ||
+	    doctor_process(pid, args->json, &refused, &err) < 0)
+		return cli_fail(&err);
+	status = cli_finish();
+	return refused ? EXIT_FAILURE : status;
+}
+
 int cmd_doctor(int argc, char **argv)
 {
 	struct doctor_report report = {0};
@@ -64,6 +85,8 @@ int cmd_doctor(int argc, char **argv)
 
 	if (!cli_begin(&spec, argc, argv, NULL, &args, &status))
 		return status;
+	if (args.n_operands > 0)
+		return examine(&args);
 	if (cli_store_dir(&args, dir, sizeof(dir), &err) < 0)
 		return cli_fail(&err);
 	doctor_capsule(&report);

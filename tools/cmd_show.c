@@ -10,11 +10,23 @@
 #include "store/base/units.h"
 #include "tools/cli.h"
 #include "tools/jobref.h"
+#include "tools/objects.h"
 #include "tools/report.h"
 
+enum { SHOW_OBJECTS = CLI_OWN };
+
 static const struct cli_option options[] = {
+	{SHOW_OBJECTS, "objects", NULL, "list every object that the job held, by process"},
 	CLI_OPTION_JSON, CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP, CLI_OPTION_END,
 };
+
+static int set_option(void *ctx, int key, const char *value, struct err *err)
+{
+	bool *objects = ctx;
+
+	*objects = true;
+	return 0;
+}
 
 static const struct cli_spec spec = {
 	.name = "show",
@@ -23,6 +35,7 @@ static const struct cli_spec spec = {
 		 "it cost,\n"
 		 "its processes, and the files it holds.",
 	.options = options,
+	.set = set_option,
 	.least = 1,
 	.most = 1,
 };
@@ -192,7 +205,8 @@ static void print_snapshot(const struct snapshot_info *info, const Snap__Snapsho
 	print_files(model);
 }
 
-static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snapshot *model)
+static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snapshot *model,
+			     const struct object_list *objects)
 {
 	json_t *o = report_snapshot(info);
 
@@ -203,6 +217,7 @@ static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snaps
 	}
 	json_object_set_new(o, "process_list", processes_json(model));
 	json_object_set_new(o, "file_list", files_json(model));
+	json_object_set_new(o, "object_list", objects_json(objects));
 	return o;
 }
 
@@ -226,7 +241,24 @@ static int load_latest_good(struct store *store, const char *job, struct snapsho
 	return -1;
 }
 
-static int show(const struct cli_args *args, struct err *err)
+static int print(const struct snapshot_info *info, const Snap__Snapshot *model, bool json,
+		 bool objects, struct err *err)
+{
+	struct object_list list;
+
+	if (objects_list(&list, model, NULL, err) < 0)
+		return -1;
+	if (json)
+		report_print(snapshot_json(info, model, &list));
+	else if (objects)
+		objects_print(&list, model);
+	else
+		print_snapshot(info, model);
+	objects_clear(&list);
+	return 0;
+}
+
+static int show(const struct cli_args *args, bool objects, struct err *err)
 {
 	cleanup_store struct store *store = NULL;
 	Snap__Snapshot *model = NULL;
@@ -244,21 +276,19 @@ static int show(const struct cli_args *args, struct err *err)
 		      : load_latest_good(store, ref.job, &info, &model, err);
 	if (ret < 0)
 		return -1;
-	if (args->json)
-		report_print(snapshot_json(&info, model));
-	else
-		print_snapshot(&info, model);
+	ret = print(&info, model, args->json, objects, err);
 	snap__snapshot__free_unpacked(model, NULL);
-	return 0;
+	return ret;
 }
 
 int cmd_show(int argc, char **argv)
 {
 	struct err err = {0};
 	struct cli_args args;
+	bool objects = false;
 	int status;
 
-	if (!cli_begin(&spec, argc, argv, NULL, &args, &status))
+	if (!cli_begin(&spec, argc, argv, &objects, &args, &status))
 		return status;
-	return show(&args, &err) < 0 ? cli_fail(&err) : cli_finish();
+	return show(&args, objects, &err) < 0 ? cli_fail(&err) : cli_finish();
 }

@@ -6,6 +6,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
+
+#include "store/base/err.h"
 
 enum doctor_grade {
 	DOCTOR_OK,
@@ -34,6 +37,9 @@ void doctor_capsule(struct doctor_report *report);
 void doctor_kernel(struct doctor_report *report);
 /* The store's file system, and LMDB. store_dir need not exist. */
 void doctor_store(struct doctor_report *report, const char *store_dir);
+
+/* Lists what process pid and all below it hold, and prints it. ret_refused: some of it cannot be saved. */
+int doctor_process(pid_t pid, bool json, bool *ret_refused, struct err *err);
 
 /* First line of a small file such as a sysctl; NULL where there is none. buf is returned. */
 const char *doctor_read_line(const char *path, char *buf, size_t len);

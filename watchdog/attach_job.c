@@ -13,7 +13,8 @@ bool wd_is_attached(const struct watchdog *w)
 	return w->capsule && w->capsule->root.attached;
 }
 
-/* The newest snapshot of the latest run, 0: none; and whether there are any, of earlier runs too. */
+/* The newest snapshot of the latest run, 0: none; and whether there are any, of earlier runs too.
+ */
 static int find_parent(struct watchdog *w, uint64_t *ret, bool *ret_any, struct err *err)
 {
 	cleanup_free struct snapshot_info *infos = NULL;
@@ -34,7 +35,8 @@ static int check_name_is_free(const struct watchdog *w, uint64_t newest, struct 
 {
 	bool over = w->job.state == JOB_FINISHED || w->job.state == JOB_NEW;
 
-	if (over || !newest || w->config->mode == LAUNCH_FRESH || attach_target_is(&w->target, &w->job))
+	if (over || !newest || w->config->mode == LAUNCH_FRESH ||
+	    attach_target_is(&w->target, &w->job))
 		return 0;
 	return err_set(err, ERR_BUSY,
 		       "job '%s' is another one, that can go on from %s@%" PRIu64
@@ -71,7 +73,8 @@ static int take_over(struct watchdog *w, uint64_t *ret_parent, struct err *err)
 {
 	bool again = attach_target_is(&w->target, &w->job), keep_log;
 
-	if (find_parent(w, ret_parent, &keep_log, err) < 0 || check_name_is_free(w, *ret_parent, err) < 0)
+	if (find_parent(w, ret_parent, &keep_log, err) < 0 ||
+	    check_name_is_free(w, *ret_parent, err) < 0)
 		return -1;
 	w->job.generation++;
 	if (!again || w->config->mode == LAUNCH_FRESH) {
@@ -89,7 +92,7 @@ static int find_streams(struct watchdog *w, struct err *err)
 {
 	struct attached_streams found;
 
-	if (attached_streams_find(&found, w->capsule, err) < 0)
+	if (attached_streams_find(&found, &w->capsule->root, err) < 0)
 		return -1;
 	memcpy(w->streams.identity, found.stream, sizeof(found.stream));
 	w->streams.terminal_identity = found.terminal;

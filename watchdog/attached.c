@@ -16,7 +16,8 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
-/* ---- the target ------------------------------------------------------------------------------- */
+/* ---- the target -------------------------------------------------------------------------------
+ */
 
 static int read_argv(struct attach_target *t, const char *comm, struct err *err)
 {
@@ -62,7 +63,8 @@ static int check_not_above_us(pid_t pid, struct err *err)
 	for (pid_t at = getpid(); at > 0; at = stat.ppid) {
 		if (at == pid)
 			return err_set(err, ERR_INVALID,
-				       "process %d has this pawl among its descendants: attach from outside, "
+				       "process %d has this pawl among its descendants: attach "
+				       "from outside, "
 				       "another terminal for example",
 				       pid);
 		if (proc_read_stat(at, 0, &stat, err) < 0)
@@ -90,7 +92,7 @@ static int check_namespaces(pid_t pid, struct err *err)
 {
 	static const char *const kinds[][2] = {
 		{"pid", "pid"}, {"user", "user"}, {"mnt", "mount"}, {"net", "network"},
-		{"ipc", "IPC"}, {"uts", "UTS"}, {"time", "time"}, {"cgroup", "cgroup"},
+		{"ipc", "IPC"}, {"uts", "UTS"},	  {"time", "time"}, {"cgroup", "cgroup"},
 	};
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -99,10 +101,11 @@ static int check_namespaces(pid_t pid, struct err *err)
 		if (same_namespace(getpid(), pid, kinds[i][0], &same, err) < 0)
 			return -1;
 		if (!same)
-			return err_set(err, ERR_UNSUPPORTED,
-				       "process %d is in another %s namespace, a container's for example: "
-				       "attach from inside it",
-				       pid, kinds[i][1]);
+			return err_set(
+				err, ERR_UNSUPPORTED,
+				"process %d is in another %s namespace, a container's for example: "
+				"attach from inside it",
+				pid, kinds[i][1]);
 	}
 	return 0;
 }
@@ -126,7 +129,8 @@ static int check_target(pid_t pid, struct err *err)
 	if (check_is_process(pid, err) < 0 || check_not_above_us(pid, err) < 0)
 		return -1;
 	if (in_capsule_of_pawl(pid))
-		return err_set(err, ERR_BUSY, "process %d belongs to a job that pawl watches already", pid);
+		return err_set(err, ERR_BUSY,
+			       "process %d belongs to a job that pawl watches already", pid);
 	if (trace_permitted(pid, err) < 0)
 		return -1;
 	return check_namespaces(pid, err);
@@ -147,10 +151,10 @@ int attach_target_read(struct attach_target *ret, pid_t pid, struct err *err)
 	struct attach_target target = {.pid = pid};
 
 	if (check_target(pid, err) < 0)
-		return err_wrap(err, "cannot attach");
+		return -1;
 	if (read_target(&target, err) < 0) {
 		attach_target_clear(&target);
-		return err_wrap(err, "cannot attach");
+		return -1;
 	}
 	*ret = target;
 	return 0;
@@ -181,9 +185,11 @@ bool attached_still_runs(const struct job_info *job)
 	       stat.start_time == job->leader_start && stat.state != 'Z' && stat.state != 'X';
 }
 
-/* ---- in a capsule's place --------------------------------------------------------------------- */
+/* ---- in a capsule's place ---------------------------------------------------------------------
+ */
 
-/* One pawl at a time: a lock on a file of /proc belongs to the process it is about, and goes with us. */
+/* One pawl at a time: a lock on a file of /proc belongs to the process it is about, and goes with
+ * us. */
 static int claim(pid_t pid, int *ret, struct err *err)
 {
 	cleanup_fd int fd = -1;
@@ -220,7 +226,8 @@ int attached_create(struct capsule **ret, const struct attach_target *target, st
 	return 0;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------
+ */
 
 /* include/uapi/linux/pidfd.h; exit_code of processes that have been collected: Linux 6.15. */
 struct pidfd_exit_info {
@@ -240,11 +247,13 @@ bool attached_exit_status(const struct capsule *capsule, int *ret)
 	_Static_assert(sizeof(info) == 64, "PIDFD_INFO_SIZE_VER0");
 	/* Its parent has not collected it yet: then /proc tells, and the pidfd does not. */
 	if (proc_read_stat(capsule->root.pid, 0, &stat, &ignored) == 0 &&
-	    stat.start_time == capsule->root.start_time && (stat.state == 'Z' || stat.state == 'X')) {
+	    stat.start_time == capsule->root.start_time &&
+	    (stat.state == 'Z' || stat.state == 'X')) {
 		*ret = stat.exit_code;
 		return true;
 	}
-	if (ioctl(capsule->events, PIDFD_GET_EXIT_INFO, &info) < 0 || !(info.mask & PIDFD_EXIT_INFO))
+	if (ioctl(capsule->events, PIDFD_GET_EXIT_INFO, &info) < 0 ||
+	    !(info.mask & PIDFD_EXIT_INFO))
 		return false;
 	*ret = info.exit_code;
 	return true;

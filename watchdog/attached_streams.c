@@ -3,18 +3,20 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "checkpointer/freeze.h"
 #include "checkpointer/tracee/procfs.h"
 #include "store/base/cleanup.h"
 #include "watchdog/attached.h"
 
 /* Documentation/admin-guide/devices.txt */
-#define TTY_MAJOR	  4
-#define PTY_SLAVE_MAJOR	  136
-#define PTY_SLAVE_MAJORS  8
+#define TTY_MAJOR	 4
+#define PTY_SLAVE_MAJOR	 136
+#define PTY_SLAVE_MAJORS 8
 
 struct pipe_use {
 	struct capsule_stream id;
@@ -61,8 +63,8 @@ static struct pipe_use *use_of(struct pipe_uses *uses, const struct stat *st)
 	if (!more)
 		return NULL;
 	uses->list = more;
-	more[uses->n] = (struct pipe_use){
-		.id = {.used = true, .dev = st->st_dev, .ino = st->st_ino}};
+	more[uses->n] =
+		(struct pipe_use){.id = {.used = true, .dev = st->st_dev, .ino = st->st_ino}};
 	return &more[uses->n++];
 }
 
@@ -84,12 +86,12 @@ static int note_pipe(struct pipe_uses *uses, pid_t pid, int fd, struct err *err)
 	return 0;
 }
 
-static int note_pipes(struct pipe_uses *uses, const struct capsule *capsule, struct err *err)
+static int note_pipes(struct pipe_uses *uses, const struct tree_root *root, struct err *err)
 {
 	cleanup_free pid_t *pids = NULL;
 	size_t n;
 
-	if (capsule_pids(capsule, &pids, &n, err) < 0)
+	if (list_tree(root, &pids, &n, err) < 0)
 		return -1;
 	for (size_t i = 0; i < n; i++) {
 		cleanup_free int *fds = NULL;
@@ -129,8 +131,10 @@ static void find_stream(struct attached_streams *s, pid_t root, int number,
 		return;
 	if (is_terminal(&st)) {
 		if (!s->terminal.used)
-			s->terminal = (struct capsule_stream){
-				.used = true, .dev = st.st_dev, .ino = st.st_ino, .rdev = st.st_rdev};
+			s->terminal = (struct capsule_stream){.used = true,
+							      .dev = st.st_dev,
+							      .ino = st.st_ino,
+							      .rdev = st.st_rdev};
 	} else if ((S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) && leads_outside(uses, &st)) {
 		s->stream[number] =
 			(struct capsule_stream){.used = true, .dev = st.st_dev, .ino = st.st_ino};
@@ -148,15 +152,15 @@ static int keep_outside(struct attached_streams *s, const struct pipe_uses *uses
 	return 0;
 }
 
-int attached_streams_find(struct attached_streams *ret, const struct capsule *capsule,
+int attached_streams_find(struct attached_streams *ret, const struct tree_root *root,
 			  struct err *err)
 {
 	struct attached_streams s = {0};
 	struct pipe_uses uses = {0};
-	int result = note_pipes(&uses, capsule, err);
+	int result = note_pipes(&uses, root, err);
 
 	for (int i = 0; result == 0 && i < 3; i++)
-		find_stream(&s, capsule->root.pid, i, &uses);
+		find_stream(&s, root->pid, i, &uses);
 	if (result == 0)
 		result = keep_outside(&s, &uses, err);
 	free(uses.list);
@@ -169,4 +173,28 @@ void attached_streams_clear(struct attached_streams *streams)
 {
 	free(streams->outside);
 	*streams = (struct attached_streams){0};
+}
+
+int attached_look(pid_t pid, Snap__Snapshot **ret_model, struct refusals *ret_refusals,
+		  struct err *err)
+{
+	struct checkpoint_config config = {.leader_vpid = pid};
+	struct attached_streams streams;
+	struct attach_target target;
+	int result;
+
+	if (attach_target_read(&target, pid, err) < 0)
+		return -1;
+	config.root =
+		(struct tree_root){.pid = pid, .attached = true, .start_time = target.start_time};
+	attach_target_clear(&target);
+	if (attached_streams_find(&streams, &config.root, err) < 0)
+		return -1;
+	memcpy(config.stream, streams.stream, sizeof(config.stream));
+	config.terminal = streams.terminal;
+	config.inherited = streams.outside;
+	config.n_inherited = streams.n_outside;
+	result = checkpointer_look(&config, ret_model, ret_refusals, err);
+	attached_streams_clear(&streams);
+	return result;
 }

@@ -100,8 +100,11 @@ int wd_begin(struct watchdog *w, struct err *err)
 {
 	pid_t pid = w->config->attach_pid;
 
-	if (take_signals(w, err) < 0 || (pid && attach_target_read(&w->target, pid, err) < 0) ||
-	    take_job(w, err) < 0)
+	if (take_signals(w, err) < 0)
+		return -1;
+	if (pid && attach_target_read(&w->target, pid, err) < 0)
+		return err_wrap(err, "cannot attach");
+	if (take_job(w, err) < 0)
 		return -1;
 	if (w->job.watchdog_pid && w->job.state == JOB_RUNNING)
 		log_debug("the last watchdog of job %s ended without a word", w->job.name);

@@ -161,6 +161,7 @@ static void close_all(struct watchdog *w)
 		snap__snapshot__free_unpacked(w->resume.model, NULL);
 	job_info_clear(&w->job);
 	attach_target_clear(&w->target);
+	refusals_clear(&w->last_refused);
 	store_close(w->store);
 	cleanup_fd_p(&w->signals);
 	if (w->captured) {

@@ -41,6 +41,7 @@ struct snap_result {
 	enum snap_op op;
 	bool ok;
 	struct err err;		      /* where not ok */
+	struct refusals refused;      /* TAKE, ERR_UNSUPPORTED: all that was; the receiver's to clear */
 	struct snapshot_info info;    /* TAKE */
 	struct recovery_result built; /* REBUILD */
 	uint64_t started, finished;   /* CLOCK_MONOTONIC */

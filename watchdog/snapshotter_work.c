@@ -215,9 +215,12 @@ static void after_hook(const struct snap_work *w, uint64_t seq)
 
 static int do_take(struct snap_work *w, bool end, struct snap_result *result)
 {
-	if (before_hook(w, end, &result->err) < 0 || adopt_target(w, &result->err) < 0 ||
-	    take_with_room(w, end, &result->info, &result->err) < 0)
+	if (before_hook(w, end, &result->err) < 0 || adopt_target(w, &result->err) < 0)
 		return -1;
+	if (take_with_room(w, end, &result->info, &result->err) < 0) {
+		refusals_copy(&result->refused, checkpointer_refusals(w->checkpointer));
+		return -1;
+	}
 	w->target.parent = result->info.seq;
 	after_hook(w, result->info.seq);
 	return 0;

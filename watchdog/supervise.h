@@ -69,6 +69,7 @@ struct watchdog {
 	uint64_t due;	 /* next periodic snapshot, CLOCK_MONOTONIC */
 	uint64_t next_hang_look;
 	char last_failure[sizeof(((struct err *)0)->msg)]; /* of a snapshot, as warned of */
+	struct refusals last_refused;
 	struct retry_state retry;
 	struct hang_state hang;
 	uint64_t sent;	 /* signals passed on to the job, bit n-1 */

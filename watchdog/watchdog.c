@@ -161,19 +161,37 @@ static void read_capsule(struct watchdog *w)
 	}
 }
 
-/* The same reason once in a row: a short interval would repeat it for days. */
-static void report_failure(struct watchdog *w, const struct snap_result *result)
+/* The same reasons once in a row: a short interval would repeat them for days. */
+static bool said_already(struct watchdog *w, struct snap_result *result)
 {
-	const char *why = result->ok ? "" : result->err.msg;
+	bool said = strcmp(result->err.msg, w->last_failure) == 0 &&
+		    refusals_equal(&result->refused, &w->last_refused);
 
-	progress_clear(&w->progress);
-	if (!result->ok && result->err.kind != ERR_GONE && strcmp(why, w->last_failure) != 0)
-		log_warn("job %s was not saved: %s", w->job.name, why);
-	if (result->ok || result->err.kind != ERR_GONE)
-		snprintf(w->last_failure, sizeof(w->last_failure), "%s", why);
+	snprintf(w->last_failure, sizeof(w->last_failure), "%s", result->err.msg);
+	refusals_clear(&w->last_refused);
+	w->last_refused = result->refused;
+	result->refused = (struct refusals){0};
+	return said;
 }
 
-static void taken(struct watchdog *w, const struct snap_result *result)
+static void report_failure(struct watchdog *w, struct snap_result *result)
+{
+	progress_clear(&w->progress);
+	if (result->ok) {
+		w->last_failure[0] = '\0';
+		refusals_clear(&w->last_refused);
+		return;
+	}
+	if (result->err.kind == ERR_GONE || said_already(w, result))
+		return;
+	if (w->last_refused.n < 2)
+		log_warn("job %s was not saved: %s", w->job.name, result->err.msg);
+	for (size_t i = 0; w->last_refused.n > 1 && i < w->last_refused.n; i++)
+		log_warn("job %s was not saved (%zu of %zu reasons): %s", w->job.name, i + 1,
+			 w->last_refused.n, w->last_refused.texts[i]);
+}
+
+static void taken(struct watchdog *w, struct snap_result *result)
 {
 	bool refused =
 		!result->ok && result->err.kind == ERR_UNSUPPORTED && w->config->unsupported_fails;

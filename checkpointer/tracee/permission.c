@@ -42,11 +42,12 @@ static int explain_yama(pid_t pid, struct err *err)
 {
 	switch (yama_scope()) {
 	case 1:
-		return err_set(err, ERR_DENIED,
-			       "process %d: Yama lets a process be traced by its ancestors only (as root: "
-			       "sysctl kernel.yama.ptrace_scope=0; jobs under `pawl run` are not "
-			       "affected)",
-			       pid);
+		return err_set(
+			err, ERR_DENIED,
+			"process %d: Yama lets a process be traced by its ancestors only (as root: "
+			"sysctl kernel.yama.ptrace_scope=0; jobs under `pawl run` are not "
+			"affected)",
+			pid);
 	case 2:
 		return err_set(err, ERR_DENIED,
 			       "process %d: Yama allows tracing to administrators only "
@@ -59,7 +60,8 @@ static int explain_yama(pid_t pid, struct err *err)
 			       pid);
 	default:
 		return err_set(err, ERR_DENIED,
-			       "process %d: tracing it is forbidden (it has more privileges than we do, or "
+			       "process %d: tracing it is forbidden (it has more privileges than "
+			       "we do, or "
 			       "a security module or a seccomp filter is in the way)",
 			       pid);
 	}
@@ -83,16 +85,20 @@ static int explain_status(pid_t pid, const struct proc_status *s, struct err *er
 	if (is_kernel_thread(pid))
 		return err_set(err, ERR_DENIED, "process %d (%s) is a kernel thread", pid, s->name);
 	if (s->tracer)
-		return err_set(err, ERR_BUSY,
-			       "process %d (%s) is traced by process %d already: a debugger, strace, or "
-			       "another pawl at its work",
-			       pid, s->name, s->tracer);
-	if (geteuid() != 0 && (s->uid[0] != geteuid() || s->uid[1] != geteuid() || s->uid[2] != geteuid()))
-		return err_set(err, ERR_DENIED, "process %d (%s) belongs to user %u, and we are user %u",
-			       pid, s->name, s->uid[1], geteuid());
+		return err_set(
+			err, ERR_BUSY,
+			"process %d (%s) is traced by process %d already: a debugger, strace, or "
+			"another pawl at its work",
+			pid, s->name, s->tracer);
+	if (geteuid() != 0 &&
+	    (s->uid[0] != geteuid() || s->uid[1] != geteuid() || s->uid[2] != geteuid()))
+		return err_set(err, ERR_DENIED,
+			       "process %d (%s) belongs to user %u, and we are user %u", pid,
+			       s->name, s->uid[1], geteuid());
 	if (geteuid() != 0 && is_undumpable(pid, s))
 		return err_set(err, ERR_DENIED,
-			       "process %d (%s) is not dumpable: its program is set-user-id, unreadable, has "
+			       "process %d (%s) is not dumpable: its program is set-user-id, "
+			       "unreadable, has "
 			       "capabilities, or has asked for it (PR_SET_DUMPABLE)",
 			       pid, s->name);
 	return explain_yama(pid, err);
