@@ -376,8 +376,11 @@ int collect_sockets(struct collection *c, struct err *err)
 			return -1;
 	/* Descriptors in flight add to the list. */
 	for (size_t i = 0; i < c->sockets->n; i++)
-		if (describe_note(c, i, err) < 0)
+		if (refusals_go_on(&c->refusals, describe_note(c, i, err), err) < 0)
 			return -1;
+	/* Without those that were refused, the others would seem to have lost their peers. */
+	if (c->refusals.n)
+		return 0;
 	if (relate_unix(c, err) < 0)
 		return -1;
 	return relate_tcp(c, err);
