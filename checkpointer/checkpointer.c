@@ -32,6 +32,9 @@
 #define ARM_AT_LEAST (32ull << 20)
 /* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB. */
 #define NOTE_AT_LEAST (64ull << 20)
+/* What is mostly over in a moment is tried again after 5, 10, 15... ms, for a third of a second. */
+#define ATTEMPTS	 12
+#define ATTEMPT_PAUSE_NS 5000000
 
 struct checkpointer {
 	struct checkpoint_config config;
@@ -100,7 +103,7 @@ struct taking {
 	uint64_t begin_ns, pause_ns;
 	uint64_t arming_ns; /* an earlier stop, part of the pause */
 	bool frozen;
-	bool again; /* failed only because notes did not hold */
+	bool again; /* failed only by what is mostly over at the next attempt */
 };
 
 static void forget_last(struct checkpointer *c)
@@ -478,7 +481,7 @@ static void clear_taking(struct taking *t)
 	session_abort(t->session);
 }
 
-/* *ret_again: nothing was wrong but the notes, which will not be relied on again. */
+/* *ret_again: nothing was wrong but what is mostly over at the next attempt. */
 static int take_once(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
 		     bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
 		     bool *ret_again, struct err *err)
@@ -504,7 +507,7 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 		say_what_is_missing(&t, err);
 	tracked_set_done(&c->tracked, result == 0);
 	saved_trees_done(c->trees, result == 0);
-	*ret_again = t.again;
+	*ret_again = t.again || (result < 0 && t.collection.passing);
 	clear_taking(&t);
 	return result;
 }
@@ -513,10 +516,15 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
 		      struct err *err)
 {
-	bool again = false;
-	int result = take_once(c, store, name, parent, end, hooks, ret_info, &again, err);
+	struct timespec pause = {.tv_nsec = ATTEMPT_PAUSE_NS};
 
-	if (result < 0 && again)
-		result = take_once(c, store, name, parent, end, hooks, ret_info, &again, err);
-	return result;
+	for (int attempt = 1;; attempt++) {
+		bool again = false;
+		int result = take_once(c, store, name, parent, end, hooks, ret_info, &again, err);
+
+		if (result == 0 || !again || attempt == ATTEMPTS)
+			return result;
+		nanosleep(&pause, NULL);
+		pause.tv_nsec += ATTEMPT_PAUSE_NS;
+	}
 }

@@ -54,6 +54,7 @@ struct collection {
 	struct file_source *sources;         /* as model->files */
 	size_t n_sources;
 	struct socket_notes *sockets;        /* sockets.h; NULL before collect_sockets and after its end */
+	bool passing; /* something was refused that is mostly over in a moment */
 };
 
 /* Collects all. The executors in collection->processes[] stay mapped until collect_end. ERR_UNSUPPORTED:

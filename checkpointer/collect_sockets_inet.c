@@ -265,9 +265,11 @@ static int add_pending(struct collection *c, struct socket_note *listener,
 		return note_refuse(listener, err,
 				   "a listening TCP socket with a connection waiting that comes from "
 				   "outside the job (see --connections)");
-	if (info->queued || info->state != TCP_ESTABLISHED)
+	if (info->queued || info->state != TCP_ESTABLISHED) {
+		c->passing = true;
 		return note_refuse(client, err,
 				   "a TCP socket that has sent data on a connection not accepted yet");
+	}
 	p = snap_append(&s->pending, &s->n_pending, Snap__PendingConnection,
 			SNAP__PENDING_CONNECTION__INIT);
 	if (!p || snap_set_bytes(&p->address, note_socket(c, client)->local.data,

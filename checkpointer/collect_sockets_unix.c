@@ -229,7 +229,7 @@ static int add_pending(const struct collection *c, Snap__Socket *listener,
 			     client->holder->frozen->status.gid[1], &p->peer, err);
 }
 
-static int relate_listener(const struct collection *c, struct socket_note *note, struct err *err)
+static int relate_listener(struct collection *c, struct socket_note *note, struct err *err)
 {
 	const struct unix_info *info = &note->unix_info;
 
@@ -248,9 +248,11 @@ static int relate_listener(const struct collection *c, struct socket_note *note,
 					   "a listening Unix socket with a connection waiting that %s",
 					   info->icons[i] ? "comes from outside the job (see --connections)"
 							  : "its client has closed already");
-		if (ioctl(client->fd, SIOCOUTQ, &unread) == 0 && unread > 0)
+		if (ioctl(client->fd, SIOCOUTQ, &unread) == 0 && unread > 0) {
+			c->passing = true;
 			return note_refuse(client, err,
 					   "a Unix socket that has sent data on a connection not accepted yet");
+		}
 		if (add_pending(c, note_socket(c, note), client, err) < 0)
 			return -1;
 	}
