@@ -221,7 +221,7 @@ static int read_object(struct saved_tree *t, uint32_t id, bool frozen, struct er
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_sys(err, "read");
 	if (!S_ISREG(st.st_mode) || st.st_ino != o->inode || st.st_dev != o->device)
-		return err_set(err, ERR_SYSTEM, "another file has taken its place");
+		return err_set(err, ERR_BUSY, "another file has taken its place");
 	take_stat(o, &st);
 	if (!frozen)
 		return put_file(t, o, fd, err);

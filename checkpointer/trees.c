@@ -15,6 +15,8 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 
+#define TRIES 5
+
 struct saved_trees {
 	struct saved_tree *list; /* ascending by path: outer ones first */
 	const char **paths;      /* of the list */
@@ -236,6 +238,10 @@ static int walk_anew(struct saved_tree *t, struct store *store, struct err *err)
 	int result;
 
 	log_debug("%s: walked again in the pause", t->path);
+	/* Copies belong to objects of the first walk. */
+	for (size_t i = 0; i < t->n_copies; i++)
+		ahead.objects[t->copies[i].object].mark |= TREE_READ_AGAIN | TREE_DETAILS_AGAIN;
+	tree_free_copies(t);
 	t->now = (struct tree){0};
 	tree_walk_end(&t->walk);
 	result = walk(t, store, true, err);
@@ -339,10 +345,9 @@ static int check_boundaries(const struct saved_trees *trees, const struct saved_
 	return 0;
 }
 
-static int freeze_tree_of(struct saved_trees *trees, struct saved_tree *t,
-			  const struct collection *c, struct store *store, struct err *err)
+static int look_and_read(struct saved_trees *trees, struct saved_tree *t,
+			 const struct collection *c, struct store *store, struct err *err)
 {
-	t->walk.still = true;
 	tree_watch_drain(&t->watch, &t->now);
 	if (t->watch.blind || root_is_another(t)) {
 		if (walk_anew(t, store, err) < 0)
@@ -357,6 +362,21 @@ static int freeze_tree_of(struct saved_trees *trees, struct saved_tree *t,
 	if (check_boundaries(trees, t, err) < 0)
 		return -1;
 	return tree_read_frozen(t, err);
+}
+
+/* The job stands still, but others may write there too: what they change under our hands is looked at
+ * again. */
+static int freeze_tree_of(struct saved_trees *trees, struct saved_tree *t,
+			  const struct collection *c, struct store *store, struct err *err)
+{
+	int tries = 0, result;
+
+	t->walk.still = true;
+	do
+		result = look_and_read(trees, t, c, store, err);
+	while (result < 0 && ++tries < TRIES &&
+	       (err->kind == ERR_NOT_FOUND || err->kind == ERR_BUSY));
+	return result;
 }
 
 int saved_trees_frozen(struct saved_trees *trees, const struct collection *c, struct store *store,

@@ -121,6 +121,21 @@ int tree_link_up(struct tree *tree, struct err *err)
 	return result;
 }
 
+int tree_check(struct tree *tree, struct err *err)
+{
+	if (tree_link_up(tree, err) < 0)
+		return -1;
+	if (tree->n && tree->objects[0].kind != TREE_NONE && tree->objects[0].kind != TREE_DIRECTORY)
+		return err_set(err, ERR_CORRUPT, "the root is no directory");
+	for (uint32_t i = 0; i < tree->n; i++) {
+		const struct tree_object *o = &tree->objects[i];
+
+		if ((o->kind == TREE_NONE) != (o->names == 0))
+			return err_set(err, ERR_CORRUPT, "object %u: names and kind differ", i);
+	}
+	return 0;
+}
+
 /* From the end of buf towards its beginning. */
 int tree_path_of(const struct tree *tree, uint32_t dir, const char *name, char *buf, size_t len)
 {

@@ -89,6 +89,9 @@ struct tree_entry *tree_find(const struct tree_object *dir, const char *name);
 /* Sets parent, name and names of all objects from the entries below the root. Objects that cannot be
  * reached have names 0. ERR_CORRUPT: a directory in two places, or in itself. */
 int tree_link_up(struct tree *tree, struct err *err);
+/* tree_link_up, and what a stored tree must be: a directory at its root (or nothing), every object reached,
+ * no free place with a name. ERR_CORRUPT. */
+int tree_check(struct tree *tree, struct err *err);
 /* Path of an object relative to the root ("." for that). -1: longer than len. */
 int tree_path(const struct tree *tree, uint32_t object, char *buf, size_t len);
 int tree_path_of(const struct tree *tree, uint32_t dir, const char *name, char *buf, size_t len);

@@ -132,19 +132,6 @@ static int load_records(struct tree *tree, struct store *store, const Snap__Tree
 	return result;
 }
 
-static int check_linked(const struct tree *tree, struct err *err)
-{
-	if (tree->n && tree->objects[0].kind != TREE_NONE && tree->objects[0].kind != TREE_DIRECTORY)
-		return err_set(err, ERR_CORRUPT, "the root is no directory");
-	for (uint32_t i = 0; i < tree->n; i++) {
-		const struct tree_object *o = &tree->objects[i];
-
-		if ((o->kind == TREE_NONE) != (o->names == 0))
-			return err_set(err, ERR_CORRUPT, "object %u: names and kind differ", i);
-	}
-	return 0;
-}
-
 static int load_all(struct loading *l, struct store *store, const Snap__Tree *model,
 		    struct err *err)
 {
@@ -160,9 +147,7 @@ static int load_all(struct loading *l, struct store *store, const Snap__Tree *mo
 			return err_wrap(err, "object %u", i);
 	}
 	tree->next_page = model->next_page;
-	if (tree_link_up(tree, err) < 0)
-		return -1;
-	return check_linked(tree, err);
+	return tree_check(tree, err);
 }
 
 int tree_load(struct tree *ret, struct store *store, const Snap__Tree *model, struct err *err)

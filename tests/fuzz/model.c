@@ -130,6 +130,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 	Snap__Process process, *processes[1] = {&process};
 	Snap__File *files[3];
 	Snap__OpenFile *open[3];
+	Snap__Tree tree = SNAP__TREE__INIT, *trees[1] = {&tree};
 	struct plan plan = {0};
 	struct err err = {0};
 
@@ -146,6 +147,11 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 	fill_process(&process);
 	fill_threads(&process);
 	fill_files(&m, files, open);
+	tree.path = (char *)"/home/user/build";
+	tree.objects = 3;
+	tree.objects_root = 5;
+	m.trees = trees;
+	m.n_trees = 1;
 	/* A seed that is refused at once would leave most of the plan untried. */
 	if (plan_make(&plan, &m, false, &err) < 0) {
 		fprintf(stderr, "the seed is refused: %s\n", err.msg);
