@@ -25,6 +25,7 @@ enum page_state {
 struct block {
 	uint64_t first; /* page index in the file */
 	size_t n;
+	bool has_data; /* some page was read: then data is whole, with zeroes for the others */
 	uint8_t state[BLOCK_PAGES];
 	char data[BLOCK_BYTES];
 };
@@ -56,7 +57,6 @@ static int read_from_fd(struct block *b, const struct content_source *source, st
 	off_t end = start + (off_t)(b->n * STORE_PAGE_SIZE), at = start;
 
 	mark(b, 0, b->n * STORE_PAGE_SIZE, PAGE_HOLE);
-	memset(b->data, 0, b->n * STORE_PAGE_SIZE);
 	if (end > (off_t)source->size)
 		end = (off_t)source->size;
 	while (at < end) {
@@ -72,6 +72,7 @@ static int read_from_fd(struct block *b, const struct content_source *source, st
 		n = pread_upto(source->fd, b->data + (data - start), (size_t)(hole - data), data);
 		if (n < 0)
 			return err_sys(err, "cannot read");
+		memset(b->data + (data - start) + n, 0, (size_t)(-n & (STORE_PAGE_SIZE - 1)));
 		mark(b, (uint64_t)(data - start), (uint64_t)(data - start + n), PAGE_READ);
 		if (n < hole - data)
 			break; /* became shorter while we read: the caller sees it in its times */
@@ -89,20 +90,35 @@ static bool read_piece(const struct file_piece *piece, uint64_t at, char *buf, s
 	       mem_read_forced(piece->pid, from, buf, len, &ignored) == 0;
 }
 
+/* First piece that ends behind offset `at`. */
+static size_t find_piece(const struct content_source *source, uint64_t at)
+{
+	size_t low = 0, high = source->n_pieces;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct file_piece *p = &source->pieces[middle];
+
+		if (p->offset + p->len <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 /* A mapping may reach beyond the end of the file, where reading is SIGBUS: then page by page. */
 static void read_from_pieces(struct block *b, const struct content_source *source)
 {
 	uint64_t start = b->first * STORE_PAGE_SIZE, end = start + b->n * STORE_PAGE_SIZE;
 
-	memset(b->data, 0, b->n * STORE_PAGE_SIZE);
 	mark(b, 0, b->n * STORE_PAGE_SIZE, PAGE_LEFT);
-	for (size_t i = 0; i < source->n_pieces; i++) {
+	for (size_t i = find_piece(source, start);
+	     i < source->n_pieces && source->pieces[i].offset < end; i++) {
 		const struct file_piece *p = &source->pieces[i];
 		uint64_t from = p->offset > start ? p->offset : start;
 		uint64_t to = p->offset + p->len < end ? p->offset + p->len : end;
 
-		if (from >= to)
-			continue;
 		if (read_piece(p, from, b->data + (from - start), to - from)) {
 			mark(b, from - start, to - start, PAGE_READ);
 			continue;
@@ -113,6 +129,15 @@ static void read_from_pieces(struct block *b, const struct content_source *sourc
 	}
 }
 
+/* Great reserves have mostly blocks without any page: they cost next to nothing. */
+static void complete(struct block *b)
+{
+	b->has_data = memchr(b->state, PAGE_READ, b->n) != NULL;
+	for (size_t i = 0; i < b->n && b->has_data; i++)
+		if (b->state[i] != PAGE_READ)
+			memset(b->data + i * STORE_PAGE_SIZE, 0, STORE_PAGE_SIZE);
+}
+
 static int read_block(struct block *b, const struct content_source *source, uint64_t index,
 		      struct err *err)
 {
@@ -120,15 +145,17 @@ static int read_block(struct block *b, const struct content_source *source, uint
 
 	b->first = index * BLOCK_PAGES;
 	b->n = pages - b->first < BLOCK_PAGES ? pages - b->first : BLOCK_PAGES;
-	if (source->fd >= 0)
-		return read_from_fd(b, source, err);
-	read_from_pieces(b, source);
+	if (source->fd < 0)
+		read_from_pieces(b, source);
+	else if (read_from_fd(b, source, err) < 0)
+		return -1;
+	complete(b);
 	return 0;
 }
 
 static struct page_hash digest_of(const struct store_session *session, const struct block *b)
 {
-	const size_t data = b->n * STORE_PAGE_SIZE;
+	const size_t data = b->has_data ? b->n * STORE_PAGE_SIZE : 0;
 	const struct page_hash parts[2] = {session_digest(session, b->data, data),
 					   session_digest(session, b->state, b->n)};
 

@@ -17,7 +17,7 @@
 /* Where content can be read. */
 struct content_source {
 	int fd;				 /* -1: only through mappings */
-	const struct file_piece *pieces; /* then these */
+	const struct file_piece *pieces; /* then these, ascending by offset, disjoint */
 	size_t n_pieces;
 	bool clear_rest; /* what they do not cover is cleared, not left as the table has it */
 	uint64_t size;	 /* bytes */

@@ -158,18 +158,13 @@ int contents_capture_path(struct known_contents *known, struct store_session *se
 }
 
 int contents_capture_memory(struct known_contents *known, struct store_session *session,
-			    const struct file_source *s, uint64_t inode, uint64_t size,
-			    uint64_t guess, bool ahead, struct known_content *ret, struct err *err)
+			    const struct piece_list *pieces, uint64_t guess, bool ahead,
+			    struct known_content *content, struct err *err)
 {
-	struct known_content content = {.inode = inode};
 	struct content_source source = {
-		.fd = -1, .pieces = s->pieces, .n_pieces = s->n_pieces, .size = size};
+		.fd = -1, .pieces = pieces->list, .n_pieces = pieces->n, .size = content->size};
 
-	content.device = makedev(s->kernel_dev_major, s->kernel_dev_minor);
-	if (capture(known, session, &source, guess, ahead, &content, err) < 0)
-		return -1;
-	*ret = content;
-	return 0;
+	return capture(known, session, &source, guess, ahead, content, err);
 }
 
 /* ---- in the pause ----------------------------------------------------------------------------- */
@@ -203,19 +198,29 @@ static uint64_t guess_root(const struct collection *c, size_t id, const struct k
 	return start ? known_root_at(known, start) : 0;
 }
 
-/* Shared memory that no descriptor leads to: the page tables of one process do not tell which of its pages
- * exist, so all that is mapped is read. */
+/* Shared memory that no descriptor leads to. */
 static int capture_mapping(struct collection *c, size_t id, struct store_session *session,
 			   struct known_contents *known, struct err *err)
 {
 	Snap__File *f = c->model->files[id];
+	const struct file_source *s = &c->sources[id];
 	const struct known_content *k = known_find(known, f->device, f->inode);
-	struct known_content fresh;
+	uint64_t base = k ? k->root : guess_root(c, id, known);
+	struct known_content content = {
+		.device = makedev(s->kernel_dev_major, s->kernel_dev_minor),
+		.inode = f->inode,
+		.size = f->size,
+	};
+	struct piece_list pieces;
+	int result;
 
-	if (contents_capture_memory(known, session, &c->sources[id], f->inode, f->size,
-				    k ? k->root : guess_root(c, id, known), false, &fresh, err) < 0)
+	if (pieces_resident(c, s, &pieces, err) < 0)
 		return -1;
-	f->content_root = fresh.root;
+	result = contents_capture_memory(known, session, &pieces, base, false, &content, err);
+	piece_list_free(&pieces);
+	if (result < 0)
+		return err_wrap(err, "shared memory %s", f->path);
+	f->content_root = content.root;
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 
 #include "checkpointer/collect.h"
 #include "checkpointer/content_blocks.h"
+#include "checkpointer/content_pieces.h"
 #include "checkpointer/pages.h"
 #include "checkpointer/tree_root.h"
 #include "store/store.h"
@@ -63,9 +64,9 @@ bool known_still_holds(const struct known_content *k, const struct stat *st);
 int contents_capture_path(struct known_contents *known, struct store_session *session,
 			  const char *path, const char *name, uint64_t guess, bool ahead,
 			  struct known_content *ret, struct err *err);
-/* The same of memory that is reached through mappings only. */
+/* The same of memory that is reached through mappings only; content has its device, inode and size. */
 int contents_capture_memory(struct known_contents *known, struct store_session *session,
-			    const struct file_source *s, uint64_t inode, uint64_t size,
-			    uint64_t guess, bool ahead, struct known_content *ret, struct err *err);
+			    const struct piece_list *pieces, uint64_t guess, bool ahead,
+			    struct known_content *content, struct err *err);
 
 #endif

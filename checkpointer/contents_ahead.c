@@ -41,6 +41,7 @@ static void read_files(struct known_contents *known, struct store_session *sessi
 struct segment {
 	struct file_source source;
 	uint64_t inode, size, start;
+	bool nameless; /* no descriptor can lead to it */
 };
 
 struct segments {
@@ -86,6 +87,8 @@ static struct segment *find_segment(struct segments *all, const struct proc_map 
 		.source = {.kernel_dev_major = map->dev_major, .kernel_dev_minor = map->dev_minor},
 		.inode = map->inode,
 		.start = map->start,
+		.nameless = starts_with(map->name, "/dev/zero") ||
+			    starts_with(map->name, "[anon_shmem"),
 	};
 	return &more[all->n++];
 }
@@ -128,25 +131,65 @@ static int find_segments(struct segments *all, const struct tree_root *root, str
 	return 0;
 }
 
+/* A descriptor of the process that leads to it, as a path to open. */
+static bool find_descriptor(const struct segment *s, pid_t pid, char *path, size_t len)
+{
+	struct dirent *entry;
+	struct stat st;
+	bool found = false;
+	DIR *dir;
+
+	snprintf(path, len, "/proc/%d/fd", pid);
+	dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir))) {
+		snprintf(path, len, "/proc/%d/fd/%s", pid, entry->d_name);
+		found = entry->d_name[0] != '.' && stat(path, &st) == 0 && st.st_ino == s->inode &&
+			st.st_dev == makedev(s->source.kernel_dev_major, s->source.kernel_dev_minor);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* Through a descriptor holes are seen; through mappings only what a process has touched is looked at, lest
+ * reading makes pages. */
+static int read_segment(struct known_contents *known, struct store_session *session,
+			const struct segment *s, struct err *err)
+{
+	/* Memory without a descriptor is known without a device. */
+	const struct known_content *k = known_find(known, 0, s->inode);
+	uint64_t base = k ? k->root : known_root_at(known, s->start);
+	struct known_content content = {
+		.device = makedev(s->source.kernel_dev_major, s->source.kernel_dev_minor),
+		.inode = s->inode,
+		.size = s->size,
+	};
+	struct piece_list pieces;
+	char path[300];
+	int result;
+
+	for (size_t i = 0; i < s->source.n_pieces && !s->nameless; i++)
+		if (find_descriptor(s, s->source.pieces[i].pid, path, sizeof(path)))
+			return contents_capture_path(known, session, path, path, base, true, &content,
+						     err);
+	if (pieces_present(&s->source, &pieces, err) < 0)
+		return -1;
+	result = contents_capture_memory(known, session, &pieces, base, true, &content, err);
+	piece_list_free(&pieces);
+	return result;
+}
+
 static void read_memory(struct known_contents *known, struct store_session *session,
 			const struct tree_root *root)
 {
 	struct segments all = {0};
-	struct known_content fresh;
 	struct err err;
 
 	if (find_segments(&all, root, &err) < 0)
 		log_debug("reading ahead: %s", err.msg);
-	for (size_t i = 0; i < all.n; i++) {
-		const struct segment *s = &all.list[i];
-		/* Memory without a descriptor is known without a device. */
-		const struct known_content *k = known_find(known, 0, s->inode);
-
-		if (contents_capture_memory(known, session, &s->source, s->inode, s->size,
-					    k ? k->root : known_root_at(known, s->start), true,
-					    &fresh, &err) < 0)
+	for (size_t i = 0; i < all.n; i++)
+		if (read_segment(known, session, &all.list[i], &err) < 0)
 			log_debug("reading ahead: %s", err.msg);
-	}
 	free_segments(&all);
 }
 

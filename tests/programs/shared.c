@@ -23,10 +23,12 @@
 #define OBJECTS	  3
 #define SIZE	  ((WORKERS + 1) * PAGES * PAGE)
 #define FILE_SIZE (24 * MIB)
+#define RESERVE	  (4096 * MIB)
 
 struct shared {
 	const struct target *target;
 	uint64_t *object[OBJECTS];
+	char *reserve; /* great, and hardly used: nobody may make pages of it */
 	int memfd;
 };
 
@@ -56,6 +58,26 @@ static void set_up(struct shared *s, const struct target *t)
 	CHECK(close(fd) == 0 && unlink(name) == 0);
 	for (int i = 0; i < OBJECTS; i++)
 		pattern_fill(s->object[i], SIZE, (uint64_t)i * 1000);
+	s->reserve = mmap(NULL, RESERVE, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(s->reserve != MAP_FAILED);
+	for (size_t at = 0; at < RESERVE; at += 64 * MIB)
+		pattern_fill(s->reserve + at, PAGE, 5000 + at);
+}
+
+static void check_reserve(const struct shared *s)
+{
+	static unsigned char resident[RESERVE / PAGE];
+	size_t n = 0;
+
+	CHECK(mincore(s->reserve, RESERVE, resident) == 0);
+	for (size_t i = 0; i < RESERVE / PAGE; i++)
+		n += resident[i] & 1;
+	CHECK(n <= RESERVE / (64 * MIB) * 16);
+	for (size_t at = 0; at < RESERVE; at += 64 * MIB) {
+		CHECK(pattern_holds(s->reserve + at, PAGE, 5000 + at));
+		CHECK(s->reserve[at + 8 * PAGE] == 0);
+	}
 }
 
 static uint64_t *page_of(const struct shared *s, int object, unsigned part, uint64_t count)
@@ -201,6 +223,7 @@ int main(int argc, char **argv)
 	check_counts(&s, WORKERS, count);
 	check_aside(&s, count);
 	check_file(fd, count);
+	check_reserve(&s);
 	for (unsigned i = 0; i < WORKERS; i++)
 		CHECK(wait(&status) > 0 && status == 0);
 	return target_pass(&target);
