@@ -217,6 +217,8 @@ static int set_words(struct watchdog_config *config, int key, const char *value,
 					       {"soft-dirty", TRACKER_SOFT_DIRTY},
 					       {"none", TRACKER_NONE},
 					       {NULL, 0}};
+	static const struct word connections[] = {
+		{"refuse", CONNECTIONS_REFUSE}, {"reset", CONNECTIONS_RESET}, {NULL, 0}};
 	static const struct word answers[] = {{"warn", false}, {"fail", true}, {NULL, 0}};
 	int word;
 
@@ -230,6 +232,11 @@ static int set_words(struct watchdog_config *config, int key, const char *value,
 		if (parse_word("tracker", value, trackers, &word, err) < 0)
 			return -1;
 		config->tracker = (enum tracker_kind)word;
+		return 0;
+	case LAUNCH_CONNECTIONS:
+		if (parse_word("connections", value, connections, &word, err) < 0)
+			return -1;
+		config->connections = (enum connection_policy)word;
 		return 0;
 	default:
 		if (parse_word("on-unsupported", value, answers, &word, err) < 0)
@@ -308,6 +315,7 @@ static int set_option(struct launch_options *options, int key, const char *value
 		return set_quantities(config, key, value, err);
 	case LAUNCH_COMPRESS:
 	case LAUNCH_TRACKER:
+	case LAUNCH_CONNECTIONS:
 	case LAUNCH_ON_UNSUPPORTED:
 		return set_words(config, key, value, err);
 	case LAUNCH_FILES:

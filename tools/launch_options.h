@@ -27,6 +27,7 @@ enum launch_key {
 	LAUNCH_MAX_FILE_SIZE,
 	LAUNCH_SAVE_DIR,
 	LAUNCH_ON_UNSUPPORTED,
+	LAUNCH_CONNECTIONS,
 	LAUNCH_BEFORE_SNAPSHOT,
 	LAUNCH_AFTER_SNAPSHOT,
 	LAUNCH_KEEP,
@@ -60,6 +61,8 @@ enum launch_key {
 	 "refuse to save written files larger than this"},                                          \
 	{LAUNCH_SAVE_DIR, "save-dir", "DIR",                                                        \
 	 "everything below DIR belongs to the job, is saved\nand rolled back with it; may be repeated"}, \
+	{LAUNCH_CONNECTIONS, "connections", "POLICY",                                               \
+	 "connections to peers outside the job: refuse\n(default) to save them, or save them as reset"}, \
 	{LAUNCH_ON_UNSUPPORTED, "on-unsupported", "WHAT",                                           \
 	 "when something cannot be saved: warn (default)\nand go on, or fail: end the job with 125"}, \
 	{LAUNCH_BEFORE_SNAPSHOT, "before-snapshot", "CMD",                                          \

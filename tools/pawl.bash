@@ -57,6 +57,9 @@ _pawl()
 	--on-unsupported)
 		mapfile -t COMPREPLY < <(compgen -W 'warn fail' -- "$cur")
 		return ;;
+	--connections)
+		mapfile -t COMPREPLY < <(compgen -W 'refuse reset' -- "$cur")
+		return ;;
 	--files)
 		mapfile -t COMPREPLY < <(compgen -W 'save truncate leave fail' -- "$cur")
 		return ;;

@@ -23,6 +23,7 @@ struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t le
 		.rules = config->rules,
 		.n_rules = config->n_rules,
 		.file_size_limit = config->file_size_limit,
+		.connections = config->connections,
 		.save_dirs = (const char *const *)config->save_dirs,
 		.n_save_dirs = config->n_save_dirs,
 	};

@@ -58,6 +58,7 @@ struct watchdog_config {
 	struct file_rule *rules;
 	size_t n_rules;
 	uint64_t file_size_limit;
+	enum connection_policy connections;
 	char **save_dirs;           /* as checkpoint_config's; savedir_add has checked them */
 	size_t n_save_dirs;
 	bool unsupported_fails;     /* --on-unsupported fail: end the job with 125; default: warn, go on */

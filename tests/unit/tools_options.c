@@ -101,7 +101,8 @@ static void test_every_option(void **state)
 	assert_int_equal(c->retries, 2);
 	assert_int_equal(parse(&p, &run_spec,
 			       "run --hang-timeout 2h --stop-exit-code 9 --compress zstd "
-			       "--tracker soft-dirty --max-file-size 4G --on-unsupported fail x"),
+			       "--tracker soft-dirty --max-file-size 4G --on-unsupported fail "
+			       "--connections reset x"),
 			 0);
 	assert_int_equal(c->hang_timeout_ns, 7200 * NSEC_PER_SEC);
 	assert_int_equal(c->stop_exit_code, 9);
@@ -109,6 +110,7 @@ static void test_every_option(void **state)
 	assert_int_equal(c->tracker, TRACKER_SOFT_DIRTY);
 	assert_int_equal(c->file_size_limit, 4ull << 30);
 	assert_true(c->unsupported_fails);
+	assert_int_equal(c->connections, CONNECTIONS_RESET);
 	assert_int_equal(parse(&p, &run_spec,
 			       "run --before-snapshot b --after-snapshot a --store /s --any-fs x"),
 			 0);
@@ -225,6 +227,7 @@ static void test_misuse_is_named(void **state)
 		{"run --stop-exit-code 256 x", "256"},
 		{"run --compress gzip x", "'gzip' is not lz4, zstd or none"},
 		{"run --tracker Auto x", "'Auto'"},
+		{"run --connections keep x", "'keep' is not refuse or reset"},
 		{"run --on-unsupported ignore x", "'ignore' is not warn or fail"},
 		{"run --files keep x", "'keep'"},
 		{"run --files save: x", "'save:'"},
