@@ -172,7 +172,8 @@ def the_same_name_twice(lab):
 def connected_socket_is_refused_by_name(lab):
     """The job goes on without snapshots, and is saved once the socket is closed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=server.accept, daemon=True).start()
+        held = []
+        threading.Thread(target=lambda: held.append(server.accept()), daemon=True).start()
         port = str(server.getsockname()[1])
         watchdog = lab.run(lab.target("target-tcp"), port, "200", "10")
         wait_until(lambda: b"step 5 " in watchdog.out, 20, f"the job runs: {watchdog.err!r}")
@@ -185,10 +186,44 @@ def connected_socket_is_refused_by_name(lab):
         check_equal(watchdog.wait(30).status, 0, "exit")
 
 
+RESET_JOB = """
+import socket, sys, time, os
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+while True:
+    time.sleep(0.02)
+    if os.path.exists("go"):
+        break
+print(s.recv(100))
+try:
+    s.recv(100)
+except ConnectionResetError as e:
+    print("reset")
+"""
+
+
+@case(root=True)
+def connection_comes_back_reset(lab):
+    """With what had arrived and was not read."""
+    directory = lab.subdir("reset")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        watchdog = lab.run("/usr/bin/python3", "-c", "import os; os.chdir(%r)\n%s" % (directory, RESET_JOB),
+                           str(server.getsockname()[1]), options=["-i", "1h", "--connections", "reset"])
+        peer = server.accept()[0]
+        peer.sendall(b"unread")
+        wait_until(lambda: lab.pawl("snapshot", "job", status=None).status == 0, 20, "a snapshot")
+        lab.kill(watchdog)
+        peer.close()
+    running = lab.recover()
+    write_bytes(os.path.join(directory, "go"), b"")
+    result = running.wait(20)
+    check_equal((result.status, lab.log()), (0, b"b'unread'\nreset\n"), "exit and output")
+
+
 @case()
 def unsupported_can_end_the_job(lab):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=server.accept, daemon=True).start()
+        held = []
+        threading.Thread(target=lambda: held.append(server.accept()), daemon=True).start()
         port = str(server.getsockname()[1])
         result = lab.run(lab.target("target-tcp"), port, "1000", "10",
                          options=["-i", "200ms", "--on-unsupported", "fail"]).wait(20)
