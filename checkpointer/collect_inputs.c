@@ -1,9 +1,9 @@
 /*
  * Files that the job only reads.
  *
- * What it has written itself before (a temporary file that it merges, the result of an earlier step) belongs
- * to it like what it writes now. Anything else is input: by default it must be there, and is found changed
- * with a warning; --files rules with a pattern can say more.
+ * What it has written itself before (a temporary file that it merges, the result of an earlier
+ * step) belongs to it like what it writes now. Anything else is input: by default it must be there,
+ * and is found changed with a warning; --files rules with a pattern can say more.
  */
 #include <fnmatch.h>
 #include <sys/stat.h>
@@ -31,12 +31,14 @@ uint64_t collect_job_start(const struct collection *c)
 	return boot + start;
 }
 
-static bool is_own(const struct collection *c, const struct collected_process *p, const Snap__File *f)
+static bool is_own(const struct collection *c, const struct collected_process *p,
+		   const Snap__File *f)
 {
 	uint64_t most = c->config->file_size_limit ? c->config->file_size_limit : OWN_MOST;
 
-	return f->mtime >= c->model->clocks->job_start && f->size <= most && p->model->credentials &&
-	       p->model->credentials->n_uid == 4 && f->uid == p->model->credentials->uid[1];
+	return f->mtime >= c->model->clocks->job_start && f->size <= most &&
+	       p->model->credentials && p->model->credentials->n_uid == 4 &&
+	       f->uid == p->model->credentials->uid[1];
 }
 
 static const struct file_rule *rule_for(const struct collection *c, const char *path)
@@ -49,7 +51,8 @@ static const struct file_rule *rule_for(const struct collection *c, const char *
 	return rule;
 }
 
-static void apply_rule(const struct file_rule *rule, const struct file_source *source, Snap__File *f)
+static void apply_rule(const struct file_rule *rule, const struct file_source *source,
+		       Snap__File *f)
 {
 	if (!rule) {
 		if (!source->mapped)

@@ -241,8 +241,8 @@ int tree_read_ahead(struct saved_tree *t, struct err *err)
 		if (!(o->mark & WANTED) || (i && !o->name) || o->flags & TREE_BOUNDARY)
 			continue;
 		if (read_object(t, i, false, &why) == 0) {
-			o->mark &= (uint8_t)~(o->kind == TREE_DIRECTORY ? TREE_DETAILS_AGAIN
-									: WANTED);
+			o->mark &= (uint8_t) ~(o->kind == TREE_DIRECTORY ? TREE_DETAILS_AGAIN
+									 : WANTED);
 			continue;
 		}
 		/* The store's errors are the snapshot's; a file that vanished or cannot be read is

@@ -1,11 +1,12 @@
-/* tree_impl.h: one directory of --save-dir in a snapshot; private to trees.c, tree_match.c, tree_watch.c
- * and tree_contents.c. */
+/* tree_impl.h: one directory of --save-dir in a snapshot; private to trees.c, tree_match.c,
+ * tree_watch.c and tree_contents.c. */
 #ifndef PAWL_CHECKPOINTER_TREE_IMPL_H
 #define PAWL_CHECKPOINTER_TREE_IMPL_H
 
 #include "store/treewalk.h"
 
-#define TREE_DETAILS_AGAIN (1u << 4) /* a mark beside those of treewalk.h: not its content, but the rest */
+#define TREE_DETAILS_AGAIN                                                                         \
+	(1u << 4) /* a mark beside those of treewalk.h: not its content, but the rest */
 
 /* Pages of a file that were read in the pause. */
 struct tree_copy {
@@ -15,10 +16,10 @@ struct tree_copy {
 };
 
 struct tree_watch {
-	int fd;         /* inotify; -1: none */
+	int fd;		/* inotify; -1: none */
 	uint32_t *dirs; /* by watch descriptor */
 	size_t room;
-	bool blind;     /* a watch could not be had, or events were lost */
+	bool blind; /* a watch could not be had, or events were lost */
 };
 
 struct saved_tree {
@@ -41,13 +42,17 @@ struct saved_tree {
 
 /* ---- tree_match.c ---- */
 
-/* Finds for all objects of now what they were at the last snapshot; marks those that must be read. */
+/* Finds for all objects of now what they were at the last snapshot; marks those that must be read.
+ */
 int tree_match(struct saved_tree *t, struct err *err);
 /* As tree_match, of a second walk: `ahead` is the first one, whose contents have been read. */
 int tree_match_ahead(struct saved_tree *t, struct tree *ahead, struct err *err);
-/* Settles who goes on from which place, gives places to the rest, clears the contents of what is gone.
- * *ret_slots: how many places there are. */
+/* Settles who goes on from which place, gives places to the rest, clears the contents of what is
+ * gone. *ret_slots: how many places there are. */
 int tree_assign(struct saved_tree *t, uint32_t *ret_slots, struct err *err);
+
+/* After a snapshot: prev becomes now, by slot. False: no memory; prev is as it was, or empty. */
+bool tree_make_prev(struct saved_tree *t);
 
 /* ---- tree_watch.c ---- */
 
@@ -60,7 +65,8 @@ void tree_watch_end(struct tree_watch *watch);
 
 /* ---- tree_contents.c ---- */
 
-/* While the job runs: reads what is marked, straight into the page table. What cannot be read stays marked. */
+/* While the job runs: reads what is marked, straight into the page table. What cannot be read stays
+ * marked. */
 int tree_read_ahead(struct saved_tree *t, struct err *err);
 /* In the pause: copies what is marked aside. */
 int tree_read_frozen(struct saved_tree *t, struct err *err);

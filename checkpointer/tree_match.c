@@ -1,4 +1,5 @@
-/* Which object of a directory tree is which one of the last snapshot's. Pure, but for the page table. */
+/* Which object of a directory tree is which one of the last snapshot's. Pure, but for the page
+ * table. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +44,8 @@ static int take_details(struct tree_object *o, const struct tree_object *was)
 /* What is to be read of an object. The names of a directory have been, or could not be. */
 static uint8_t all_of(const struct tree_object *o)
 {
-	return o->kind == TREE_DIRECTORY ? TREE_DETAILS_AGAIN : TREE_DETAILS_AGAIN | TREE_READ_AGAIN;
+	return o->kind == TREE_DIRECTORY ? TREE_DETAILS_AGAIN
+					 : TREE_DETAILS_AGAIN | TREE_READ_AGAIN;
 }
 
 /* o goes on from what it was: where its content lies, and (unchanged) what it is. */
@@ -86,8 +88,8 @@ static int match_by_inode(struct saved_tree *t, struct err *err)
 	return result < 0 ? no_memory(err) : 0;
 }
 
-/* What has the name that another had, goes on from there: of a file that was written anew and renamed
- * only the pages that differ are stored. */
+/* What has the name that another had, goes on from there: of a file that was written anew and
+ * renamed only the pages that differ are stored. */
 static void match_by_name(struct saved_tree *t)
 {
 	for (uint32_t i = 0; i < t->now.n; i++) {
@@ -99,8 +101,7 @@ static void match_by_name(struct saved_tree *t)
 			continue;
 		if (i) {
 			dir = t->now.objects[o->parent].other;
-			e = dir == TREE_NOWHERE ? NULL
-						: tree_find(&t->prev.objects[dir], o->name);
+			e = dir == TREE_NOWHERE ? NULL : tree_find(&t->prev.objects[dir], o->name);
 			if (!e)
 				continue;
 			id = e->object;
@@ -244,4 +245,39 @@ int tree_assign(struct saved_tree *t, uint32_t *ret_slots, struct err *err)
 	}
 	*ret_slots = places_used(&t->now);
 	return 0;
+}
+
+bool tree_make_prev(struct saved_tree *t)
+{
+	struct tree next = {.next_page = t->now.next_page};
+	struct err ignored;
+	uint32_t slots = 0;
+
+	for (uint32_t i = 0; i < t->now.n; i++)
+		if (t->now.objects[i].slot != TREE_NOWHERE && t->now.objects[i].slot >= slots)
+			slots = t->now.objects[i].slot + 1;
+	next.objects = calloc((size_t)slots + 1, sizeof(*next.objects));
+	if (!next.objects)
+		return false;
+	next.n = next.room = slots;
+	for (uint32_t i = 0; i < t->now.n; i++) {
+		struct tree_object *o = &t->now.objects[i];
+
+		for (uint32_t j = 0; j < o->n_entries; j++)
+			o->entries[j].object = t->now.objects[o->entries[j].object].slot;
+	}
+	for (uint32_t i = 0; i < t->now.n; i++) {
+		struct tree_object *o = &t->now.objects[i];
+
+		if (o->slot == TREE_NOWHERE)
+			continue;
+		next.objects[o->slot] = *o;
+		o->entries = NULL;
+		o->n_entries = 0;
+		o->xattrs = NULL;
+		o->target = NULL;
+	}
+	tree_clear(&t->prev);
+	t->prev = next;
+	return tree_link_up(&t->prev, &ignored) == 0;
 }

@@ -10,9 +10,9 @@
 #include "checkpointer/tree_impl.h"
 #include "store/base/log.h"
 
-#define NAMES   (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
+#define NAMES	(IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
 #define CONTENT (IN_MODIFY | IN_CLOSE_WRITE)
-#define EVENTS  (NAMES | CONTENT | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
+#define EVENTS	(NAMES | CONTENT | IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF)
 
 void tree_watch_begin(struct tree_watch *watch)
 {

@@ -19,7 +19,7 @@
 
 struct saved_trees {
 	struct saved_tree *list; /* ascending by path: outer ones first */
-	const char **paths;      /* of the list */
+	const char **paths;	 /* of the list */
 	size_t n;
 };
 
@@ -28,7 +28,8 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_SYSTEM, "out of memory for saved directories");
 }
 
-/* ---- which directories ------------------------------------------------------------------------ */
+/* ---- which directories ------------------------------------------------------------------------
+ */
 
 static void end_snapshot(struct saved_tree *t)
 {
@@ -129,7 +130,8 @@ const char *const *saved_trees_paths(const struct saved_trees *trees, size_t *re
 	return trees ? trees->paths : NULL;
 }
 
-/* ---- the last snapshot's ---------------------------------------------------------------------- */
+/* ---- the last snapshot's ----------------------------------------------------------------------
+ */
 
 static const Snap__Tree *find_model(const Snap__Snapshot *last, const char *path)
 {
@@ -158,7 +160,8 @@ static int have_prev(struct saved_tree *t, struct store *store, const Snap__Snap
 	return 0;
 }
 
-/* ---- while the job runs ----------------------------------------------------------------------- */
+/* ---- while the job runs -----------------------------------------------------------------------
+ */
 
 /* tmpfs and hugetlbfs never set a file's time for a write through a mapping. */
 static bool lacks_times(int root)
@@ -218,7 +221,8 @@ int saved_trees_begin(struct saved_trees **ret, const struct checkpoint_config *
 	return 0;
 }
 
-/* ---- in the pause ----------------------------------------------------------------------------- */
+/* ---- in the pause -----------------------------------------------------------------------------
+ */
 
 static bool root_is_another(const struct saved_tree *t)
 {
@@ -364,8 +368,8 @@ static int look_and_read(struct saved_trees *trees, struct saved_tree *t,
 	return tree_read_frozen(t, err);
 }
 
-/* The job stands still, but others may write there too: what they change under our hands is looked at
- * again. */
+/* The job stands still, but others may write there too: what they change under our hands is looked
+ * at again. */
 static int freeze_tree_of(struct saved_trees *trees, struct saved_tree *t,
 			  const struct collection *c, struct store *store, struct err *err)
 {
@@ -395,7 +399,8 @@ int saved_trees_frozen(struct saved_trees *trees, const struct collection *c, st
 	return 0;
 }
 
-/* ---- when it runs again ----------------------------------------------------------------------- */
+/* ---- when it runs again -----------------------------------------------------------------------
+ */
 
 static void count(const struct tree *tree, Snap__Tree *model)
 {
@@ -442,48 +447,12 @@ int saved_trees_finish(struct saved_trees *trees, struct store_session *session,
 	return 0;
 }
 
-/* now, by slot. False: no memory. */
-static bool make_prev(struct saved_tree *t)
-{
-	struct tree next = {.next_page = t->now.next_page};
-	struct err ignored;
-	uint32_t slots = 0;
-
-	for (uint32_t i = 0; i < t->now.n; i++)
-		if (t->now.objects[i].slot != TREE_NOWHERE && t->now.objects[i].slot >= slots)
-			slots = t->now.objects[i].slot + 1;
-	next.objects = calloc((size_t)slots + 1, sizeof(*next.objects));
-	if (!next.objects)
-		return false;
-	next.n = next.room = slots;
-	for (uint32_t i = 0; i < t->now.n; i++) {
-		struct tree_object *o = &t->now.objects[i];
-
-		for (uint32_t j = 0; j < o->n_entries; j++)
-			o->entries[j].object = t->now.objects[o->entries[j].object].slot;
-	}
-	for (uint32_t i = 0; i < t->now.n; i++) {
-		struct tree_object *o = &t->now.objects[i];
-
-		if (o->slot == TREE_NOWHERE)
-			continue;
-		next.objects[o->slot] = *o;
-		o->entries = NULL;
-		o->n_entries = 0;
-		o->xattrs = NULL;
-		o->target = NULL;
-	}
-	tree_clear(&t->prev);
-	t->prev = next;
-	return tree_link_up(&t->prev, &ignored) == 0;
-}
-
 void saved_trees_done(struct saved_trees *trees, bool published)
 {
 	for (size_t i = 0; trees && i < trees->n; i++) {
 		struct saved_tree *t = &trees->list[i];
 
-		t->has_prev = published && make_prev(t);
+		t->has_prev = published && tree_make_prev(t);
 		t->prev_walked = t->walked;
 		end_snapshot(t);
 	}

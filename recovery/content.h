@@ -1,8 +1,8 @@
 /*
  * content.h: stored content and a file on disk: compared, then made equal.
  *
- * Comparing reads all stored content (so its hashes are checked) and writes nothing; what it finds to differ
- * is all that is written afterwards.
+ * Comparing reads all stored content (so its hashes are checked) and writes nothing; what it finds
+ * to differ is all that is written afterwards.
  */
 #ifndef PAWL_RECOVERY_CONTENT_H
 #define PAWL_RECOVERY_CONTENT_H
@@ -16,18 +16,19 @@ struct stored_content {
 	uint64_t size; /* bytes */
 };
 
-struct page_runs { /* starts as {0} */
+struct page_runs {	       /* starts as {0} */
 	struct page_run *list; /* pages of the file, ascending; owned */
 	size_t n, room;
 };
 
 void page_runs_clear(struct page_runs *runs);
 
-/* Adds to *ret the pages that differ. fd -1: there is no file; everything that is not zero differs. */
+/* Adds to *ret the pages that differ. fd -1: there is no file; everything that is not zero differs.
+ */
 int content_compare(const struct stored_content *content, int fd, struct page_runs *ret,
 		    struct err *err);
-/* Writes these runs, and gives the file its size. Room on the disk is taken before the first byte is written
- * over: a full disk changes nothing. */
+/* Writes these runs, and gives the file its size. Room on the disk is taken before the first byte
+ * is written over: a full disk changes nothing. */
 int content_write(const struct stored_content *content, int fd, const struct page_runs *runs,
 		  struct err *err);
 /* Writes all of it into an empty file; what is not stored stays a hole. */

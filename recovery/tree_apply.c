@@ -229,8 +229,7 @@ static int change(struct tree_restore *r, int fd, const char *name, uint32_t obj
 
 	if (o->kind == TREE_DIRECTORY)
 		return 0;
-	if (r->todo[object].work & TREE_WRITE &&
-	    tree_write_object(r, fd, name, object, err) < 0) {
+	if (r->todo[object].work & TREE_WRITE && tree_write_object(r, fd, name, object, err) < 0) {
 		if (err->sys_errno != ETXTBSY || o->names != 1)
 			return -1;
 		return replace(r, fd, name, object, err);

@@ -200,9 +200,8 @@ static int decide(struct tree_restore *r, uint32_t i, struct err *err)
 
 		/* Read now, so that damage is noticed before anything is touched. */
 		todo->work = TREE_MAKE;
-		result = o->kind == TREE_REGULAR
-				 ? content_compare(&content, -1, &todo->differ, err)
-				 : 0;
+		result = o->kind == TREE_REGULAR ? content_compare(&content, -1, &todo->differ, err)
+						 : 0;
 	}
 	if (result < 0) {
 		tree_path(&r->want, i, path, sizeof(path));

@@ -136,9 +136,8 @@ static int open_to_write(int dir, const char *name)
 	int fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	struct stat st;
 
-	if (fd < 0 && errno == EACCES &&
-	    fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-	    fchmodat(dir, name, (st.st_mode & 07777) | 0600, 0) == 0)
+	if (fd < 0 && errno == EACCES && fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISREG(st.st_mode) && fchmodat(dir, name, (st.st_mode & 07777) | 0600, 0) == 0)
 		fd = openat(dir, name, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	return fd;
 }

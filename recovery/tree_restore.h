@@ -1,11 +1,12 @@
 /*
  * tree_restore.h: a directory of --save-dir becomes what it was.
  *
- * First it is compared with the snapshot, and all that is to be done is known (and can be told) before
- * anything is touched. Then: what is not the snapshot's is removed, names are put right by links to the files
- * that were renamed, contents by the pages that differ, the rest is made anew. A new file gets its name when
- * it is whole. Nothing outside the directory is touched, and of a file with names outside none of these
- * changes: it is replaced. A recovery that is killed on the way leaves what the next one completes.
+ * First it is compared with the snapshot, and all that is to be done is known (and can be told)
+ * before anything is touched. Then: what is not the snapshot's is removed, names are put right by
+ * links to the files that were renamed, contents by the pages that differ, the rest is made anew. A
+ * new file gets its name when it is whole. Nothing outside the directory is touched, and of a file
+ * with names outside none of these changes: it is replaced. A recovery that is killed on the way
+ * leaves what the next one completes.
  */
 #ifndef PAWL_RECOVERY_TREE_RESTORE_H
 #define PAWL_RECOVERY_TREE_RESTORE_H
@@ -16,11 +17,11 @@
 #include "store/treewalk.h"
 
 enum tree_work {
-	TREE_MAKE = 1u << 0,       /* a new inode */
-	TREE_WRITE = 1u << 1,      /* pages of its content */
+	TREE_MAKE = 1u << 0,	   /* a new inode */
+	TREE_WRITE = 1u << 1,	   /* pages of its content */
 	TREE_ATTRIBUTES = 1u << 2, /* mode, owner, times, extended attributes */
-	TREE_STASHED = 1u << 3,    /* reached by its link in the stash */
-	TREE_PLACED = 1u << 4,     /* has a name that it is to have */
+	TREE_STASHED = 1u << 3,	   /* reached by its link in the stash */
+	TREE_PLACED = 1u << 4,	   /* has a name that it is to have */
 };
 
 struct tree_todo {
@@ -36,10 +37,10 @@ struct tree_restore {
 	const Snap__Tree *model;
 	struct tree want, disk; /* `other` of an object: which one of the other tree it is */
 	struct tree_walk walk;
-	struct tree_todo *todo;  /* by object of want */
-	uint32_t *dirs;          /* of want, parents first */
+	struct tree_todo *todo; /* by object of want */
+	uint32_t *dirs;		/* of want, parents first */
 	uint32_t n_dirs;
-	char stash[32];          /* name of the directory of links, in the root; empty: none */
+	char stash[32]; /* name of the directory of links, in the root; empty: none */
 	uint32_t removed, made, changed;
 };
 

@@ -28,9 +28,8 @@ uint32_t tree_add(struct tree *tree)
 	if (tree->n == tree->room) {
 		uint32_t room = tree->room ? tree->room * 2 : 64;
 		struct tree_object *more =
-			room <= TREE_OBJECTS_MOST
-				? reallocarray(tree->objects, room, sizeof(*more))
-				: NULL;
+			room <= TREE_OBJECTS_MOST ? reallocarray(tree->objects, room, sizeof(*more))
+						  : NULL;
 
 		if (!more)
 			return TREE_NOWHERE;
@@ -125,7 +124,8 @@ int tree_check(struct tree *tree, struct err *err)
 {
 	if (tree_link_up(tree, err) < 0)
 		return -1;
-	if (tree->n && tree->objects[0].kind != TREE_NONE && tree->objects[0].kind != TREE_DIRECTORY)
+	if (tree->n && tree->objects[0].kind != TREE_NONE &&
+	    tree->objects[0].kind != TREE_DIRECTORY)
 		return err_set(err, ERR_CORRUPT, "the root is no directory");
 	for (uint32_t i = 0; i < tree->n; i++) {
 		const struct tree_object *o = &tree->objects[i];

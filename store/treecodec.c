@@ -125,8 +125,8 @@ static bool name_is_good(const uint8_t *name, size_t len)
 	return !(name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')));
 }
 
-static int decode_entry(const uint8_t **at, const uint8_t *end, uint32_t n,
-			struct tree_object *dir, struct err *err)
+static int decode_entry(const uint8_t **at, const uint8_t *end, uint32_t n, struct tree_object *dir,
+			struct err *err)
 {
 	struct tree_entry e;
 	size_t len;

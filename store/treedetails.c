@@ -26,7 +26,8 @@ static bool is_kept(const char *name)
 	       (strncmp(name, "trusted.", 8) == 0 && strncmp(name, "trusted.overlay.", 16) != 0);
 }
 
-/* There are no extended attributes by descriptor and name before Linux 6.13, but paths through /proc. */
+/* There are no extended attributes by descriptor and name before Linux 6.13, but paths through
+ * /proc. */
 static int through_proc(int dir, const char *name, char *buf, size_t len)
 {
 	int n = snprintf(buf, len, "/proc/self/fd/%d/%s", dir, name);

@@ -8,7 +8,7 @@
 
 /* Small objects lie close together, and have room for their own size; large ones can grow. */
 #define SMALL_PAGES 64u
-#define GROWTH      8u
+#define GROWTH	    8u
 #define ALIGN_MOST  512u
 
 static uint64_t power_of_two(uint64_t n)
@@ -181,8 +181,8 @@ static int put_bytes(struct tree *tree, struct page_table *contents, struct tree
 	if (tree_place(tree, stretch, len) &&
 	    page_table_clear(contents, old.first, old.room, err) < 0)
 		return -1;
-	if (stretch->room > pages && page_table_clear(contents, stretch->first + pages,
-						      stretch->room - pages, err) < 0)
+	if (stretch->room > pages &&
+	    page_table_clear(contents, stretch->first + pages, stretch->room - pages, err) < 0)
 		return -1;
 	if (pages == 0)
 		return 0;

@@ -1,9 +1,9 @@
 /*
  * treewalk.h: a directory on disk as a tree.
  *
- * Everything is reached from one descriptor of the root, never through a symbolic link or into another
- * mount (openat2(2), Linux 5.6: RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV): whatever a job
- * puts into its directory, nothing outside is looked at or touched.
+ * Everything is reached from one descriptor of the root, never through a symbolic link or into
+ * another mount (openat2(2), Linux 5.6: RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV):
+ * whatever a job puts into its directory, nothing outside is looked at or touched.
  */
 #ifndef PAWL_STORE_TREEWALK_H
 #define PAWL_STORE_TREEWALK_H
@@ -20,12 +20,13 @@ struct tree_spared {
 };
 
 struct tree_walk {
-	struct tree *tree;       /* filled; the caller's */
+	struct tree *tree;	 /* filled; the caller's */
 	struct tree_index index; /* of all its objects */
-	int root;                /* descriptor of the root directory; -1: there is none */
+	int root;		 /* descriptor of the root directory; -1: there is none */
 	struct tree_spared spared;
-	/* Nobody changes anything meanwhile: what cannot be read is an error instead of a thing to look at
-	 * again, and what its owner has made unreadable is made readable for the moment of opening it. */
+	/* Nobody changes anything meanwhile: what cannot be read is an error instead of a thing to
+	 * look at again, and what its owner has made unreadable is made readable for the moment of
+	 * opening it. */
 	bool still;
 	/* Called with every directory that is opened, before it is read. May be NULL. */
 	int (*entered)(void *ctx, uint32_t dir, int fd, struct err *err);
@@ -39,13 +40,15 @@ enum tree_mark {
 	TREE_READ_AGAIN = 1u << 1, /* its content (or names) too */
 };
 
-/* Opens the root. A path that does not exist is a tree without root; ERR_UNSUPPORTED: no directory. */
+/* Opens the root. A path that does not exist is a tree without root; ERR_UNSUPPORTED: no directory.
+ */
 int tree_walk_begin(struct tree_walk *walk, const char *path, struct err *err);
 /* Reads all, from the root down. Marks directories that could not be read TREE_READ_AGAIN. */
 int tree_walk_all(struct tree_walk *walk, struct err *err);
-/* Reads the names of `dir` again (ERR_NOT_FOUND: it is not at its path any more; marked as before). Names that are new, and those of objects marked TREE_LOOK_AGAIN, are
- * looked up; an object that is known by its inode stays the same object. Directories that are new are
- * read, with everything below. */
+/* Reads the names of `dir` again (ERR_NOT_FOUND: it is not at its path any more; marked as before).
+ * Names that are new, and those of objects marked TREE_LOOK_AGAIN, are looked up; an object that is
+ * known by its inode stays the same object. Directories that are new are read, with everything
+ * below. */
 int tree_walk_again(struct tree_walk *walk, uint32_t dir, struct err *err);
 /* Attributes of an object by its path. False: it is not there any more, or another one is. */
 bool tree_walk_look(struct tree_walk *walk, uint32_t object);

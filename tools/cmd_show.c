@@ -120,6 +120,39 @@ static void print_files(const Snap__Snapshot *model)
 	}
 }
 
+static json_t *trees_json(const Snap__Snapshot *model)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < model->n_trees; i++) {
+		const Snap__Tree *tree = model->trees[i];
+		json_t *o = json_object();
+
+		json_object_set_new(o, "path", report_text(tree->path));
+		json_object_set_new(o, "files", json_integer((json_int_t)tree->files));
+		json_object_set_new(o, "size", json_integer((json_int_t)tree->bytes));
+		json_object_set_new(o, "exists", json_boolean(tree->objects > 0));
+		json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static void print_trees(const Snap__Snapshot *model)
+{
+	char size[32];
+
+	for (size_t i = 0; i < model->n_trees; i++) {
+		const Snap__Tree *tree = model->trees[i];
+
+		if (tree->objects)
+			printf("  directory     put back      %9s  %s with %llu files\n",
+			       format_size(tree->bytes, size, sizeof(size)), tree->path,
+			       (unsigned long long)tree->files);
+		else
+			printf("  directory     not there yet             %s\n", tree->path);
+	}
+}
+
 /* ---- processes ----------------------------------------------------------------------------------
  */
 
@@ -203,6 +236,7 @@ static void print_snapshot(const struct snapshot_info *info, const Snap__Snapsho
 	print_processes(model);
 	printf("files\n");
 	print_files(model);
+	print_trees(model);
 }
 
 static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snapshot *model,
@@ -217,6 +251,7 @@ static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snaps
 	}
 	json_object_set_new(o, "process_list", processes_json(model));
 	json_object_set_new(o, "file_list", files_json(model));
+	json_object_set_new(o, "directory_list", trees_json(model));
 	json_object_set_new(o, "object_list", objects_json(objects));
 	return o;
 }

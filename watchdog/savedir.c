@@ -24,10 +24,11 @@ static bool is_within(const char *path, const char *dir)
 
 const char *savedir_refusal(const char *path, const char *home)
 {
-	static const char *const systems[] = {"/bin", "/boot", "/dev",  "/etc",	    "/lib", "/lib64",
+	static const char *const systems[] = {"/bin",  "/boot", "/dev",	 "/etc", "/lib", "/lib64",
 					      "/proc", "/run",	"/sbin", "/sys", "/usr"};
-	static const char *const shared[] = {"/", "/home", "/media", "/mnt", "/opt", "/root", "/srv",
-					     "/tmp", "/var", "/var/lib", "/var/log", "/var/tmp"};
+	static const char *const shared[] = {"/",    "/home",	 "/media",   "/mnt",
+					     "/opt", "/root",	 "/srv",     "/tmp",
+					     "/var", "/var/lib", "/var/log", "/var/tmp"};
 
 	for (size_t i = 0; i < sizeof(systems) / sizeof(*systems); i++)
 		if (is_within(path, systems[i]))

@@ -428,6 +428,27 @@ def recovery_killed_anywhere(lab):
     end_idle(lab, work, running)
 
 
+@case(root=True)
+def job_that_is_attached(lab):
+    work = lab.subdir("work")
+    os.mkdir(f"{work}/tree")
+    make_tree(f"{work}/tree", lab.random, 200)
+    bare = lab.launch(["sh", "-c", IDLE], cwd=work, start_new_session=True)
+    running = lab.start("attach", "-n", "job", "-i", "1h", "--save-dir", "tree", str(bare.pid), cwd=work)
+    lab.wait_running(running)
+    lab.snapshot()
+    expected = describe(f"{work}/tree")
+    shown = lab.json("show", "job")["directory_list"]
+    check_equal([d["path"] for d in shown], [f"{work}/tree"], "directories shown")
+    change_tree(f"{work}/tree", lab.random, 50)
+    lab.pawl("stop", "job")
+    running.wait(30)
+    write_bytes(f"{work}/tree/after", b"the stop")
+    running = recover(lab, "job@1")
+    check_tree(f"{work}/tree", expected)
+    end_idle(lab, work, running)
+
+
 # ---- jobs that write their directories -----------------------------------------------------------
 
 def survive(lab, script, prepare, rounds=3, shell="sh"):

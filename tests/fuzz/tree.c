@@ -1,4 +1,5 @@
-/* Stored directory trees: records of objects, names, extended attributes, and that they make a tree. */
+/* Stored directory trees: records of objects, names, extended attributes, and that they make a
+ * tree. */
 #include "fuzz.h"
 
 #include "store/bytes.h"
@@ -10,7 +11,8 @@
  * extended attributes. */
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 {
-	static const char names[] = "\1\0\0\0\1a\2\0\0\0\1b\3\0\0\0\3sub", inner[] = "\1\0\0\0\4link";
+	static const char names[] = "\1\0\0\0\1a\2\0\0\0\1b\3\0\0\0\3sub",
+			  inner[] = "\1\0\0\0\4link";
 	struct tree_object o = {.kind = TREE_DIRECTORY, .mode = 0755, .content = {1, 1}};
 	uint8_t *at = buf + 1, *set = NULL;
 	uint32_t len = 0;

@@ -14,7 +14,7 @@ static void test_refused(void **state)
 	static const char *const no[] = {"/",	 "/usr",  "/usr/local/x", "/etc/x", "/proc/self",
 					 "/tmp", "/home", "/home/me",	  "/var",   "/dev/shm/x"};
 	static const char *const yes[] = {"/home/me/work", "/home/mean", "/home/other", "/tmp/x",
-					  "/usrlocal", "/srv/data", "/var/lib/x"};
+					  "/usrlocal",	   "/srv/data",	 "/var/lib/x"};
 
 	for (size_t i = 0; i < sizeof(no) / sizeof(*no); i++)
 		if (!savedir_refusal(no[i], "/home/me"))
