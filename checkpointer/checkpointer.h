@@ -48,6 +48,7 @@ struct checkpoint_config {
 	struct tree_root root;
 	pid_t leader_vpid;          /* pid inside the capsule of the process that is "the job" */
 	bool user_namespace;
+	bool new_ids;               /* no capsule: recovery will give it other pids (store/new_ids.h) */
 	struct capsule_stream stream[3];
 	struct capsule_stream terminal;
 	/* Pipes and sockets that the job has inherited from pawl's caller (a shell's, a batch system's) beyond

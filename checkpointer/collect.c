@@ -13,6 +13,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
+#include "store/new_ids.h"
 
 static int no_memory(struct err *err)
 {
@@ -157,6 +158,8 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 		return -1;
 	if (refusals_go_on(&c->refusals, collect_sockets(c, err), err) < 0 ||
 	    check_both_ends(c, err) < 0)
+		return -1;
+	if (config->new_ids && refusals_go_on(&c->refusals, new_ids_check(c->model, err), err) < 0)
 		return -1;
 	return refusals_result(&c->refusals, err);
 }

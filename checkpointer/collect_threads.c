@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "checkpointer/controls.h"
+#include "checkpointer/tracee/thread_id.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
@@ -221,11 +222,21 @@ static int collect_thread(struct collection *c, struct collected_process *p, str
 	return collect_pending(t, m, err);
 }
 
+static int check_new_id(const struct collected_process *p, struct err *err)
+{
+	const Snap__Thread *m = p->model->threads[p->model->n_threads - 1];
+	const struct thread_id id = {m->tid, m->clear_child_tid, m->robust_list};
+
+	return thread_id_check(p->frozen->pid, &id, err);
+}
+
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err)
 {
 	for (size_t i = 0; i < p->frozen->n_threads; i++) {
 		int result = collect_thread(c, p, p->frozen->threads[i], err);
 
+		if (result == 0 && c->config->new_ids)
+			result = check_new_id(p, err);
 		if (result < 0)
 			err_wrap(err, "process %d, thread %d", p->frozen->vpid,
 				 p->frozen->threads[i]->vtid);

@@ -323,25 +323,23 @@ static int identify_process(struct frozen_process *p, struct err *err)
 	return 0;
 }
 
-/* The session and the group that an attached root was started in are led by a shell outside the job. In
- * a capsule that session is init's, and the group becomes the root's own. */
+/* A session that init leads, under whatever number where there is no capsule. And that of an attached
+ * root with a terminal: its leader, a shell outside the job, cannot be had again, the terminal only in the
+ * session of a capsule's init. */
 static void replace_outside_leaders(struct frozen_tree *tree, const struct tree_root *root)
 {
 	const struct frozen_process *first = find_process(tree, root->pid);
-	pid_t session, group;
+	pid_t session;
 
+	for (size_t i = 0; !root->attached && i < tree->n; i++)
+		if (tree->processes[i].stat.sid == root->pid)
+			tree->processes[i].vsid = CAPSULE_SESSION;
 	if (!root->attached || !first)
 		return;
-	session = find_process(tree, first->stat.sid) ? 0 : first->vsid;
-	group = find_process(tree, first->stat.pgid) ? 0 : first->vpgid;
-	for (size_t i = 0; i < tree->n; i++) {
-		struct frozen_process *p = &tree->processes[i];
-
-		if (session && p->vsid == session)
-			p->vsid = CAPSULE_SESSION;
-		if (group && p->vpgid == group)
-			p->vpgid = first->vpid;
-	}
+	session = first->stat.tty_nr && !find_process(tree, first->stat.sid) ? first->vsid : 0;
+	for (size_t i = 0; i < tree->n; i++)
+		if (session && tree->processes[i].vsid == session)
+			tree->processes[i].vsid = CAPSULE_SESSION;
 }
 
 static int identify_tree(struct frozen_tree *tree, const struct tree_root *root, struct err *err)

@@ -67,7 +67,7 @@ static int queue_ambient(struct batch *b, uint64_t ambient, struct err *err)
 }
 
 static int queue_capabilities(struct batch *b, const Snap__Credentials *c,
-			      const struct proc_status *now, struct err *err)
+			      const struct proc_status *now, bool new_ids, struct err *err)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	/* What this kernel or capsule cannot give (a newer capability) is not asked for. */
@@ -82,8 +82,10 @@ static int queue_capabilities(struct batch *b, const Snap__Credentials *c,
 			.inheritable = (uint32_t)(want[2] >> 32 * i),
 		};
 	if (queue_bounding(b, now->cap_bnd & ~c->cap_bounding, err) < 0 ||
-	    batch_call(b, BATCH_WARN, err, SYS_prctl, ARGS(PR_SET_SECUREBITS, c->securebits),
-		       "secure bits %#x", c->securebits) < 0 ||
+	    /* Without a capsule nothing has set any, and it would be a privilege. */
+	    ((c->securebits || !new_ids) &&
+	     batch_call(b, BATCH_WARN, err, SYS_prctl, ARGS(PR_SET_SECUREBITS, c->securebits),
+			"secure bits %#x", c->securebits) < 0) ||
 	    batch_room(b, 1, sizeof(head) + sizeof(data), err) < 0 ||
 	    batch_call(b, BATCH_MUST, err, SYS_capset,
 		       ARGS(batch_push(b, &head, sizeof(head)), batch_push(b, data, sizeof(data))),
@@ -115,7 +117,7 @@ static int set_for_thread(struct recovery *rec, struct stub *stub, size_t index,
 	batch_begin(&b, stub, &stub->threads[index]);
 	if (!rec->host->user_namespace && !same_ids(c, now) && queue_ids(&b, c, err) < 0)
 		return -1;
-	if (queue_capabilities(&b, c, now, err) < 0)
+	if (queue_capabilities(&b, c, now, rec->host->new_ids, err) < 0)
 		return -1;
 	if (c->no_new_privs && batch_call(&b, BATCH_MUST, err, SYS_prctl,
 					  ARGS(PR_SET_NO_NEW_PRIVS, 1), "no new privileges") < 0)

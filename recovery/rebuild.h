@@ -214,7 +214,7 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 /* Of a zombie: only the ids that its parent gets to see. */
 int stub_set_zombie_credentials(struct recovery *rec, struct stub *stub, struct err *err);
-int stub_set_timers(struct stub *stub, struct err *err);
+int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err);
 
 /* ---- restore_controls.c -----------------------------------------------------------------------
  */

@@ -10,6 +10,7 @@
 #include "recovery/rebuild.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/new_ids.h"
 
 /* What a directory of the job's has that will be removed, made, changed. */
 static int print_trees(const Snap__Snapshot *model, struct store *store, FILE *out, struct err *err)
@@ -116,7 +117,7 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 	case PLAN_FORGET:
 		return stub_forget_children(rec, step->process, err);
 	case PLAN_TIMERS:
-		return stub_set_timers(stub, err);
+		return stub_set_timers(rec, stub, err);
 	case PLAN_RESTART:
 		return stub_restart(stub, step->object, err);
 	case PLAN_REGISTERS:
@@ -154,7 +155,8 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 {
 	char text[512];
 
-	if (begin(rec, err) < 0 || plan_check_machine(rec->model, err) < 0)
+	if (begin(rec, err) < 0 || plan_check_machine(rec->model, err) < 0 ||
+	    (rec->host->new_ids && new_ids_check(rec->model, err) < 0))
 		return -1;
 	if (out)
 		plan_print(&rec->plan, rec->model, out);

@@ -34,6 +34,8 @@ struct recovery_host {
 	int stream[3];
 	int terminal;
 	bool user_namespace;
+	/* Pids cannot be chosen: the job gets new ones (store/new_ids.h), and spawn takes no heed of vpid. */
+	bool new_ids;
 	pid_t init; /* of the capsule, in our namespace: its /proc/PID/root is the capsule's; 0: no capsule */
 };
 

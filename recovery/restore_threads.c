@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "checkpointer/tracee/controls.h"
+#include "checkpointer/tracee/thread_id.h"
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
@@ -24,7 +25,8 @@
 
 /* Threads first … first+n-1 of the model, n <= TRACEE_MAX_NEW. They are caught before their first
  * instruction, so that they need no stack. */
-static int clone_some(struct stub *stub, size_t first, size_t n, struct err *err)
+static int clone_some(struct recovery *rec, struct stub *stub, size_t first, size_t n,
+		      struct err *err)
 {
 	struct tracee *leader = &stub->threads[0];
 	struct batch b;
@@ -33,9 +35,12 @@ static int clone_some(struct stub *stub, size_t first, size_t n, struct err *err
 	leader->n_born = 0;
 	for (size_t i = first; i < first + n; i++) {
 		int32_t tid = stub->model->threads[i]->tid;
-		struct clone_args args = {.flags = THREAD_FLAGS, .set_tid_size = 1};
+		struct clone_args args = {.flags = THREAD_FLAGS};
 
-		args.set_tid = batch_push(&b, &tid, sizeof(tid));
+		if (!rec->host->new_ids) {
+			args.set_tid_size = 1;
+			args.set_tid = batch_push(&b, &tid, sizeof(tid));
+		}
 		if (batch_call(&b, BATCH_MUST, err, SYS_clone3,
 			       ARGS(batch_push(&b, &args, sizeof(args)), sizeof(args)),
 			       "create thread %d", tid) < 0)
@@ -145,6 +150,21 @@ static int set_thread(struct stub *stub, size_t index, struct err *err)
 	return batch_run(&b, err);
 }
 
+/* Threads know their numbers: they are given the new ones, before anything of theirs runs. */
+static int tell_new_ids(struct stub *stub, struct err *err)
+{
+	for (size_t i = 0; i < stub->n_threads; i++) {
+		const Snap__Thread *t = stub->model->threads[i];
+		const struct thread_id id = {t->tid, t->clear_child_tid, t->robust_list};
+		int32_t tid = stub->threads[i].tid;
+
+		if (thread_id_check(stub->pid, &id, err) < 0 ||
+		    mem_write(stub->pid, t->clear_child_tid, &tid, sizeof(tid), err) < 0)
+			return err_wrap(err, "process %d, thread %d", stub->model->pid, t->tid);
+	}
+	return 0;
+}
+
 int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	size_t total = stub->model->n_threads;
@@ -152,7 +172,7 @@ int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err)
 	while (stub->n_threads < total) {
 		size_t n = total - stub->n_threads;
 
-		if (clone_some(stub, stub->n_threads, n < TRACEE_MAX_NEW ? n : TRACEE_MAX_NEW,
+		if (clone_some(rec, stub, stub->n_threads, n < TRACEE_MAX_NEW ? n : TRACEE_MAX_NEW,
 			       err) < 0)
 			return -1;
 	}
@@ -160,7 +180,7 @@ int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err)
 		if (set_thread(stub, i, err) < 0)
 			return -1;
 	}
-	return 0;
+	return rec->host->new_ids ? tell_new_ids(stub, err) : 0;
 }
 
 /* ---- the end ----------------------------------------------------------------------------------

@@ -27,8 +27,9 @@ int stub_set_group(struct stub *stub, int32_t group, struct err *err)
 	char what[64];
 
 	snprintf(what, sizeof(what), "process group %d", group);
+	/* 0: whatever its own number is. */
 	return stub_call(stub, &stub->threads[0], NULL, err, what, SYS_setpgid,
-			 ARGS(0, (uint64_t)group));
+			 ARGS(0, group == stub->model->pid ? 0 : (uint64_t)group));
 }
 
 /* ---- ends -------------------------------------------------------------------------------------

@@ -163,22 +163,26 @@ static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, si
 	return 0;
 }
 
-int stub_set_timers(struct stub *stub, struct err *err)
+int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err)
 {
+	bool new_ids = rec->host->new_ids;
 	const Snap__Process *p = stub->model;
+	/* Without a capsule, the job's namespace is ours. */
+	int32_t pid = new_ids ? stub->pid : p->pid;
 	struct batch b;
 
 	if (create_timers(stub, err) < 0)
 		return -1;
 	batch_begin(&b, stub, &stub->threads[0]);
-	if (queue_signals(&b, p->pending, p->n_pending, p->pid, 0, err) < 0 ||
+	if (queue_signals(&b, p->pending, p->n_pending, pid, 0, err) < 0 ||
 	    queue_arming(&b, p, err) < 0 || batch_run(&b, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n_threads; i++) {
 		const Snap__Thread *t = p->threads[i];
+		int32_t tid = new_ids ? stub->threads[i].tid : t->tid;
 
 		batch_begin(&b, stub, &stub->threads[i]);
-		if (queue_signals(&b, t->pending, t->n_pending, p->pid, t->tid, err) < 0 ||
+		if (queue_signals(&b, t->pending, t->n_pending, pid, tid, err) < 0 ||
 		    batch_run(&b, err) < 0)
 			return -1;
 	}

@@ -188,6 +188,22 @@ static void add_step(struct doctor_report *report, const char *what, int result,
 		doctor_add(report, what, when_not, "%s: %s", bad, strerror(result));
 }
 
+/* What `pawl run` and `pawl attach` will do here. */
+static void report_mode(struct doctor_report *report, const int *r)
+{
+	static const enum step needed[] = {STEP_SPACES, STEP_PROC, STEP_SHM, STEP_PID};
+	bool whole = true;
+
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+		whole &= r[needed[i]] == 0;
+	if (whole)
+		doctor_add(report, "mode", DOCTOR_OK, "jobs are in a capsule, and keep their pids");
+	else
+		doctor_add(report, "mode", DOCTOR_FALLBACK,
+			   "no capsule: jobs of one process (any number of threads) are saved and come back "
+			   "under a new pid; refused is what remembers pids; clocks jump");
+}
+
 static void report_trial(struct doctor_report *report, const struct trial *t, bool user_namespace)
 {
 	const int *r = t->result;
@@ -195,24 +211,25 @@ static void report_trial(struct doctor_report *report, const struct trial *t, bo
 	if (!user_namespace)
 		doctor_add(report, "user namespace", DOCTOR_OK, "not needed: you are root");
 	else if (r[STEP_USER] > 0)
-		doctor_add(report, "user namespace", DOCTOR_MISSING, "cannot make one: %s%s",
+		doctor_add(report, "user namespace", DOCTOR_ABSENT, "cannot make one: %s%s",
 			   strerror(r[STEP_USER]), userns_hint());
 	else
-		add_step(report, "user namespace", r[STEP_MAPS], DOCTOR_MISSING,
+		add_step(report, "user namespace", r[STEP_MAPS], DOCTOR_ABSENT,
 			 "yours maps onto itself", "cannot write its maps");
-	add_step(report, "capsule", r[STEP_SPACES], DOCTOR_MISSING,
+	add_step(report, "capsule", r[STEP_SPACES], DOCTOR_ABSENT,
 		 "own pid, mount and IPC namespaces", "cannot make pid, mount and IPC namespaces");
 	add_step(
-		report, "own /proc", r[STEP_PROC], DOCTOR_MISSING, "mounted in the capsule",
+		report, "own /proc", r[STEP_PROC], DOCTOR_ABSENT, "mounted in the capsule",
 		"cannot mount it (parts of the machine's own /proc are covered, as in containers)");
 	add_step(report, "own /dev/shm", r[STEP_SHM], DOCTOR_FALLBACK, "mounted in the capsule",
 		 "cannot mount it, the machine's is used");
-	add_step(report, "same pid again", r[STEP_PID], DOCTOR_MISSING,
+	add_step(report, "same pid again", r[STEP_PID], DOCTOR_ABSENT,
 		 "clone3 gives a process the pid it had",
 		 "clone3 with set_tid fails (needs Linux 5.5)");
 	add_step(report, "time namespace", r[STEP_CLOCKS], DOCTOR_FALLBACK,
 		 "monotonic clocks go on where they were",
 		 "monotonic clocks jump when a job is recovered after a reboot");
+	report_mode(report, r);
 }
 
 void doctor_capsule(struct doctor_report *report)

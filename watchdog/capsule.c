@@ -15,6 +15,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/log.h"
 #include "watchdog/attached.h"
 #include "watchdog/init.h"
 
@@ -25,7 +26,8 @@
 
 static const char *const user_hint =
 	"user namespaces are forbidden here (see user.max_user_namespaces, "
-	"kernel.unprivileged_userns_clone, AppArmor; `pawl doctor` tells more)";
+	"kernel.unprivileged_userns_clone, AppArmor; in a chroot they always are; `pawl doctor` tells "
+	"more)";
 
 /* ---- creation ---------------------------------------------------------------------------------
  */
@@ -212,7 +214,9 @@ static int start_init(struct capsule *c, const struct capsule_config *config, st
 	if (!keep)
 		return err_sys(err, "cannot make a capsule");
 	plan.keep = keep;
-	c->init = clone_with_namespaces(&plan, config->plain_root, &c->init_fd);
+	plan.plain = c->plain;
+	c->init = c->plain ? clone_init(0, &c->init_fd)
+			   : clone_with_namespaces(&plan, config->plain_root, &c->init_fd);
 	if (c->init == 0)
 		init_main(&plan);
 	if (c->init < 0)
@@ -226,13 +230,15 @@ static int start_init(struct capsule *c, const struct capsule_config *config, st
 	return 0;
 }
 
-int capsule_create(struct capsule **ret, const struct capsule_config *config, struct err *err)
+static int create(struct capsule **ret, const struct capsule_config *config, bool plain,
+		  struct err *err)
 {
 	struct capsule *c = calloc(1, sizeof(*c));
 	struct sockets sockets;
 
 	if (!c)
 		return err_sys(err, "cannot make a capsule");
+	c->plain = plain;
 	c->init_fd = c->requests = c->events = c->stub_host = c->claim = -1;
 	pthread_mutex_init(&c->lock, NULL);
 	if (make_sockets(&sockets, err) < 0) {
@@ -254,6 +260,23 @@ int capsule_create(struct capsule **ret, const struct capsule_config *config, st
 	return 0;
 }
 
+int capsule_create(struct capsule **ret, const struct capsule_config *config, struct err *err)
+{
+	struct err why;
+
+	if (create(ret, config, false, &why) == 0)
+		return 0;
+	*err = why;
+	if (why.kind != ERR_UNSUPPORTED)
+		return -1;
+	if (create(ret, config, true, err) < 0)
+		return -1;
+	log_warn("%s; without a capsule, only a job of a single process can be saved, it comes back under "
+		 "another pid, and its clocks jump",
+		 why.msg);
+	return 0;
+}
+
 /* ---- the end ----------------------------------------------------------------------------------
  */
 
@@ -261,6 +284,11 @@ void capsule_kill(struct capsule *c)
 {
 	if (c->init <= 0)
 		return;
+	/* It ends the job's processes when nobody asks it for anything any more. */
+	if (c->plain) {
+		shutdown(c->requests, SHUT_RDWR);
+		return;
+	}
 	syscall(SYS_pidfd_send_signal, c->init_fd, SIGKILL, NULL, 0);
 }
 
@@ -393,7 +421,7 @@ int capsule_spawn(struct capsule *c, pid_t vpid, pid_t *ret_pid, int *ret_pidfd,
 	cleanup_fd int pidfd = -1;
 	struct init_reply reply;
 
-	if (request(c, INIT_SPAWN, vpid, &reply, &pidfd, err) < 0)
+	if (request(c, INIT_SPAWN, c->plain ? 0 : vpid, &reply, &pidfd, err) < 0)
 		return -1;
 	if (reply.error)
 		return err_code(err, reply.error, "cannot create process %d in the capsule", vpid);
@@ -472,5 +500,6 @@ struct recovery_host capsule_recovery_host(struct capsule *c)
 		.stream = {-1, -1, -1},
 		.terminal = -1,
 		.user_namespace = c->user_namespace,
+		.new_ids = c->plain,
 	};
 }

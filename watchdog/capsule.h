@@ -39,6 +39,9 @@ struct capsule {
 	int requests, events;
 	int claim; /* attached: the lock that keeps other pawls off; -1 */
 	bool user_namespace;
+	/* No namespace can be had here: init is a subreaper that ends the job's processes by hand, nobody
+	 * can choose pids, clocks are the machine's. */
+	bool plain;
 	bool gone;     /* CAPSULE_GONE has been told */
 	int stub_host; /* our end of the socket that every stub has at stub_number */
 	int stub_number;

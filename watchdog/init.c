@@ -121,7 +121,7 @@ static void launch(struct init *init)
 	}
 	reply.pid = init_clone(0, &pidfd);
 	if (reply.pid == 0)
-		launch_exec(init->plan->config, report[1]);
+		launch_exec(init->plan, report[1]);
 	if (reply.pid < 0)
 		reply.error = errno;
 	close(report[1]);
@@ -163,6 +163,15 @@ static void leader_changed(const struct init *init, const siginfo_t *info, int *
 	}
 }
 
+static bool has_others(const struct init *init)
+{
+	siginfo_t info;
+
+	if (!init->plan->plain)
+		return kill(-1, 0) == 0;
+	return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 /* All orphans of the capsule are ours. The leader's end is reported last, so that what died with it
  * does not count as left behind. */
 static void reap(struct init *init)
@@ -182,7 +191,7 @@ static void reap(struct init *init)
 			leader_changed(init, &info, &status);
 	}
 	if (status >= 0)
-		send_event(init, CAPSULE_LEADER_EXITED, status, kill(-1, 0) == 0);
+		send_event(init, CAPSULE_LEADER_EXITED, status, has_others(init));
 }
 
 /* ---- serving ----------------------------------------------------------------------------------
@@ -215,6 +224,38 @@ static int close_streams(const struct init_plan *plan)
 	return 0;
 }
 
+/* Of our only thread; who loses his parent becomes our child. */
+static void kill_children(void)
+{
+	char text[4096];
+	int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+	pid_t pid = 0;
+
+	if (fd >= 0)
+		close(fd);
+	for (ssize_t i = 0; i < n; i++) {
+		if (text[i] >= '0' && text[i] <= '9') {
+			pid = pid * 10 + (text[i] - '0');
+			continue;
+		}
+		if (pid > 0)
+			kill(pid, SIGKILL);
+		pid = 0;
+	}
+}
+
+/* The end of a pid namespace's init ends all others in it. Without one they are ended here, generation by
+ * generation. */
+static _Noreturn void end(const struct init *init)
+{
+	if (init->plan->plain)
+		do
+			kill_children();
+		while (waitpid(-1, NULL, __WALL) > 0);
+	_exit(0);
+}
+
 static void serve_request(struct init *init)
 {
 	const struct init_plan *plan = init->plan;
@@ -225,7 +266,7 @@ static void serve_request(struct init *init)
 	if (n < 0 && errno == EINTR)
 		return;
 	if (n != (ssize_t)sizeof(request))
-		_exit(0);
+		end(init);
 	switch (request.op) {
 	case INIT_LAUNCH:
 		launch(init);

@@ -58,6 +58,7 @@ struct init_event {
 struct init_plan {
 	const struct capsule_config *config;
 	bool user_namespace;
+	bool plain; /* no namespaces at all: see struct capsule */
 	uint32_t uid, gid;    /* effective ones, in the watchdog's namespace */
 	int requests, events; /* init's ends */
 	int stub_socket;      /* the stubs' end, at the number that they have it */
@@ -79,6 +80,6 @@ int init_setup(const struct init_plan *plan, enum init_stage *ret_stage);
 
 /* The job's leader, between its fork and its exec (launch.c). Writes errno to report_fd on failure.
  */
-_Noreturn void launch_exec(const struct capsule_config *config, int report_fd);
+_Noreturn void launch_exec(const struct init_plan *plan, int report_fd);
 
 #endif

@@ -1,6 +1,7 @@
 /* What init does before it serves. Runs in a fork of the watchdog: no allocation (see init.h). */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,12 +181,25 @@ static int mount_proc(void)
 	return mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+/* In a chroot, "/" is no mount point whose propagation could be set: it is mounted on itself. ".." of the
+ * root leads onto what is mounted there. */
+static int own_root(void)
+{
+	char cwd[PATH_MAX];
+
+	if (!getcwd(cwd, sizeof(cwd)) || mount("/", "/", NULL, MS_BIND | MS_REC, NULL) < 0 ||
+	    chroot("/..") < 0 || chdir(cwd) < 0)
+		return -1;
+	return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL);
+}
+
 int init_setup(const struct init_plan *plan, enum init_stage *ret_stage)
 {
 	const struct capsule_config *config = plan->config;
 
 	/* The watchdog may be gone already: then its end of the request socket is closed too. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!plan->plain)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "pawl-init");
 	*ret_stage = STAGE_REQUESTS;
 	if (close_others(plan) < 0)
@@ -196,8 +210,10 @@ int init_setup(const struct init_plan *plan, enum init_stage *ret_stage)
 	*ret_stage = STAGE_SESSION;
 	if (take_session(plan) < 0)
 		return errno;
+	if (plan->plain)
+		return prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ? errno : 0;
 	*ret_stage = STAGE_MOUNTS;
-	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 && (errno != EINVAL || own_root() < 0))
 		return errno;
 	*ret_stage = STAGE_SHM;
 	if (mount_shm() < 0 || mount_more(plan) < 0)

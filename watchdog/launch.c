@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "watchdog/init.h"
@@ -15,8 +16,9 @@ static int place_stream(int number, int from)
 	return dup2(from, number);
 }
 
-void launch_exec(const struct capsule_config *config, int report_fd)
+void launch_exec(const struct init_plan *plan, int report_fd)
 {
+	const struct capsule_config *config = plan->config;
 	int code, i;
 
 	/* SIGTTOU is blocked here, as everything is: a background process may set the foreground.
@@ -27,6 +29,9 @@ void launch_exec(const struct capsule_config *config, int report_fd)
 	for (i = 0; i < 3; i++)
 		if (place_stream(i, config->stream[i]) < 0)
 			goto fail;
+	/* Should init be killed, which without a namespace does not end all others. */
+	if (plan->plain)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	caller_restore(config->caller);
 	execvp(config->argv[0], config->argv);
 fail:

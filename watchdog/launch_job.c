@@ -15,6 +15,7 @@ struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t le
 		.root = capsule_root(w->capsule),
 		.leader_vpid = leader_vpid,
 		.user_namespace = w->capsule->user_namespace,
+		.new_ids = w->capsule->plain,
 		.terminal = w->streams.terminal_identity,
 		.inherited = w->caller.outside,
 		.n_inherited = w->caller.n_outside,

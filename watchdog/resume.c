@@ -128,6 +128,17 @@ static void fill_host(struct watchdog *w)
 	w->resume.host.terminal = s->slave;
 }
 
+/* Numbers of sessions and groups that were led by others cannot be had without a capsule. */
+static void forget_outside_ids(Snap__Snapshot *model)
+{
+	for (size_t i = 0; i < model->n_processes; i++) {
+		Snap__Process *p = model->processes[i];
+
+		p->sid = p->sid == p->pid ? p->pid : 1;
+		p->pgid = p->pid;
+	}
+}
+
 static int start_rebuild(struct watchdog *w, struct err *err)
 {
 	const struct recovery_options options = {0};
@@ -142,6 +153,8 @@ static int start_rebuild(struct watchdog *w, struct err *err)
 	    make_capsule(w, err) < 0 || wd_start_services(w, err) < 0)
 		return -1;
 	fill_host(w);
+	if (w->capsule->plain)
+		forget_outside_ids(w->resume.model);
 	w->suspended = false;
 	snapshotter_post(w->snapshotter, &command);
 	return 0;
@@ -239,13 +252,14 @@ static int note_generation(struct watchdog *w, const struct recovery_result *bui
 	return wd_put_running(w, err);
 }
 
-static void restore_foreground(struct watchdog *w)
+static void restore_foreground(struct watchdog *w, pid_t leader)
 {
 	const Snap__Capsule *capsule = w->resume.model->capsule;
+	pid_t group = capsule->foreground == capsule->leader ? leader : capsule->foreground;
 	struct err err;
 
 	if (w->streams.slave >= 0 && capsule->foreground > 0 &&
-	    capsule_foreground(w->capsule, capsule->foreground, &err) < 0)
+	    capsule_foreground(w->capsule, group, &err) < 0)
 		log_warn("%s", err.msg);
 }
 
@@ -257,11 +271,13 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	struct checkpoint_config config;
 
-	if (capsule_watch(w->capsule, capsule->leader, err) < 0 || roll_back_logs(w, err) < 0 ||
+	pid_t leader = w->capsule->plain ? built->leader : capsule->leader;
+
+	if (capsule_watch(w->capsule, leader, err) < 0 || roll_back_logs(w, err) < 0 ||
 	    note_generation(w, built, err) < 0)
 		return -1;
-	restore_foreground(w);
-	config = wd_checkpoint_config(w, capsule->leader);
+	restore_foreground(w, leader);
+	config = wd_checkpoint_config(w, leader);
 	snapshotter_attach(w->snapshotter, w->capsule, &config, w->resume.seq);
 	streams_close_job_ends(&w->streams);
 	if (capsule_close_streams(w->capsule, err) < 0)
