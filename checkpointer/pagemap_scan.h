@@ -15,6 +15,7 @@
 #define PAGE_IS_SWAPPED   (1u << 4)
 #define PAGE_IS_PFNZERO   (1u << 5)
 #define PAGE_IS_HUGE      (1u << 6)
+#define PAGE_IS_GUARD     (1u << 8) /* Linux 6.15 */
 
 #define PM_SCAN_WP_MATCHING   (1u << 0)
 #define PM_SCAN_CHECK_WPASYNC (1u << 1)

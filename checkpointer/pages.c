@@ -144,7 +144,7 @@ static int capture_range(struct capture *c, const struct scan_range *r, struct e
 	uint64_t first = r->start / STORE_PAGE_SIZE;
 	uint64_t n = (r->end - r->start) / STORE_PAGE_SIZE;
 
-	if (!r->written || r->file)
+	if (!r->written || r->file || r->guard)
 		return 0;
 	c->candidates += n;
 	/* Known to be zero: nothing to read. Put at once, unless an older copy waits that would be
@@ -161,7 +161,7 @@ uint64_t pages_capture_size(const struct scan_result *ranges)
 	for (size_t i = 0; i < ranges->n; i++) {
 		const struct scan_range *r = &ranges->ranges[i];
 
-		if (r->written && !r->file && !r->zero)
+		if (r->written && !r->file && !r->guard && !r->zero)
 			bytes += r->end - r->start;
 	}
 	return bytes;
@@ -218,7 +218,7 @@ int pages_clear_gone(struct page_table *table, const struct scan_result *before,
 		for (size_t k = first_behind(after, at); at < end; k++) {
 			uint64_t gap_end = end;
 
-			while (k < after->n && after->ranges[k].file)
+			while (k < after->n && (after->ranges[k].file || after->ranges[k].guard))
 				k++;
 			if (k < after->n && after->ranges[k].start < end)
 				gap_end = after->ranges[k].start;
@@ -252,7 +252,7 @@ uint64_t scan_result_pages(const struct scan_result *r)
 	uint64_t pages = 0;
 
 	for (size_t i = 0; i < r->n; i++)
-		if (!r->ranges[i].file)
+		if (!r->ranges[i].file && !r->ranges[i].guard)
 			pages += (r->ranges[i].end - r->ranges[i].start) / STORE_PAGE_SIZE;
 	return pages;
 }

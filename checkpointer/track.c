@@ -26,7 +26,7 @@ int scan_result_add(struct scan_result *result, const struct scan_range *range, 
 	struct scan_range *last = result->n ? &result->ranges[result->n - 1] : NULL;
 
 	if (last && last->end == range->start && last->written == range->written &&
-	    last->zero == range->zero && last->file == range->file) {
+	    last->zero == range->zero && last->file == range->file && last->guard == range->guard) {
 		last->end = range->end;
 		return 0;
 	}
@@ -63,6 +63,7 @@ static int add_regions(const struct page_region *vec, long n, bool all_written,
 			.written = all_written || (vec[i].categories & PAGE_IS_WRITTEN),
 			.zero = vec[i].categories & PAGE_IS_PFNZERO,
 			.file = vec[i].categories & PAGE_IS_FILE,
+			.guard = vec[i].categories & PAGE_IS_GUARD,
 		};
 
 		if (scan_result_add(result, &range, err) < 0)
@@ -85,7 +86,7 @@ int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool
 		.vec_len = SCAN_VEC,
 		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
 		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE |
-			       PAGE_IS_WRITTEN,
+			       PAGE_IS_WRITTEN | PAGE_IS_GUARD,
 	};
 
 	while (arg.start < end) {
@@ -93,6 +94,11 @@ int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		/* Before Linux 6.15 a guard region cannot be told from a page that is swapped out. */
+		if (n < 0 && errno == EINVAL && arg.return_mask & PAGE_IS_GUARD) {
+			arg.return_mask &= ~(uint64_t)PAGE_IS_GUARD;
+			continue;
+		}
 		if (n < 0)
 			return err_sys(err, "cannot scan the page table");
 		if (add_regions(vec, n, all_written, result, err) < 0)
@@ -108,6 +114,7 @@ int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool
 #define PM_PRESENT    (1ull << 63)
 #define PM_SWAPPED    (1ull << 62)
 #define PM_FILE       (1ull << 61)
+#define PM_GUARD      (1ull << 58) /* Linux 6.15 */
 #define PM_SOFT_DIRTY (1ull << 55)
 #define WORDS_AT_ONCE 8192u
 
@@ -133,9 +140,10 @@ int pagemap_read(int pagemap, uint64_t start, uint64_t end, bool soft_dirty,
 				.end = start + STORE_PAGE_SIZE,
 				.written = !soft_dirty || (words[i] & PM_SOFT_DIRTY),
 				.file = words[i] & PM_FILE,
+				.guard = words[i] & PM_GUARD,
 			};
 
-			if ((words[i] & (PM_PRESENT | PM_SWAPPED)) &&
+			if ((words[i] & (PM_PRESENT | PM_SWAPPED | PM_GUARD)) &&
 			    scan_result_add(result, &range, err) < 0)
 				return -1;
 		}

@@ -23,6 +23,7 @@ struct scan_range {
 	bool written;        /* may have changed since the last scan that re-armed */
 	bool zero;           /* the shared zero page: reads as zeroes */
 	bool file;           /* a page of the mapped file itself, not a private copy */
+	bool guard;          /* no page, but a guard region (MADV_GUARD_INSTALL) */
 };
 
 struct scan_result {

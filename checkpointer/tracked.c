@@ -185,12 +185,62 @@ static int scan_region(struct tracked *t, const Snap__Region *r, bool read_all, 
 	return 0;
 }
 
+static int add_guard(Snap__Process *m, uint64_t start, uint64_t end, struct err *err)
+{
+	uint64_t *more = reallocarray(m->guards, m->n_guards + 2, sizeof(*more));
+
+	if (!more)
+		return err_sys(err, "guard regions");
+	m->guards = more;
+	more[m->n_guards++] = start;
+	more[m->n_guards++] = end;
+	return 0;
+}
+
+/* The guard regions within r, among the ranges from index `from` on. */
+static int note_guards(Snap__Process *m, const Snap__Region *r, const struct scan_result *scan, size_t from,
+		       struct err *err)
+{
+	for (size_t i = from; i < scan->n; i++) {
+		const struct scan_range *s = &scan->ranges[i];
+		uint64_t start = s->start > r->start ? s->start : r->start;
+		uint64_t end = s->end < r->end ? s->end : r->end;
+
+		if (s->guard && start < end && add_guard(m, start, end, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Guard regions lie in page tables, which those of shared memory are not looked at for anything else. */
+static int note_shared_guards(struct tracked *t, Snap__Process *m, const Snap__Region *r, struct err *err)
+{
+	struct scan_result scan = {0};
+	int result;
+
+	if (r->kind != SNAP__REGION__KIND__FILE_SHARED && r->kind != SNAP__REGION__KIND__SHARED_MEMORY)
+		return 0;
+	result = scan_populated(t->pid, r->start, r->end, &scan, err);
+	if (result == 0)
+		result = note_guards(m, r, &scan, 0, err);
+	scan_result_free(&scan);
+	return result;
+}
+
 static int scan_all(struct tracked *t, const struct collected_process *p, struct err *err)
 {
+	Snap__Process *m = p->model;
+
 	scan_result_free(&t->now);
-	for (size_t i = 0; i < p->model->n_regions; i++)
-		if (scan_region(t, p->model->regions[i], p->read_all[i], err) < 0)
+	m->n_guards = 0;
+	for (size_t i = 0; i < m->n_regions; i++) {
+		size_t from = t->now.n ? t->now.n - 1 : 0;
+
+		if (scan_region(t, m->regions[i], p->read_all[i], err) < 0 ||
+		    note_guards(m, m->regions[i], &t->now, from, err) < 0 ||
+		    note_shared_guards(t, m, m->regions[i], err) < 0)
 			return -1;
+	}
 	return tracker_rearm(t->tracker, err);
 }
 

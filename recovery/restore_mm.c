@@ -22,6 +22,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* Linux 6.13 */
+#endif
 #ifndef SYS_mseal
 #define SYS_mseal 462 /* Linux 6.10 */
 #endif
@@ -381,6 +384,19 @@ static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err
 	return 0;
 }
 
+/* Into what is there already, and before what may forbid it: sealing, locking. */
+static int queue_guards(struct batch *b, const Snap__Process *p, struct err *err)
+{
+	for (size_t i = 0; i + 1 < p->n_guards; i += 2) {
+		uint64_t start = p->guards[i], size = p->guards[i + 1] - start;
+
+		if (batch_call(b, BATCH_MUST, err, SYS_madvise, ARGS(start, size, MADV_GUARD_INSTALL),
+			       "guard region %#" PRIx64, start) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static void fill_mm_map(struct prctl_mm_map *map, const Snap__Memory *m)
 {
 	*map = (struct prctl_mm_map){
@@ -446,6 +462,8 @@ int stub_protect(struct recovery *rec, struct stub *stub, struct err *err)
 	struct batch b;
 
 	batch_begin(&b, stub, &stub->threads[0]);
+	if (queue_guards(&b, stub->model, err) < 0)
+		return -1;
 	for (size_t i = 0; i < stub->model->n_regions; i++) {
 		if (is_mapped(stub->model->regions[i]) &&
 		    queue_protect(&b, stub->model->regions[i], err) < 0)

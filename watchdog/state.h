@@ -35,7 +35,7 @@ enum wd_event {
 	WE_INTERRUPT,	   /* the same by a signal: a second one ends the job at once */
 	WE_TAKEN,	   /* the snapshot is durable */
 	WE_FAILED,	   /* the snapshot failed, the job is unharmed */
-	WE_REFUSED,	   /* … of something unsupported, and policy says to end the job */
+	WE_REFUSED,	   /* … of something unsupported (also seen before any snapshot), and policy says to end the job */
 	WE_EXITED,	   /* the job ended, for good */
 	WE_DIED,	   /* the job died, and policy says to roll it back */
 	WE_LEAVE,	   /* the attached job is to run on without us */

@@ -7,6 +7,7 @@
  *   launch_job.c a fresh launch
  *   attach_job.c a tree that runs already
  *   resume.c     recovery: candidates, capsule, rebuild, release
+ *   look.c       objects that cannot be saved are noticed early
  *   notice.c     what is said of it on standard error
  *   finish.c     the end
  */
@@ -68,6 +69,8 @@ struct watchdog {
 	bool suspended;	 /* the job is stopped by job control */
 	uint64_t due;	 /* next periodic snapshot, CLOCK_MONOTONIC */
 	uint64_t next_hang_look;
+	uint64_t next_look; /* for objects that cannot be saved */
+	char last_look[sizeof(((struct err *)0)->msg)]; /* what it found, as warned of */
 	char last_failure[sizeof(((struct err *)0)->msg)]; /* of a snapshot, as warned of */
 	struct refusals last_refused;
 	struct retry_state retry;
@@ -145,6 +148,14 @@ void wd_fail(struct watchdog *w, const struct err *err);
  * leader's. */
 void wd_signal_leader(struct watchdog *w, int signo);
 void wd_signal_group(struct watchdog *w, int signo);
+
+/* ---- look.c -----------------------------------------------------------------------------------
+ */
+
+/* If it is time: looks for objects that cannot be saved, warns of them or ends the job. */
+void wd_look(struct watchdog *w, uint64_t now);
+/* CLOCK_MONOTONIC of the next look; UINT64_MAX: not now. */
+uint64_t wd_next_look(const struct watchdog *w);
 
 /* ---- notice.c ---------------------------------------------------------------------------------
  */

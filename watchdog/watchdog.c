@@ -312,6 +312,7 @@ static void look_at_clock(struct watchdog *w)
 	if (now >= w->due && !w->suspended)
 		wd_handle(w, WE_DUE);
 	look_for_hanging(w, now);
+	wd_look(w, now);
 	if (wants_terminal(w))
 		streams_enter_terminal(&w->streams);
 	if (pump_stalled(&w->streams.pump))
@@ -334,6 +335,7 @@ static int poll_timeout(const struct watchdog *w)
 		at = w->due;
 	if (w->config->hang_timeout_ns)
 		at = earlier(at, w->next_hang_look);
+	at = earlier(at, wd_next_look(w));
 	if (wants_terminal(w))
 		at = earlier(at, now + BACKGROUND_LOOK_NS);
 	if (w->progress.enabled || pump_stalled(&w->streams.pump))

@@ -58,6 +58,24 @@ def refused_and_ended(variant, message):
     return run
 
 
+def seen_early(variant, ends):
+    """Without any snapshot."""
+    def run(lab):
+        watchdog, directory = harness.start_target(lab, "refused", variant,
+                                                   options=["--on-unsupported", "fail"] if ends else [])
+        harness.wait_until(lambda: re.search(REFUSED[variant], watchdog.err.decode()), 15, "a warning")
+        if ends:
+            check_equal(watchdog.wait(30).status, 125, "exit status")
+            lab.check_gone("after the end")
+        else:
+            harness.end_target(lab, directory, watchdog)
+            check_equal(watchdog.err.decode().count("cannot be saved"), 1, "warnings")
+    return run
+
+
+for variant in ("io_uring", "userfaultfd"):
+    harness.add_case(f"{variant}-early", seen_early(variant, False))
+    harness.add_case(f"{variant}-early-ends", seen_early(variant, True), root=True)
 for name, text in REFUSED.items():
     harness.add_case(name, refused(name, text), root=name in AS_ROOT)
     harness.add_case(f"{name}-ends", refused_and_ended(name, text), root=name in AS_ROOT)

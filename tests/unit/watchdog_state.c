@@ -62,6 +62,7 @@ static void test_periodic(void **state)
 	expect(WD_SNAPSHOT, WE_TAKEN, WD_RUNNING, WA_NONE);
 	expect(WD_SNAPSHOT, WE_FAILED, WD_RUNNING, WA_NONE);
 	expect(WD_SNAPSHOT, WE_REFUSED, WD_ENDING, WA_KILL_REFUSED);
+	expect(WD_RUNNING, WE_REFUSED, WD_ENDING, WA_KILL_REFUSED);
 }
 
 static void test_stop(void **state)
