@@ -12,7 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checkpointer/shared_pages.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
@@ -249,7 +248,6 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 	f->unsteady = s->mapped_shared;
 	if (s->late && (s->held = open(s->path, O_RDONLY | O_CLOEXEC) + 1) > 0)
 		return 0;
-		return shared_pages_capture(c, f, s, session, k ? k->root : 0, &f->content_root, err);
 	if (stat(s->path, &st) < 0)
 		return err_sys(err, "cannot look at %s", f->path);
 	if (k && known_still_holds(k, &st) && times_prove(s)) {
