@@ -21,7 +21,7 @@
 #include "store/base/units.h"
 
 #define CONNECT_MS   5000
-#define PORT_WAIT_NS (65 * NSEC_PER_SEC) /* longer than TIME_WAIT (TCP_TIMEWAIT_LEN, 60 s) */
+#define REUSE_WAIT_NS (3 * NSEC_PER_SEC / 2)
 #define ROOM_LEAST   (64u << 10)	 /* of unread bytes that a fresh connection takes anyway */
 
 static const Snap__OpenFile *model_of(const struct sockets *s, size_t i)
@@ -33,73 +33,6 @@ static bool is_tcp(const struct sockets *s, size_t i)
 {
 	return is_socket(s->rec, i) && model_of(s, i)->type == SOCK_STREAM &&
 	       (model_of(s, i)->domain == AF_INET || model_of(s, i)->domain == AF_INET6);
-}
-
-static uint16_t port_of(const ProtobufCBinaryData *address)
-{
-	struct inet_address a = {0};
-
-	inet_address_from(&a, address->data, address->len);
-	return a.port;
-}
-
-/* ---- ports ------------------------------------------------------------------------------------ */
-
-/* Only connections that are ending hold the port: they will let go of it. */
-static bool will_be_free(int protocol, uint16_t port)
-{
-	cleanup_free struct inet_info *list = NULL;
-	struct err ignored;
-	size_t n;
-
-	if (sockdiag_list_inet(protocol, &list, &n, &ignored) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if (list[i].local.port == port && list[i].inode)
-			return false;
-	return true;
-}
-
-static int refuse_port(const ProtobufCBinaryData *address, int code, int protocol, struct err *err)
-{
-	const char *name = protocol == IPPROTO_TCP ? "TCP" : "UDP";
-	char where[128];
-
-	address_text(address->data, address->len, where, sizeof(where));
-	switch (code) {
-	case EADDRINUSE:
-		return err_set(err, ERR_BUSY,
-			       "%s port %u (%s) of the job is in use by another program; end that, then "
-			       "recover again",
-			       name, port_of(address), where);
-	case EADDRNOTAVAIL:
-		return err_set(err, ERR_UNSUPPORTED,
-			       "this machine does not have the address %s that the job uses", where);
-	default:
-		return err_code(err, code, "%s port %u (%s) of the job", name, port_of(address), where);
-	}
-}
-
-int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, struct err *err)
-{
-	uint64_t end = clock_ns(CLOCK_MONOTONIC) + PORT_WAIT_NS;
-	bool told = false;
-	char where[128];
-
-	if (protocol == IPPROTO_TCP)
-		set_int_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	for (;;) {
-		if (bind(fd, (struct sockaddr *)address->data, (socklen_t)address->len) == 0)
-			return 0;
-		if (errno != EADDRINUSE || protocol != IPPROTO_TCP ||
-		    clock_ns(CLOCK_MONOTONIC) > end || !will_be_free(protocol, port_of(address)))
-			return refuse_port(address, errno, protocol, err);
-		if (!told)
-			log_warn("waiting for %s, which an ended connection holds for up to a minute",
-				 address_text(address->data, address->len, where, sizeof(where)));
-		told = true;
-		poll(NULL, 0, 200);
-	}
 }
 
 /* ---- one connection --------------------------------------------------------------------------- */
@@ -200,6 +133,40 @@ static int accept_from(int listener, int client, struct err *err)
 	return err_set(err, ERR_SYSTEM, "a connection of the job cannot be made again");
 }
 
+/* -1: it has to be bound. The same connection, just ended, gives way after a second (tcp(7), tcp_tw_reuse). */
+static int client_of_choice(const struct wanted *w, int listener)
+{
+	static const ProtobufCBinaryData any;
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + REUSE_WAIT_NS;
+	struct err err;
+
+	for (;;) {
+		cleanup_fd int fd = new_end(w->client_family, w->client, &any, &err);
+
+		if (fd < 0 || choose_port(fd, w->client_address) < 0)
+			return -1;
+		if (connect_to(fd, listener, w->server_address, w->client_family, &err) == 0) {
+			forget_choice(fd);
+			return has_address(fd, w->client_address) ? steal_fd(&fd) : -1;
+		}
+		if (err.sys_errno != EADDRNOTAVAIL || clock_ns(CLOCK_MONOTONIC) > end)
+			return -1;
+		poll(NULL, 0, 50);
+	}
+}
+
+static int new_client(const struct wanted *w, int listener, struct err *err)
+{
+	cleanup_fd int fd = w->client_address->len ? client_of_choice(w, listener) : -1;
+
+	if (fd >= 0)
+		return steal_fd(&fd);
+	fd = new_end(w->client_family, w->client, w->client_address, err);
+	if (fd < 0 || connect_to(fd, listener, w->server_address, w->client_family, err) < 0)
+		return -1;
+	return steal_fd(&fd);
+}
+
 static int connect_ends(const struct wanted *w, int *ret_client, int *ret_server, struct err *err)
 {
 	cleanup_fd int listener = new_end(w->server_family, w->server, w->server_address, err);
@@ -212,9 +179,8 @@ static int connect_ends(const struct wanted *w, int *ret_client, int *ret_server
 		return -1;
 	if (listen(listener, 8) < 0)
 		return err_sys(err, "listening for a connection of the job");
-	client = new_end(w->client_family, w->client, w->client_address, err);
-	if (client < 0 ||
-	    connect_to(client, listener, w->server_address, w->client_family, err) < 0)
+	client = new_client(w, listener, err);
+	if (client < 0)
 		return -1;
 	server = accept_from(listener, client, err);
 	if (server < 0)

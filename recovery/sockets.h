@@ -80,6 +80,15 @@ int inet_make_pending(struct sockets *s, struct err *err);
 int inet_connect_datagram(struct sockets *s, struct err *err);
 /* Waits for what earlier connections still hold. ERR_BUSY names the port and what can be done. */
 int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, struct err *err);
+uint16_t port_of(const ProtobufCBinaryData *address);
+bool has_address(int fd, const ProtobufCBinaryData *address);
+/* Instead, before connect(2) from that address: other connections, ended ones too, may hold the port that a
+ * connection went out from. bind(2) then refuses it; connect(2), where it has no other to choose, does not.
+ * -1 where the kernel cannot do that (before Linux 6.3); it takes another port where this one is not among
+ * those it would choose. */
+int choose_port(int fd, const ProtobufCBinaryData *address);
+/* After connect(2). */
+void forget_choice(int fd);
 
 /* ---- restore_socket_queues.c ------------------------------------------------------------------ */
 
