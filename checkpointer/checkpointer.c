@@ -6,13 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "checkpointer/collect.h"
-#include "checkpointer/contents.h"
-#include "checkpointer/freeze.h"
 #include "checkpointer/pages.h"
-#include "checkpointer/sleeps.h"
-#include "checkpointer/tracked.h"
-#include "checkpointer/trees.h"
+#include "checkpointer/taking.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
@@ -22,32 +17,9 @@
 #define BUDGET_LEAST (64ull << 20)
 #define BUDGET_MOST  (4ull << 30)
 
-/* Pre-copy goes on while rounds find clearly less than those before (one may be slow by chance: the first
- * time, buffers are fresh memory), and stops when what is left takes about as long to copy as the freeze
- * itself (a few milliseconds at 5 GB/s). */
-#define PRECOPY_ROUNDS_MOST 12
-#define PRECOPY_VAIN_ROUNDS 2
-#define PRECOPY_ENOUGH      1024 /* pages */
-/* A process smaller than this is copied whole faster than it is stopped twice. */
-#define ARM_AT_LEAST (32ull << 20)
-/* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB. */
-#define NOTE_AT_LEAST (64ull << 20)
 /* What is mostly over in a moment is tried again after 5, 10, 15... ms, for a third of a second. */
 #define ATTEMPTS	 12
 #define ATTEMPT_PAUSE_NS 5000000
-
-struct checkpointer {
-	struct checkpoint_config config;
-	enum tracker_kind tracker;
-	struct sleeps *sleeps;
-	struct tracked_set tracked;
-	struct page_copies copies;
-	struct saved_trees *trees;
-	Snap__Snapshot *last; /* as published; the parent of the next */
-	uint64_t last_seq;
-	struct refusals refusals; /* of the last take */
-	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings */
-};
 
 int checkpointer_new(struct checkpointer **ret, const struct checkpoint_config *config,
 		     struct err *err)
@@ -89,23 +61,6 @@ const struct refusals *checkpointer_refusals(const struct checkpointer *c)
 
 /* ---- one snapshot ----------------------------------------------------------------------------- */
 
-struct taking {
-	struct checkpointer *c;
-	struct checkpoint_config config; /* with all directories that are saved */
-	const struct checkpoint_hooks *hooks;
-	struct store *store;
-	struct store_session *session;
-	struct frozen_tree tree;
-	struct collection collection;
-	struct known_contents known;
-	struct map_notes notes;
-	struct snapshot_info info;
-	uint64_t begin_ns, pause_ns;
-	uint64_t arming_ns; /* an earlier stop, part of the pause */
-	bool frozen;
-	bool again; /* failed only by what is mostly over at the next attempt */
-};
-
 static void forget_last(struct checkpointer *c)
 {
 	if (c->last)
@@ -135,145 +90,6 @@ static int load_parent(struct checkpointer *c, struct store *store, const char *
 	return 0;
 }
 
-static uint64_t parent_root(const struct checkpointer *c, pid_t vpid)
-{
-	for (size_t i = 0; c->last && i < c->last->n_processes; i++)
-		if (c->last->processes[i]->pid == vpid)
-			return c->last->processes[i]->pages_root;
-	return 0;
-}
-
-static int open_table(struct taking *t, struct tracked *p, struct err *err)
-{
-	if (p->table)
-		return 0;
-	return page_table_edit(&p->table, t->session, parent_root(t->c, p->vpid), err);
-}
-
-/* While the job runs: pages written since the last snapshot, round by round, and changed files. */
-static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
-{
-	int64_t last = INT64_MAX;
-	int vain = 0;
-
-	if (!p->tracker || !tracker_can_precopy(p->tracker))
-		return 0;
-	if (open_table(t, p, err) < 0)
-		return -1;
-	for (int round = 0; round < PRECOPY_ROUNDS_MOST; round++) {
-		int64_t pages = tracked_precopy(p, &t->c->copies, &t->info.pages_candidate, err);
-
-		if (pages < 0)
-			return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
-		vain = pages > last - last / 4 ? vain + 1 : 0;
-		if (pages < PRECOPY_ENOUGH || vain == PRECOPY_VAIN_ROUNDS)
-			break;
-		last = pages;
-	}
-	return 0;
-}
-
-static uint64_t resident_bytes(pid_t pid)
-{
-	cleanup_free char *text = NULL;
-	unsigned long size, resident;
-	struct err ignored;
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/statm", pid);
-	if (read_text(AT_FDCWD, path, &text, NULL, &ignored) < 0 ||
-	    sscanf(text, "%lu %lu", &size, &resident) != 2)
-		return 0;
-	return (uint64_t)resident * STORE_PAGE_SIZE;
-}
-
-static bool wants_arming(struct checkpointer *c, const struct frozen_process *p)
-{
-	struct tracked *k = tracked_find(&c->tracked, p->pid, p->stat.start_time);
-
-	return !p->zombie && (!k || !k->tracker) && resident_bytes(p->pid) >= ARM_AT_LEAST;
-}
-
-static int arm_process(struct taking *t, struct frozen_process *p, struct err *err)
-{
-	struct tracked *k = tracked_find(&t->c->tracked, p->pid, p->stat.start_time);
-
-	if (!k && !(k = tracked_add(&t->c->tracked, p->pid, p->stat.start_time, p->vpid, err)))
-		return -1;
-	return tracked_arm(k, p, t->c->tracker, &t->c->config.root, err);
-}
-
-static bool anything_to_arm(struct checkpointer *c)
-{
-	cleanup_free pid_t *pids = NULL;
-	struct err ignored;
-	size_t n;
-
-	if (list_tree(&c->config.root, &pids, &n, &ignored) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++) {
-		bool known = false;
-
-		for (size_t j = 0; j < c->tracked.n; j++)
-			known |= c->tracked.list[j].pid == pids[i] && c->tracked.list[j].tracker;
-		if (!known && resident_bytes(pids[i]) >= ARM_AT_LEAST)
-			return true;
-	}
-	return false;
-}
-
-/* Big processes that are not tracked yet are stopped for the moment that arming takes, so that their
- * first copy, too, can be made while they run. */
-static int arm_new_processes(struct taking *t, struct err *err)
-{
-	struct frozen_tree tree;
-	int result = 0;
-
-	if (t->c->tracker != TRACKER_PAGEMAP || !anything_to_arm(t->c))
-		return 0;
-	if (freeze_tree(&tree, &t->c->config.root, err) < 0)
-		return -1;
-	t->arming_ns = tree.begin_ns;
-	for (size_t i = 0; result == 0 && i < tree.n; i++)
-		if (wants_arming(t->c, &tree.processes[i]))
-			result = arm_process(t, &tree.processes[i], err);
-	thaw_tree(&tree);
-	t->arming_ns = clock_ns(CLOCK_MONOTONIC) - t->arming_ns;
-	return result;
-}
-
-/* The last thing before the pause. */
-static int take_notes(struct taking *t, struct err *err)
-{
-	struct checkpointer *c = t->c;
-
-	for (size_t i = 0; !c->notes_failed && i < c->tracked.n; i++)
-		if (resident_bytes(c->tracked.list[i].pid) >= NOTE_AT_LEAST &&
-		    map_notes_take(&t->notes, c->tracked.list[i].pid, err) < 0)
-			return -1;
-	return 0;
-}
-
-/* The first thing after it. */
-static int check_notes(struct taking *t, struct err *err)
-{
-	if (map_notes_hold(&t->notes))
-		return 0;
-	t->c->notes_failed = t->again = true;
-	return err_set(err, ERR_BUSY, "the job has changed the advice of its mappings meanwhile");
-}
-
-static int precopy(struct taking *t, struct err *err)
-{
-	if (arm_new_processes(t, err) < 0)
-		return -1;
-	for (size_t i = 0; i < t->c->tracked.n; i++)
-		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
-			return -1;
-	contents_read_ahead(&t->known, t->session, &t->c->config.root);
-	return 0;
-}
-
 static int scan_process(struct taking *t, struct collected_process *p, struct err *err)
 {
 	struct checkpointer *c = t->c;
@@ -283,7 +99,7 @@ static int scan_process(struct taking *t, struct collected_process *p, struct er
 	if (!k && !(k = tracked_add(&c->tracked, p->frozen->pid, start_time, p->frozen->vpid, err)))
 		return -1;
 	k->alive = true;
-	if (open_table(t, k, err) < 0 ||
+	if (taking_open_table(t, k, err) < 0 ||
 	    tracked_scan_frozen(k, p, c->tracker, &c->copies, &t->info.pages_candidate, err) < 0)
 		return err_wrap(err, "memory of process %d", p->frozen->vpid);
 	t->info.pages_resident += scan_result_pages(&k->now);

@@ -48,6 +48,7 @@ static void clear_tracked(struct tracked *t)
 {
 	end_round(t);
 	scan_result_free(&t->populated);
+	scan_result_free(&t->owed);
 	tracker_free(t->tracker);
 }
 
@@ -57,6 +58,36 @@ void tracked_set_free(struct tracked_set *set)
 		clear_tracked(&set->list[i]);
 	free(set->list);
 	memset(set, 0, sizeof(*set));
+}
+
+static int append(struct scan_result *to, const struct scan_result *from, struct err *err)
+{
+	for (size_t i = 0; i < from->n; i++)
+		if (scan_result_add(to, &from->ranges[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+static int append_written(struct scan_result *to, const struct scan_result *from, struct err *err)
+{
+	for (size_t i = 0; i < from->n; i++)
+		if (from->ranges[i].written && scan_result_add(to, &from->ranges[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+/* Nothing was published: what was found to be written is written still. Where that comes to more than there
+ * is, by attempts that keep failing, all is looked at instead. */
+static void owe(struct tracked *t)
+{
+	uint64_t there = scan_result_pages(t->now.n ? &t->now : &t->populated);
+	struct err err;
+
+	if (append(&t->owed, &t->first, &err) < 0 || append_written(&t->owed, &t->precopied, &err) < 0 ||
+	    append_written(&t->owed, &t->now, &err) < 0 || scan_result_pages(&t->owed) > there)
+		t->distrust = true;
+	if (t->distrust)
+		scan_result_free(&t->owed);
 }
 
 void tracked_set_done(struct tracked_set *set, bool published)
@@ -75,8 +106,11 @@ void tracked_set_done(struct tracked_set *set, bool published)
 			t->populated = t->now;
 			memset(&t->now, 0, sizeof(t->now));
 			t->known = true;
+			t->distrust = false;
+			scan_result_free(&t->owed);
+		} else {
+			owe(t);
 		}
-		t->distrust = !published;
 		end_round(t);
 		i++;
 	}
@@ -97,14 +131,6 @@ static bool holds_private_pages(Snap__Region__Kind kind)
 	       kind == SNAP__REGION__KIND__HUGETLB;
 }
 
-static int append(struct scan_result *to, const struct scan_result *from, struct err *err)
-{
-	for (size_t i = 0; i < from->n; i++)
-		if (scan_result_add(to, &from->ranges[i], err) < 0)
-			return -1;
-	return 0;
-}
-
 /* All private mappings there are now, by /proc/PID/maps. */
 static int scan_maps(struct tracked *t, bool arm, struct scan_result *ret, struct err *err)
 {
@@ -122,6 +148,19 @@ static int scan_maps(struct tracked *t, bool arm, struct scan_result *ret, struc
 	return result;
 }
 
+static int append_owed(const struct tracked *t, struct scan_result *ret, struct err *err)
+{
+	for (size_t i = 0; i < t->owed.n; i++) {
+		struct scan_range r = t->owed.ranges[i];
+
+		r.written = true;
+		r.zero = false; /* it was, at another time */
+		if (scan_result_add(ret, &r, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 /* What there is to read in this round. The tracker has been re-armed for it. */
 static int next_round(struct tracked *t, struct scan_result *ret, struct err *err)
 {
@@ -135,6 +174,9 @@ static int next_round(struct tracked *t, struct scan_result *ret, struct err *er
 	if (t->distrust)
 		distrust_all(ret, 0);
 	t->distrust = false;
+	if (append_owed(t, ret, err) < 0)
+		return -1;
+	scan_result_free(&t->owed);
 	return 0;
 }
 
@@ -299,14 +341,16 @@ int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tra
 	if (!t->tracker && begin_tracker(t, &p->remote, leader, kind, err) < 0)
 		return -1;
 	/* Armed, but no round has read it: then it must be read now, written since or not. */
-	if (t->first.n > 0)
+	if (t->first.n > 0 || t->owed.n > 0)
 		t->distrust = true;
 	if (scan_all(t, p, err) < 0) {
 		/* ESRCH from an address space that has ended: the process has executed a program
 		 * since. */
 		if (err->sys_errno != ESRCH ||
-		    begin_tracker(t, &p->remote, leader, kind, err) < 0 || scan_all(t, p, err) < 0)
+		    begin_tracker(t, &p->remote, leader, kind, err) < 0 || scan_all(t, p, err) < 0) {
+			t->distrust = true; /* some of it may have been re-armed */
 			return -1;
+		}
 	}
 	return pages_capture(t->pid, t->table, &t->now, copies, CAPTURE_FROZEN, candidates, err);
 }

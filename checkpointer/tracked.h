@@ -16,7 +16,9 @@ struct tracked {
 	/* Populated private pages as of the last published snapshot; valid if known. */
 	struct scan_result populated;
 	bool known;
-	/* Scans since then have re-armed pages whose contents were not published: all count as written. */
+	/* Ranges that scans since then have re-armed, and whose contents were not published (the snapshot failed):
+	 * they count as written. Where they are not known, distrust: all counts as written. */
+	struct scan_result owed;
 	bool distrust;
 	/* ---- of the snapshot that is being taken ---- */
 	struct page_table *table;

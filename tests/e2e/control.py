@@ -217,6 +217,57 @@ def connection_comes_back_reset(lab):
     write_bytes(os.path.join(directory, "go"), b"")
     result = running.wait(20)
     check_equal((result.status, lab.log()), (0, b"b'unread'\nreset\n"), "exit and output")
+REFUSED_MEANWHILE = """
+import os, socket, sys, time
+PAGES = 16384
+memory = bytearray(PAGES * 4096)
+def write(step, value):
+    for page in range(0, PAGES, step):
+        memory[page * 4096:page * 4096 + 8] = (page * 31 + value).to_bytes(8, "little")
+def wait(name):
+    print(name, flush=True)
+    while not os.path.exists(name):
+        time.sleep(0.02)
+write(1, 1)
+wait("filled")
+peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+write(7, 2)
+wait("refused")
+peer.close()
+write(11, 3)
+wait("saved")
+for page in range(PAGES):
+    value = 3 if page % 11 == 0 else 2 if page % 7 == 0 else 1
+    assert memory[page * 4096:page * 4096 + 8] == (page * 31 + value).to_bytes(8, "little"), page
+print("PASS", flush=True)
+"""
+
+
+@case()
+def what_changed_while_snapshots_failed_is_saved_later(lab):
+    """A snapshot that is refused has looked at memory and re-armed the tracker, but stored nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held = []
+        threading.Thread(target=lambda: held.append(server.accept()), daemon=True).start()
+        watchdog = lab.run("/usr/bin/python3", "-c", REFUSED_MEANWHILE, str(server.getsockname()[1]),
+                           cwd=lab.dir)
+
+        def go(name):
+            write_bytes(os.path.join(lab.dir, name), b"")
+
+        wait_until(lambda: b"filled" in watchdog.out, 30, "memory is filled")
+        lab.snapshot()
+        go("filled")
+        wait_until(lambda: b"refused" in watchdog.out, 30, "it is connected")
+        for _ in range(3):
+            check(lab.pawl("snapshot", "job", status=None).status != 0, "a connection was saved")
+        go("refused")
+        wait_until(lambda: b"saved" in watchdog.out, 30, "the connection is closed")
+        lab.snapshot()
+        lab.kill(watchdog)
+        go("saved")
+        result = lab.recover().wait(60)
+        check_equal((result.status, result.out), (0, b"PASS\n"), "the memory after recovery")
 
 
 @case()

@@ -1,0 +1,59 @@
+/*
+ * taking.h: a snapshot while it is taken, for the parts of the checkpointer.
+ */
+#ifndef PAWL_CHECKPOINTER_TAKING_H
+#define PAWL_CHECKPOINTER_TAKING_H
+
+#include "checkpointer/collect.h"
+#include "checkpointer/contents.h"
+#include "checkpointer/copies.h"
+#include "checkpointer/freeze.h"
+#include "checkpointer/map_notes.h"
+#include "checkpointer/sleeps.h"
+#include "checkpointer/tracked.h"
+#include "checkpointer/trees.h"
+
+struct checkpointer {
+	struct checkpoint_config config;
+	enum tracker_kind tracker;
+	struct sleeps *sleeps;
+	struct tracked_set tracked;
+	struct page_copies copies;
+	struct saved_trees *trees;
+	Snap__Snapshot *last; /* as published; the parent of the next */
+	uint64_t last_seq;
+	struct refusals refusals; /* of the last take */
+	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings */
+};
+
+struct taking {
+	struct checkpointer *c;
+	struct checkpoint_config config; /* with all directories that are saved */
+	const struct checkpoint_hooks *hooks;
+	struct store *store;
+	struct store_session *session;
+	struct frozen_tree tree;
+	struct collection collection;
+	struct known_contents known;
+	struct map_notes notes;
+	struct snapshot_info info;
+	uint64_t begin_ns, pause_ns;
+	uint64_t arming_ns; /* an earlier stop, part of the pause */
+	bool frozen;
+	bool again; /* failed only by what is mostly over at the next attempt */
+};
+
+/* The process's page table in this snapshot, begun as the parent's. */
+int taking_open_table(struct taking *t, struct tracked *p, struct err *err);
+
+/* While the job runs (but for the moment that arming takes): stores what can be stored before the pause. */
+int precopy(struct taking *t, struct err *err);
+/* The last thing before the pause: the flags of big processes' mappings. */
+int take_notes(struct taking *t, struct err *err);
+/* The first thing after it: whether they still hold. If not, t->again is set. */
+int check_notes(struct taking *t, struct err *err);
+
+/* Bytes of memory that are there, 0 where that cannot be told. */
+uint64_t resident_bytes(pid_t pid);
+
+#endif
