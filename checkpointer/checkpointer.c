@@ -59,7 +59,8 @@ const struct refusals *checkpointer_refusals(const struct checkpointer *c)
 	return &c->refusals;
 }
 
-/* ---- one snapshot ----------------------------------------------------------------------------- */
+/* ---- one snapshot -----------------------------------------------------------------------------
+ */
 
 static void forget_last(struct checkpointer *c)
 {
@@ -158,7 +159,8 @@ static int take_frozen(struct taking *t, bool end, struct err *err)
 	return result;
 }
 
-static int finish_process(struct taking *t, struct tracked *k, Snap__Process *model, struct err *err)
+static int finish_process(struct taking *t, struct tracked *k, Snap__Process *model,
+			  struct err *err)
 {
 	struct scan_result before = {0};
 	int result = 0;
@@ -166,7 +168,8 @@ static int finish_process(struct taking *t, struct tracked *k, Snap__Process *mo
 	if (!k->known)
 		result = pages_of_table(k->table, &before, err);
 	if (result == 0)
-		result = pages_clear_gone(k->table, k->known ? &k->populated : &before, &k->now, err);
+		result = pages_clear_gone(k->table, k->known ? &k->populated : &before, &k->now,
+					  err);
 	if (result == 0 && k->known)
 		result = pages_clear_gone(k->table, &k->precopied, &k->now, err);
 	scan_result_free(&before);
@@ -328,9 +331,9 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 	return result;
 }
 
-int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
-		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
-		      struct err *err)
+int checkpointer_take(struct checkpointer *c, struct store *store, const char *name,
+		      uint64_t parent, bool end, const struct checkpoint_hooks *hooks,
+		      struct snapshot_info *ret_info, struct err *err)
 {
 	struct timespec pause = {.tv_nsec = ATTEMPT_PAUSE_NS};
 

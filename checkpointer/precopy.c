@@ -11,15 +11,16 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 
-/* Pre-copy goes on while rounds find clearly less than those before (one may be slow by chance: the first
- * time, buffers are fresh memory), and stops when what is left takes about as long to copy as the freeze
- * itself (a few milliseconds at 5 GB/s). */
+/* Pre-copy goes on while rounds find clearly less than those before (one may be slow by chance: the
+ * first time, buffers are fresh memory), and stops when what is left takes about as long to copy as
+ * the freeze itself (a few milliseconds at 5 GB/s). */
 #define PRECOPY_ROUNDS_MOST 12
 #define PRECOPY_VAIN_ROUNDS 2
-#define PRECOPY_ENOUGH      1024 /* pages */
+#define PRECOPY_ENOUGH	    1024 /* pages */
 /* A process smaller than this is copied whole faster than it is stopped twice. */
 #define ARM_AT_LEAST (32ull << 20)
-/* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB. */
+/* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB.
+ */
 #define NOTE_AT_LEAST (64ull << 20)
 
 static uint64_t parent_root(const struct checkpointer *c, pid_t vpid)
@@ -109,8 +110,8 @@ static bool anything_to_arm(struct checkpointer *c)
 	return false;
 }
 
-/* Big processes that are not tracked yet are stopped for the moment that arming takes, so that their
- * first copy, too, can be made while they run. */
+/* Big processes that are not tracked yet are stopped for the moment that arming takes, so that
+ * their first copy, too, can be made while they run. */
 static int arm_new_processes(struct taking *t, struct err *err)
 {
 	struct frozen_tree tree;

@@ -23,7 +23,8 @@ struct checkpointer {
 	Snap__Snapshot *last; /* as published; the parent of the next */
 	uint64_t last_seq;
 	struct refusals refusals; /* of the last take */
-	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings */
+	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings
+			    */
 };
 
 struct taking {
@@ -46,7 +47,8 @@ struct taking {
 /* The process's page table in this snapshot, begun as the parent's. */
 int taking_open_table(struct taking *t, struct tracked *p, struct err *err);
 
-/* While the job runs (but for the moment that arming takes): stores what can be stored before the pause. */
+/* While the job runs (but for the moment that arming takes): stores what can be stored before the
+ * pause. */
 int precopy(struct taking *t, struct err *err);
 /* The last thing before the pause: the flags of big processes' mappings. */
 int take_notes(struct taking *t, struct err *err);

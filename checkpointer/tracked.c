@@ -76,14 +76,15 @@ static int append_written(struct scan_result *to, const struct scan_result *from
 	return 0;
 }
 
-/* Nothing was published: what was found to be written is written still. Where that comes to more than there
- * is, by attempts that keep failing, all is looked at instead. */
+/* Nothing was published: what was found to be written is written still. Where that comes to more
+ * than there is, by attempts that keep failing, all is looked at instead. */
 static void owe(struct tracked *t)
 {
 	uint64_t there = scan_result_pages(t->now.n ? &t->now : &t->populated);
 	struct err err;
 
-	if (append(&t->owed, &t->first, &err) < 0 || append_written(&t->owed, &t->precopied, &err) < 0 ||
+	if (append(&t->owed, &t->first, &err) < 0 ||
+	    append_written(&t->owed, &t->precopied, &err) < 0 ||
 	    append_written(&t->owed, &t->now, &err) < 0 || scan_result_pages(&t->owed) > there)
 		t->distrust = true;
 	if (t->distrust)
@@ -347,7 +348,8 @@ int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tra
 		/* ESRCH from an address space that has ended: the process has executed a program
 		 * since. */
 		if (err->sys_errno != ESRCH ||
-		    begin_tracker(t, &p->remote, leader, kind, err) < 0 || scan_all(t, p, err) < 0) {
+		    begin_tracker(t, &p->remote, leader, kind, err) < 0 ||
+		    scan_all(t, p, err) < 0) {
 			t->distrust = true; /* some of it may have been re-armed */
 			return -1;
 		}

@@ -217,6 +217,8 @@ def connection_comes_back_reset(lab):
     write_bytes(os.path.join(directory, "go"), b"")
     result = running.wait(20)
     check_equal((result.status, lab.log()), (0, b"b'unread'\nreset\n"), "exit and output")
+
+
 REFUSED_MEANWHILE = """
 import os, socket, sys, time
 PAGES = 16384
