@@ -156,6 +156,8 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 			return -1;
 	if (!c->refusals.n && (collect_relations(c, err) < 0 || collect_clocks(c, err) < 0))
 		return -1;
+	if (refusals_go_on(&c->refusals, collect_terminals(c, err), err) < 0)
+		return -1;
 	if (refusals_go_on(&c->refusals, collect_sockets(c, err), err) < 0 ||
 	    check_both_ends(c, err) < 0)
 		return -1;
@@ -190,11 +192,12 @@ void collection_clear(struct collection *c)
 	}
 	for (size_t i = 0; i < c->n_sources; i++) {
 		free(c->sources[i].path);
-		if (c->sources[i].held)
-			close(c->sources[i].held - 1);
+		if (c->sources[i].leased)
+			close(c->sources[i].leased - 1);
 		free(c->sources[i].pieces);
 	}
 	free(c->sources);
+	shared_clear(&c->shared);
 	free(c->processes);
 	refusals_clear(&c->refusals);
 	if (c->model)

@@ -12,6 +12,7 @@
 #include "checkpointer/freeze.h"
 #include "checkpointer/map_notes.h"
 #include "checkpointer/refusals.h"
+#include "checkpointer/shared.h"
 #include "checkpointer/sleeps.h"
 #include "checkpointer/tracee/remote.h"
 
@@ -19,6 +20,7 @@
 struct file_source {
 	char *path;          /* to open it with, e.g. /proc/PID/fd/3; NULL: only through a mapping */
 	bool mapped;         /* a process has it mapped */
+	int leased;          /* 1 + a descriptor of the job's to read it with: opening it would break a lease */
 	bool mapped_shared;  /* a process has it mapped shared and writable: its times prove nothing */
 	/* Where processes have it mapped (SHARED_MEMORY without descriptor): together all that exists of it
 	 * for the job. */
@@ -55,6 +57,7 @@ struct collection {
 	size_t n_sources;
 	struct socket_notes *sockets;        /* sockets.h; NULL before collect_sockets and after its end */
 	bool passing; /* something was refused that is mostly over in a moment */
+	struct shared_list shared;           /* descriptors by their open file descriptions */
 };
 
 /* Collects all. The executors in collection->processes[] stay mapped until collect_end. ERR_UNSUPPORTED:

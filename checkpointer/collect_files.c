@@ -3,12 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
-#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -287,7 +285,7 @@ static bool matches(const struct capsule_stream *s, const struct stat *st)
 	if (!s->used)
 		return false;
 	if (s->rdev)
-		return S_ISCHR(st->st_mode) && st->st_rdev == s->rdev;
+		return S_ISCHR(st->st_mode) && st->st_rdev == s->rdev && st->st_dev == s->dev;
 	return st->st_dev == s->dev && st->st_ino == s->ino;
 }
 
@@ -326,7 +324,6 @@ static const char *object_name(const char *link)
 	static const char *const names[][2] = {
 		{"anon_inode:inotify", "an inotify instance"},
 		{"anon_inode:[fanotify]", "a fanotify group"},
-		{"anon_inode:[pidfd]", "a pidfd"},
 		{"anon_inode:[io_uring]", "an io_uring instance"},
 		{"anon_inode:[userfaultfd]", "a userfaultfd"},
 		{"anon_inode:[perf_event]", "a perf event"},
@@ -371,17 +368,18 @@ static int check_reachable(const struct collection *c, const struct collected_pr
 static int describe_file(struct collection *c, struct collected_process *p, struct descriptor *d,
 			 Snap__OpenFile *o, struct err *err)
 {
-	bool writes = (d->info.flags & O_ACCMODE) != O_RDONLY && !(d->info.flags & O_PATH);
+	bool writes = (d->info.flags & O_ACCMODE) != O_RDONLY;
+	char name[sizeof(d->link)];
 
-	if (S_ISFIFO(d->st.st_mode))
-		return descriptor_refuse(p, d, "a FIFO", err);
 	if (S_ISBLK(d->st.st_mode) || (S_ISCHR(d->st.st_mode) && !is_plain_device(&d->st)))
 		return descriptor_refuse(p, d, d->link, err);
 	if (d->link[0] != '/' || object_name(d->link) != d->link)
 		return descriptor_refuse(p, d, object_name(d->link), err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
-	if (file_table_add(c, d->path, d->link, writes, &o->file, err) < 0)
+	if (find_other_name(p, d, name, sizeof(name)) < 0)
+		snprintf(name, sizeof(name), "%s", d->link);
+	if (file_table_add(c, d->path, name, writes, &o->file, err) < 0)
 		return err_wrap(err, "process %d: fd %d", p->frozen->vpid, d->fd);
 	if (!writes && !(d->info.flags & O_PATH))
 		return describe_input(c, p, o->file, err);
@@ -393,12 +391,16 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 static int describe(struct collection *c, struct collected_process *p, struct descriptor *d,
 		    Snap__OpenFile *o, struct err *err)
 {
+	bool done;
+
 	o->file = -1;
 	o->flags = d->info.flags & ~(uint32_t)O_CLOEXEC;
 	if (match_stream(c, d, o))
 		return 0;
 	if (d->info.has_lock && describe_locks(p, d, o, err) < 0)
 		return -1;
+	if (describe_special(c, p, d, o, &done, err) < 0 || done)
+		return done ? 0 : -1;
 	if (S_ISSOCK(d->st.st_mode)) {
 		/* The rest when all descriptors are known (collect_sockets). */
 		o->kind = SNAP__OPEN_FILE__KIND__SOCKET;
@@ -431,39 +433,20 @@ int descriptor_read(const struct collected_process *p, int fd, struct descriptor
 	return proc_read_fdinfo(p->frozen->pid, fd, &d->info, err);
 }
 
-/* kcmp(2): whether two descriptors share one open file description. */
-static bool same_description(pid_t pid_a, int fd_a, pid_t pid_b, int fd_b)
+bool find_holder(const struct collection *c, size_t open_file, const struct collected_process **ret,
+		 int *ret_fd)
 {
-	return syscall(SYS_kcmp, pid_a, pid_b, KCMP_FILE, (unsigned long)fd_a, (unsigned long)fd_b) == 0;
-}
+	for (size_t i = 0; i < c->n; i++) {
+		const Snap__Process *m = c->processes[i].model;
 
-static bool look_alike(const Snap__OpenFile *a, const Snap__OpenFile *b)
-{
-	return a->kind == b->kind && a->file == b->file && a->flags == b->flags &&
-	       a->offset == b->offset && a->stream == b->stream && a->object == b->object;
-}
-
-/* A descriptor known already, of a process or in flight, with the same description; -1: none. */
-static int32_t find_shared(const struct collection *c, pid_t pid, int fd, const Snap__OpenFile *o)
-{
-	const struct socket_notes *notes = c->sockets;
-
-	for (size_t k = 0; k < c->n; k++) {
-		const struct collected_process *q = &c->processes[k];
-
-		for (size_t i = 0; q->model && i < q->model->n_fds; i++) {
-			const Snap__Fd *other = q->model->fds[i];
-
-			if (look_alike(c->model->open_files[other->open_file], o) &&
-			    same_description(q->frozen->pid, other->number, pid, fd))
-				return other->open_file;
-		}
+		for (size_t j = 0; m && j < m->n_fds; j++)
+			if (m->fds[j]->open_file == (int32_t)open_file) {
+				*ret = &c->processes[i];
+				*ret_fd = m->fds[j]->number;
+				return true;
+			}
 	}
-	for (size_t i = 0; notes && i < notes->n_flying; i++)
-		if (look_alike(c->model->open_files[notes->flying[i].open_file], o) &&
-		    same_description(getpid(), notes->flying[i].fd, pid, fd))
-			return notes->flying[i].open_file;
-	return -1;
+	return false;
 }
 
 /* What describe() may have put into a description that is not added. Returns -1. */
@@ -481,29 +464,35 @@ static int clear_open_file(Snap__OpenFile *o)
 	return -1;
 }
 
+/* A description that no earlier descriptor has. */
+static int add_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
+			 size_t at, int32_t *ret_id, struct err *err)
+{
+	Snap__OpenFile o = SNAP__OPEN_FILE__INIT, *added;
+
+	if (describe(c, p, d, &o, err) < 0 || describe_owner(c, p, d, &o, err) < 0)
+		return clear_open_file(&o);
+	added = snap_append(&c->model->open_files, &c->model->n_open_files, Snap__OpenFile,
+			    SNAP__OPEN_FILE__INIT);
+	if (!added) {
+		no_memory(err);
+		return clear_open_file(&o);
+	}
+	*added = o;
+	*ret_id = (int32_t)c->model->n_open_files - 1;
+	return shared_add(&c->shared, at, p->frozen->pid, d->fd, *ret_id, err);
+}
+
 int descriptor_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
 			 int32_t *ret_id, struct err *err)
 {
-	Snap__OpenFile o = SNAP__OPEN_FILE__INIT, *added;
-	int32_t id;
+	size_t at = 0;
+	int32_t id = shared_find(&c->shared, p->frozen->pid, d->fd, &at);
 
-	if (describe(c, p, d, &o, err) < 0)
-		return clear_open_file(&o);
-	id = find_shared(c, p->frozen->pid, d->fd, &o);
-	if (id >= 0) {
-		clear_open_file(&o);
-	} else {
-		id = (int32_t)c->model->n_open_files;
-		added = snap_append(&c->model->open_files, &c->model->n_open_files, Snap__OpenFile,
-				    SNAP__OPEN_FILE__INIT);
-		if (!added) {
-			clear_open_file(&o);
-			return no_memory(err);
-		}
-		*added = o;
-	}
+	if (id < 0)
+		return add_open_file(c, p, d, at, ret_id, err);
 	*ret_id = id;
-	return 0;
+	return describe_locks(p, d, NULL, err);
 }
 
 static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,

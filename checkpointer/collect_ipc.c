@@ -30,6 +30,25 @@ int descriptor_fetch(const struct collected_process *p, int fd, struct err *err)
 
 /* ---- pipes ------------------------------------------------------------------------------------ */
 
+/* A read returns one packet, or everything up to the next packet. */
+static int read_copy(int out, size_t n, char *buf, Snap__OpenFile *o)
+{
+	size_t done = 0;
+
+	o->packets = calloc(n, sizeof(*o->packets));
+	if (!o->packets)
+		return -1;
+	while (done < n) {
+		ssize_t got = read(out, buf + done, n - done);
+
+		if (got <= 0)
+			return -1;
+		o->packets[o->n_packets++] = (uint32_t)got;
+		done += (size_t)got;
+	}
+	return 0;
+}
+
 /* tee(2) into a pipe of our own, which is then read: the original keeps its content. */
 static int copy_pipe(int fd, int capacity, Snap__OpenFile *o, struct err *err)
 {
@@ -49,7 +68,7 @@ static int copy_pipe(int fd, int capacity, Snap__OpenFile *o, struct err *err)
 		return err_sys(err, "copy of a pipe");
 	if (n <= 0)
 		return 0;
-	if (read_full(out, buf, (size_t)n) < 0 || snap_set_bytes(&o->queue, buf, (size_t)n) < 0)
+	if (read_copy(out, (size_t)n, buf, o) < 0 || snap_set_bytes(&o->queue, buf, (size_t)n) < 0)
 		return err_sys(err, "copy of a pipe");
 	return 0;
 }
@@ -65,23 +84,21 @@ static bool queue_is_known(const struct collection *c, uint64_t object)
 int describe_pipe(struct collection *c, const struct collected_process *p,
 		  const struct descriptor *d, Snap__OpenFile *o, struct err *err)
 {
-	bool reads = (d->info.flags & O_ACCMODE) == O_RDONLY;
+	bool reads = (d->info.flags & O_ACCMODE) == O_RDONLY, both = (d->info.flags & O_ACCMODE) == O_RDWR;
 	cleanup_fd int fd = descriptor_fetch(p, d->fd, err);
 	int capacity;
 
 	if (fd < 0)
 		return -1;
-	if (d->info.flags & O_DIRECT)
-		return descriptor_refuse(p, d, "a pipe in packet mode", err);
 	capacity = fcntl(fd, F_GETPIPE_SZ);
 	if (capacity <= 0)
 		return err_sys(err, "process %d: fd %d", p->frozen->vpid, d->fd);
 	o->kind = SNAP__OPEN_FILE__KIND__PIPE;
-	o->object = d->st.st_ino;
+	o->object = d->st.st_ino ^ (o->file >= 0 ? (uint64_t)d->st.st_dev << 32 : 0);
 	o->capacity = (uint32_t)capacity;
 	o->hung_up = descriptor_inherited(c, d) ||
 		     has_event(fd, reads ? POLLIN : POLLOUT, reads ? POLLHUP : POLLERR);
-	if (!reads || queue_is_known(c, o->object))
+	if (!(reads || both) || queue_is_known(c, o->object))
 		return 0;
 	return copy_pipe(fd, capacity, o, err);
 }
@@ -97,31 +114,64 @@ static Snap__FileLock *append_lock(struct collected_process *p, Snap__OpenFile *
 	return snap_append(&o->locks, &o->n_locks, Snap__FileLock, SNAP__FILE_LOCK__INIT);
 }
 
-int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
-		   struct err *err)
+/* A process's lock shows with each of its descriptors of the file: it is taken again through one that may. */
+static bool is_taken_elsewhere(const struct collected_process *p, const struct descriptor *d,
+			       const struct proc_lock *lock)
+{
+	unsigned access = d->info.flags & O_ACCMODE;
+
+	if (lock->kind != PROC_LOCK_POSIX)
+		return false;
+	if (access != O_RDWR && access != (lock->write ? O_WRONLY : O_RDONLY))
+		return true;
+	for (size_t i = 0; i < p->model->n_locks; i++) {
+		const Snap__FileLock *known = p->model->locks[i];
+		char path[64];
+		struct stat st;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->frozen->pid, known->fd);
+		if (known->start == lock->start && known->end == lock->end && stat(path, &st) == 0 &&
+		    st.st_ino == d->st.st_ino && st.st_dev == d->st.st_dev)
+			return true;
+	}
+	return false;
+}
+
+static int describe_lock(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
+			 const struct proc_lock *lock, struct err *err)
 {
 	static const Snap__FileLock__Kind kinds[] = {
 		[PROC_LOCK_POSIX] = SNAP__FILE_LOCK__KIND__POSIX,
 		[PROC_LOCK_FLOCK] = SNAP__FILE_LOCK__KIND__FLOCK,
 		[PROC_LOCK_OFD] = SNAP__FILE_LOCK__KIND__OFD,
 	};
+	Snap__FileLock *m;
 
+	/* Leases are asked of the description itself (describe_owner). */
+	if (lock->kind == PROC_LOCK_LEASE || is_taken_elsewhere(p, d, lock))
+		return 0;
+	m = append_lock(p, o, lock);
+	if (!m)
+		return err_sys(err, "list of locks");
+	m->kind = kinds[lock->kind];
+	m->write = lock->write;
+	m->start = lock->start;
+	m->end = lock->end;
+	m->fd = d->fd;
+	return 0;
+}
+
+/* o NULL: only those of the process. */
+int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
+		   struct err *err)
+{
 	if (d->info.n_locks > PROC_MAX_LOCKS)
 		return descriptor_refuse(p, d, "a file with more locks than can be saved", err);
 	for (size_t i = 0; i < d->info.n_locks; i++) {
 		const struct proc_lock *lock = &d->info.locks[i];
-		Snap__FileLock *m;
 
-		if (lock->kind == PROC_LOCK_LEASE)
-			return descriptor_refuse(p, d, "a file lease", err);
-		m = append_lock(p, o, lock);
-		if (!m)
-			return err_sys(err, "list of locks");
-		m->kind = kinds[lock->kind];
-		m->write = lock->write;
-		m->start = lock->start;
-		m->end = lock->end;
-		m->fd = d->fd;
+		if ((o || lock->kind == PROC_LOCK_POSIX) && describe_lock(p, d, o, lock, err) < 0)
+			return -1;
 	}
 	return 0;
 }
@@ -162,7 +212,7 @@ int check_both_ends(struct collection *c, struct err *err)
 		const Snap__OpenFile *o = c->model->open_files[i];
 		bool pipe = o->kind == SNAP__OPEN_FILE__KIND__PIPE;
 
-		if (pipe && !o->hung_up && !has_other_end(c, o) &&
+		if (pipe && !o->hung_up && o->file < 0 && !has_other_end(c, o) &&
 		    refusals_go_on(&c->refusals, refuse_half(c, i, err), err) < 0)
 			return -1;
 	}

@@ -135,11 +135,10 @@ static int capture(struct known_contents *known, struct store_session *session,
 	return result < 0 ? -1 : known_remember(known, content, err);
 }
 
-int contents_capture_path(struct known_contents *known, struct store_session *session,
-			  const char *path, const char *name, uint64_t guess, bool ahead,
-			  struct known_content *ret, struct err *err)
+static int capture_open(struct known_contents *known, struct store_session *session, int fd,
+			const char *name, uint64_t guess, bool ahead, struct known_content *ret,
+			struct err *err)
 {
-	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct known_content content = {.captured = clock_ns(CLOCK_REALTIME)};
 	struct content_source source = {.fd = fd};
 	struct stat st;
@@ -155,6 +154,15 @@ int contents_capture_path(struct known_contents *known, struct store_session *se
 		return err_wrap(err, "%s", name);
 	*ret = content;
 	return 0;
+}
+
+int contents_capture_path(struct known_contents *known, struct store_session *session,
+			  const char *path, const char *name, uint64_t guess, bool ahead,
+			  struct known_content *ret, struct err *err)
+{
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+	return capture_open(known, session, fd, name, guess, ahead, ret, err);
 }
 
 int contents_capture_memory(struct known_contents *known, struct store_session *session,
@@ -234,6 +242,17 @@ static bool times_prove(const struct file_source *s)
 	       fs.f_type != HUGETLBFS_MAGIC;
 }
 
+/* Ours is the job's own description: not to be kept longer than the job stands still. */
+static int capture_leased(struct known_contents *known, struct store_session *session,
+			  struct file_source *s, const char *name, struct known_content *ret,
+			  struct err *err)
+{
+	cleanup_fd int fd = s->leased - 1;
+
+	s->leased = 0;
+	return capture_open(known, session, fd, name, 0, false, ret, err);
+}
+
 static int capture_job_file(struct collection *c, size_t id, struct store_session *session,
 			    struct known_contents *known, struct err *err)
 {
@@ -246,6 +265,12 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 	if (!s->path)
 		return capture_mapping(c, id, session, known, err);
 	f->unsteady = s->mapped_shared;
+	if (s->leased) {
+		if (capture_leased(known, session, s, f->path, &fresh, err) < 0)
+			return -1;
+		take(f, &fresh);
+		return 0;
+	}
 	if (s->late && (s->held = open(s->path, O_RDONLY | O_CLOEXEC) + 1) > 0)
 		return 0;
 	if (stat(s->path, &st) < 0)

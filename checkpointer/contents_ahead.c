@@ -13,6 +13,15 @@
 
 /* ---- files ------------------------------------------------------------------------------------ */
 
+/* Opening it would break the lease, for nothing. */
+static bool is_leased(const Snap__Snapshot *model, size_t file)
+{
+	for (size_t i = 0; i < model->n_open_files; i++)
+		if (model->open_files[i]->lease && model->open_files[i]->file == (int32_t)file)
+			return true;
+	return false;
+}
+
 static void read_files(struct known_contents *known, struct store_session *session)
 {
 	const Snap__Snapshot *last = known->last;
@@ -26,7 +35,7 @@ static void read_files(struct known_contents *known, struct store_session *sessi
 
 		if (f->policy != SNAP__FILE__POLICY__RESTORE || f->deleted || !f->content ||
 		    stat(f->path, &st) < 0 || !S_ISREG(st.st_mode) || st.st_ino != f->inode ||
-		    st.st_dev != f->device)
+		    st.st_dev != f->device || is_leased(last, i))
 			continue;
 		k = known_find(known, st.st_dev, st.st_ino);
 		if (k && known_still_holds(k, &st))

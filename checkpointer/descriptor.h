@@ -20,6 +20,12 @@ struct descriptor {
 int descriptor_refuse(const struct collected_process *p, const struct descriptor *d,
 		      const char *what, struct err *err);
 
+/* The very same open file description, in pawl (pidfd_getfd(2), Linux 5.6). -1 with err. */
+int descriptor_fetch(const struct collected_process *p, int fd, struct err *err);
+/* A process and its number for an open file of the model. */
+bool find_holder(const struct collection *c, size_t open_file, const struct collected_process **ret,
+		 int *ret_fd);
+
 /* Each fills what is particular to its kind of object. */
 int describe_pipe(struct collection *c, const struct collected_process *p,
 		  const struct descriptor *d, Snap__OpenFile *o, struct err *err);
@@ -29,11 +35,22 @@ int describe_timerfd(const struct collected_process *p, const struct descriptor 
 		     Snap__OpenFile *o, struct err *err);
 int describe_epoll(const struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
 		   struct err *err);
+bool is_pty(const struct stat *st);
+int describe_pty(struct collection *c, const struct collected_process *p, const struct descriptor *d,
+		 Snap__OpenFile *o, struct err *err);
+/* Pseudo-terminals, pidfds, FIFOs, O_PATH, namespaces and files of pseudo file systems. *ret_done: it was. */
+int describe_special(struct collection *c, struct collected_process *p, const struct descriptor *d,
+		     Snap__OpenFile *o, bool *ret_done, struct err *err);
+/* F_SETOWN, F_SETSIG and leases: of any description. */
+int describe_owner(struct collection *c, const struct collected_process *p, const struct descriptor *d,
+		   Snap__OpenFile *o, struct err *err);
+/* Another name, in the same directory, of a file that was removed under the name it was opened by. 0 or -1. */
+int find_other_name(const struct collected_process *p, const struct descriptor *d, char *name, size_t len);
+/* With all descriptors known: what is queued in pseudo-terminals, and whose they are. */
+int collect_terminals(struct collection *c, struct err *err);
+/* o NULL: only those that belong to the process. */
 int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
 		   struct err *err);
-
-/* The very same open file description, in pawl (pidfd_getfd(2), Linux 5.6). -1 with err. */
-int descriptor_fetch(const struct collected_process *p, int fd, struct err *err);
 
 /* What /proc shows of descriptor fd. */
 int descriptor_read(const struct collected_process *p, int fd, struct descriptor *d, struct err *err);

@@ -50,4 +50,7 @@ int batch_run(struct batch *b, struct err *err);
 int stub_call(struct stub *stub, struct tracee *thread, long *ret, struct err *err,
 	      const char *what, long nr, const uint64_t arg[6]);
 
+/* Takes the lease of a descriptor again (restore_special.c). */
+int queue_lease(struct batch *b, const Snap__OpenFile *open, int number, struct err *err);
+
 #endif

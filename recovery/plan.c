@@ -256,13 +256,46 @@ static int add_late(struct plan *plan, const Snap__Snapshot *model, enum plan_ki
 	return 0;
 }
 
+static bool is_pty(const Snap__OpenFile *open)
+{
+	return open->kind == SNAP__OPEN_FILE__KIND__PTY_MASTER ||
+	       open->kind == SNAP__OPEN_FILE__KIND__PTY_SLAVE;
+}
+
+static int add_terminals(struct plan *plan, const Snap__Snapshot *model, enum plan_kind kind,
+			 struct err *err)
+{
+	/* A number may have been given again after a hang-up: those that have it now come last. */
+	for (int hung_up = 1; hung_up >= 0; hung_up--) {
+		for (size_t i = 0; i < model->n_terminals; i++) {
+			if (model->terminals[i]->hung_up == hung_up && add(plan, kind, 0, i, err) < 0)
+				return -1;
+		}
+	}
+	return 0;
+}
+
+/* Sessions have their terminals before /dev/tty is opened. */
+static int add_ptys(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	if (add_terminals(plan, model, PLAN_TERMINAL, err) < 0)
+		return -1;
+	for (size_t i = 0; i < model->n_open_files; i++) {
+		if (is_pty(model->open_files[i]) && add(plan, PLAN_OPEN, 0, i, err) < 0)
+			return -1;
+	}
+	return add_terminals(plan, model, PLAN_FINISH_TERMINAL, err);
+}
+
 static int add_opens(struct plan *plan, const Snap__Snapshot *model, struct err *err)
 {
+	if (add_ptys(plan, model, err) < 0)
+		return -1;
 	for (int sockets = 0; sockets <= 1; sockets++) {
 		for (size_t i = 0; i < model->n_open_files; i++) {
 			bool is = model->open_files[i]->kind == SNAP__OPEN_FILE__KIND__SOCKET;
 
-			if (is == sockets &&
+			if (is == sockets && !is_pty(model->open_files[i]) &&
 			    add(plan, is ? PLAN_SOCKETS : PLAN_OPEN, 0, i, err) < 0)
 				return -1;
 		}

@@ -45,6 +45,8 @@ enum plan_kind {
 	PLAN_FINISH_PRIVATE, /* further names, modes and times there */
 	PLAN_MAP_FILES,	  /* the other regions, and their pages */
 	PLAN_PROTECT,	  /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
+	PLAN_TERMINAL,	  /* a pseudo-terminal of the job's own */
+	PLAN_FINISH_TERMINAL, /* controlling terminal of its session */
 	PLAN_OPEN,	  /* an open file description */
 	PLAN_SOCKETS,	  /* a socket; the first makes all: they belong together, and hold others in messages */
 	PLAN_DESCRIPTORS, /* descriptors of a process under their numbers */
@@ -61,8 +63,8 @@ enum plan_kind {
 struct plan_step {
 	enum plan_kind kind;
 	size_t process; /* member of the lineage: an index into model->processes, or a helper */
-	size_t object;	/* index of the tree, the file, the open file, the entry or (PLAN_RESTART)
-			 * the thread */
+	size_t object;	/* index of the tree, the file, the open file, the entry, the terminal
+			 * or (PLAN_RESTART) the thread */
 };
 
 struct plan {

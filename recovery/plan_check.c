@@ -18,6 +18,7 @@
 
 #define MAX_AUXV     4096u
 #define MAX_FD	     (1 << 26)
+#define MOST_TERMINALS 4096 /* numbers below are kept busy, a descriptor each, until one comes */
 #define N_SIGNALS    64u
 #define N_LIMITS_MAX 16u
 
@@ -56,6 +57,10 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 		break;
 	case SNAP__FILE__KIND__DIRECTORY:
 	case SNAP__FILE__KIND__CHARACTER:
+	case SNAP__FILE__KIND__FIFO:
+	case SNAP__FILE__KIND__LINK:
+	case SNAP__FILE__KIND__SOCKET:
+	case SNAP__FILE__KIND__BLOCK:
 		break;
 	default:
 		return err_set(err, ERR_UNSUPPORTED,
@@ -101,11 +106,46 @@ static int check_tree(const Snap__Snapshot *model, size_t index, struct err *err
 	return 0;
 }
 
+static const Snap__Process *find_before(const Snap__Snapshot *model, size_t before, int32_t pid)
+{
+	for (size_t i = 0; i < before; i++) {
+		if (model->processes[i]->pid == pid)
+			return model->processes[i];
+	}
+	return NULL;
+}
+
+static int check_pipe(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
+		      struct err *err)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < open->n_packets; i++)
+		sum += open->packets[i];
+	if (open->queue.len > open->capacity || open->capacity > INT32_MAX ||
+	    (open->n_packets && sum != open->queue.len) || open->file >= (int64_t)model->n_files ||
+	    (open->file >= 0 && model->files[open->file]->kind != SNAP__FILE__KIND__FIFO))
+		return corrupt(err, "pipe of open file", (long)index);
+	return 0;
+}
+
+static int check_terminal(const Snap__Terminal *t, size_t index, struct err *err)
+{
+	bool sizes = t->rows <= UINT16_MAX && t->columns <= UINT16_MAX && t->x_pixels <= UINT16_MAX &&
+		     t->y_pixels <= UINT16_MAX;
+
+	if (t->index < 0 || t->index > MOST_TERMINALS || !sizes || t->discipline != 0 || t->session < 0 ||
+	    t->foreground < 0)
+		return corrupt(err, "pseudo-terminal", (long)index);
+	return 0;
+}
+
 static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
 			   struct err *err)
 {
 	switch (open->kind) {
 	case SNAP__OPEN_FILE__KIND__FILE:
+	case SNAP__OPEN_FILE__KIND__INSIDE:
 		if (open->file < 0 || (size_t)open->file >= model->n_files ||
 		    open->offset > INT64_MAX)
 			return corrupt(err, "open file", (long)index);
@@ -124,9 +164,16 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 			       ? 0
 			       : corrupt(err, "timer of open file", (long)index);
 	case SNAP__OPEN_FILE__KIND__PIPE:
-		if (open->queue.len > open->capacity || open->capacity > INT32_MAX)
-			return corrupt(err, "pipe of open file", (long)index);
-		return 0;
+		return check_pipe(model, open, index, err);
+	case SNAP__OPEN_FILE__KIND__PIDFD:
+		return open->pid >= 0 && (!open->pid || find_before(model, model->n_processes, open->pid))
+			       ? 0
+			       : corrupt(err, "process of open file", (long)index);
+	case SNAP__OPEN_FILE__KIND__PTY_MASTER:
+	case SNAP__OPEN_FILE__KIND__PTY_SLAVE:
+		return open->terminal >= 0 && (size_t)open->terminal < model->n_terminals
+			       ? 0
+			       : corrupt(err, "terminal of open file", (long)index);
 	case SNAP__OPEN_FILE__KIND__SOCKET:
 		return plan_check_socket(model, index, err);
 	default:
@@ -363,6 +410,10 @@ int plan_check(const Snap__Snapshot *model, struct err *err)
 	}
 	for (size_t i = 0; i < model->n_trees; i++) {
 		if (check_tree(model, i, err) < 0)
+			return -1;
+	}
+	for (size_t i = 0; i < model->n_terminals; i++) {
+		if (check_terminal(model->terminals[i], i, err) < 0)
 			return -1;
 	}
 	for (size_t i = 0; i < model->n_open_files; i++) {

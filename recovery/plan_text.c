@@ -87,6 +87,15 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 	case SNAP__OPEN_FILE__KIND__SOCKET:
 		socket_text(open, index, buf, len);
 		return;
+	case SNAP__OPEN_FILE__KIND__PIDFD:
+		snprintf(buf, len, "make a pidfd of process %d as open file %zu", open->pid, index);
+		return;
+	case SNAP__OPEN_FILE__KIND__PTY_MASTER:
+	case SNAP__OPEN_FILE__KIND__PTY_SLAVE:
+		snprintf(buf, len, "open the %s of pseudo-terminal %d as open file %zu",
+			 open->kind == SNAP__OPEN_FILE__KIND__PTY_MASTER ? "master" : "slave",
+			 model->terminals[open->terminal]->index, index);
+		return;
 	default:
 		snprintf(buf, len, "open %s as open file %zu, flags %#o, offset %" PRIu64,
 			 file_name(model->files[open->file]), index, open->flags, open->offset);
@@ -205,6 +214,10 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)
 		snprintf(buf, len, "%s %s", kind == PLAN_PRIVATE ? "make" : "names, mode and times of",
 			 model->private_entries[step->object]->path);
+	else if (kind == PLAN_TERMINAL || kind == PLAN_FINISH_TERMINAL)
+		snprintf(buf, len, "%s pseudo-terminal %d",
+			 kind == PLAN_TERMINAL ? "make" : "session and modes of",
+			 model->terminals[step->object]->index);
 	else if (kind == PLAN_OPEN || kind == PLAN_SOCKETS)
 		open_text(model, step->object, buf, len);
 	else if (kind < sizeof(about_process) / sizeof(*about_process) && about_process[kind])

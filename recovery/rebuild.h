@@ -26,6 +26,11 @@ struct file_slot {
 	struct page_runs differ; /* what PLAN_VERIFY_FILE found to differ on disk */
 };
 
+/* A pseudo-terminal of the job's own, until its descriptions are open. -1: not (any more) open. */
+struct terminal_slot {
+	int master, slave;
+};
+
 /* A process under construction. */
 struct stub {
 	const Snap__Process *model;
@@ -58,6 +63,7 @@ struct recovery {
 	struct file_slot *files; /* as model->files */
 	struct tree_restore **trees; /* as model->trees; NULL: not compared yet */
 	int *open_fds;		 /* as model->open_files; -1: not open */
+	struct terminal_slot *terminals; /* as model->terminals */
 	struct stub *stubs;	 /* as model->processes, then as plan.lineage.helpers */
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
@@ -198,6 +204,15 @@ int stub_take_locks(struct stub *stub, struct err *err);
 int restore_sockets(struct recovery *rec, size_t index, struct err *err);
 /* After a failure: their files go again. */
 void unix_remove_paths(struct recovery *rec);
+/* ---- restore_pty.c, restore_special.c --------------------------------------------------------- */
+
+/* Makes the terminal with its settings and queues; then descriptions of it can be opened; then it becomes
+ * its session's controlling terminal, is locked, …, and ours are closed. */
+int terminal_make(struct recovery *rec, size_t index, struct err *err);
+int open_pty(struct recovery *rec, size_t index, struct err *err);
+int terminal_finish(struct recovery *rec, size_t index, struct err *err);
+void terminal_forget(struct terminal_slot *slot);
+int open_pidfd(struct recovery *rec, size_t index, struct err *err);
 
 /* ---- restore_event_fds.c ---------------------------------------------------------------------- */
 

@@ -104,6 +104,10 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return open_file(rec, step->object, err);
 	case PLAN_SOCKETS:
 		return restore_sockets(rec, step->object, err);
+	case PLAN_TERMINAL:
+		return terminal_make(rec, step->object, err);
+	case PLAN_FINISH_TERMINAL:
+		return terminal_finish(rec, step->object, err);
 	case PLAN_DESCRIPTORS:
 		return stub_place_fds(rec, stub, err);
 	case PLAN_FINISH_FILE:
@@ -137,12 +141,15 @@ static int begin(struct recovery *rec, struct err *err)
 	rec->open_fds = calloc(model->n_open_files + 1, sizeof(*rec->open_fds));
 	rec->stubs = calloc(rec->n_stubs + 1, sizeof(*rec->stubs));
 	rec->trees = calloc(model->n_trees + 1, sizeof(struct tree_restore *));
-	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees)
+	rec->terminals = calloc(model->n_terminals + 1, sizeof(*rec->terminals));
+	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees || !rec->terminals)
 		return err_set(err, ERR_SYSTEM, "out of memory");
 	for (size_t i = 0; i < model->n_files; i++)
 		rec->files[i].fd = -1;
 	for (size_t i = 0; i < model->n_open_files; i++)
 		rec->open_fds[i] = -1;
+	for (size_t i = 0; i < model->n_terminals; i++)
+		rec->terminals[i] = (struct terminal_slot){-1, -1};
 	for (size_t i = 0; i < rec->n_stubs; i++)
 		rec->stubs[i] = (struct stub){
 			.model = lineage_member(&rec->plan.lineage, model, i), .pidfd = -1};
@@ -186,6 +193,8 @@ static void close_files(struct recovery *rec)
 			close(rec->open_fds[i]);
 		rec->open_fds[i] = -1;
 	}
+	for (size_t i = 0; rec->terminals && i < rec->model->n_terminals; i++)
+		terminal_forget(&rec->terminals[i]);
 	for (size_t i = 0; rec->files && i < rec->model->n_files; i++) {
 		if (rec->files[i].fd >= 0)
 			close(rec->files[i].fd);
@@ -243,6 +252,7 @@ static void forget(struct recovery *rec)
 	plan_clear(&rec->plan);
 	free(rec->files);
 	free(rec->open_fds);
+	free(rec->terminals);
 	free(rec->stubs);
 	for (size_t i = 0; i < rec->n_socket_files; i++)
 		free(rec->socket_files[i]);

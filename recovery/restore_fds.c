@@ -63,6 +63,18 @@ static int open_inside(struct recovery *rec, size_t index, struct err *err)
 			 ARGS((uint64_t)number));
 }
 
+static int open_itself(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+
+	if (open_inside(rec, index, err) < 0)
+		return -1;
+	/* What the kernel makes up as it is read may be shorter now. */
+	if (rec->open_fds[index] >= 0 && open->offset && !(open->flags & O_PATH))
+		lseek(rec->open_fds[index], (off_t)open->offset, SEEK_SET);
+	return 0;
+}
+
 static int open_by_file(struct recovery *rec, size_t index, struct err *err)
 {
 	const Snap__OpenFile *open = rec->model->open_files[index];
@@ -74,7 +86,7 @@ static int open_by_file(struct recovery *rec, size_t index, struct err *err)
 	if (file_open(rec, (size_t)open->file, (int)open->flags & ~O_ASYNC, &fd, err) < 0)
 		return -1;
 	rec->open_fds[index] = fd;
-	if (!(open->flags & O_PATH) && file->kind != SNAP__FILE__KIND__CHARACTER &&
+	if (!(open->flags & O_PATH) && file->kind != SNAP__FILE__KIND__CHARACTER && open->offset &&
 	    lseek(fd, (off_t)open->offset, SEEK_SET) < 0)
 		return err_sys(err, "%s: offset %" PRIu64, file->path, open->offset);
 	return 0;
@@ -121,6 +133,13 @@ int open_file(struct recovery *rec, size_t index, struct err *err)
 		return open_epoll(rec, index, err);
 	case SNAP__OPEN_FILE__KIND__SOCKET:
 		return 0; /* PLAN_SOCKETS */
+	case SNAP__OPEN_FILE__KIND__PIDFD:
+		return open_pidfd(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__PTY_MASTER:
+	case SNAP__OPEN_FILE__KIND__PTY_SLAVE:
+		return open_pty(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__INSIDE:
+		return open_itself(rec, index, err);
 	default:
 		if (open_by_file(rec, index, err) < 0)
 			return -1;
@@ -286,6 +305,8 @@ static int place(struct recovery *rec, struct stub *stub, const size_t *wanted, 
 				continue;
 			if (queue_dup(&b, stub->scratch + 1 + (int)i, fd->number, fd->close_on_exec,
 				      err) < 0 ||
+			    queue_lease(&b, rec->model->open_files[fd->open_file], fd->number,
+					err) < 0 ||
 			    queue_owner(&b, rec->model->open_files[fd->open_file], fd->number,
 					err) < 0)
 				return -1;

@@ -4,22 +4,27 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/log.h"
+
+#define PIPE_FLAGS (O_NONBLOCK | O_DIRECT) /* O_DIRECT: packets */
 
 int set_nonblock(int fd, uint32_t flags)
 {
 	int now = fcntl(fd, F_GETFL);
 
-	return now < 0 ? -1 : fcntl(fd, F_SETFL, (now & ~O_NONBLOCK) | (int)(flags & O_NONBLOCK));
+	return now < 0 ? -1 : fcntl(fd, F_SETFL, (now & ~PIPE_FLAGS) | (int)(flags & PIPE_FLAGS));
 }
 
 /* The descriptions that are the same end of the same pipe, or the same socket, share what we made. */
@@ -49,16 +54,124 @@ static int give_pipe_end(struct recovery *rec, size_t index, const int ends[2], 
 	}
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", ends[side]);
 	rec->open_fds[index] = open(path, (int)(end->flags & (O_ACCMODE | O_NONBLOCK)) | O_CLOEXEC);
-	return rec->open_fds[index] < 0 ? -1 : 0;
+	return rec->open_fds[index] < 0 ? -1 : set_nonblock(rec->open_fds[index], end->flags);
 }
 
-static int fill_pipe(int in, const Snap__OpenFile *open)
+/* Each packet is a write; so is what is no packet and was not split. */
+static int write_packets(int in, const Snap__OpenFile *open)
 {
-	if (fcntl(in, F_SETPIPE_SZ, (int)open->capacity) < 0 || set_nonblock(in, O_NONBLOCK) < 0)
+	const uint8_t *at = open->queue.data;
+
+	if (open->n_packets == 0)
+		return open->queue.len ? write_full(in, at, open->queue.len) : 0;
+	for (size_t i = 0; i < open->n_packets; at += open->packets[i++])
+		if (write_full(in, at, open->packets[i]) < 0)
+			return -1;
+	return 0;
+}
+
+static int fill_pipe(int in, const Snap__OpenFile *open, bool packets)
+{
+	int flags = O_NONBLOCK | (packets || open->n_packets > 1 ? O_DIRECT : 0);
+
+	/* Growing it beyond the user's share of pipe memory may be forbidden now; its content fits. */
+	if (fcntl(in, F_SETPIPE_SZ, (int)open->capacity) < 0)
+		log_debug("pipe of %u bytes: %s", open->capacity, strerror(errno));
+	if (fcntl(in, F_SETFL, flags) < 0 || write_packets(in, open) < 0)
 		return -1;
-	if (open->queue.len && write_full(in, open->queue.data, open->queue.len) < 0)
+	return fcntl(in, F_SETFL, 0);
+}
+
+static bool any_packets(const struct recovery *rec, uint64_t object)
+{
+	for (size_t i = 0; i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *open = rec->model->open_files[i];
+
+		if (open->kind == SNAP__OPEN_FILE__KIND__PIPE && open->object == object &&
+		    open->flags & O_DIRECT)
+			return true;
+	}
+	return false;
+}
+
+/* ---- named ------------------------------------------------------------------------------------ */
+
+static int find_or_make_fifo(struct recovery *rec, const Snap__File *file, char *path, size_t len,
+			     struct err *err)
+{
+	char name[PATH_MAX + 64];
+	struct stat st;
+
+	snprintf(path, len, "%s", capsule_path(rec, file->path, name, sizeof(name)));
+	if (file->deleted && snprintf(path, len, "%s/.pawl-fifo-%d-%llx", P_tmpdir, (int)getpid(),
+				      (unsigned long long)file->inode) >= (int)len)
+		return err_set(err, ERR_SYSTEM, "name of a FIFO");
+	if (!file->deleted && lstat(path, &st) == 0)
+		return S_ISFIFO(st.st_mode) ? 0
+					    : err_set(err, ERR_UNSUPPORTED, "%s was a FIFO and is none any more",
+						      file->path);
+	if (mkfifo(path, 0600) < 0 || chmod(path, file->mode & 07777) < 0)
+		return err_sys(err, "%s", file->path);
+	return 0;
+}
+
+/* Whether somebody has had it open for writing: only then may we, or its readers would see an end of file
+ * that never was. */
+static bool was_written(const struct recovery *rec, uint64_t object)
+{
+	for (size_t i = 0; i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *open = rec->model->open_files[i];
+
+		if (open->kind == SNAP__OPEN_FILE__KIND__PIPE && open->object == object &&
+		    (open->hung_up || open->queue.len || !reads(open)))
+			return true;
+	}
+	return false;
+}
+
+static int open_fifo_end(struct recovery *rec, size_t index, const char *path)
+{
+	const Snap__OpenFile *end = rec->model->open_files[index];
+	int fd = open(path, (int)(end->flags & O_ACCMODE) | O_NONBLOCK | O_CLOEXEC);
+
+	rec->open_fds[index] = fd;
+	return fd < 0 ? -1 : set_nonblock(fd, end->flags);
+}
+
+/* Every description opens the path; ours, which fills it, can do both and so waits for nobody. */
+static int open_fifo_ends(struct recovery *rec, size_t index, const char *path, struct err *err)
+{
+	uint64_t object = rec->model->open_files[index]->object;
+	bool written = was_written(rec, object);
+	cleanup_fd int keeper = open(path, (written ? O_RDWR : O_RDONLY | O_NONBLOCK) | O_CLOEXEC);
+
+	if (keeper < 0)
+		return err_sys(err, "%s", path);
+	for (size_t i = index; i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *open = rec->model->open_files[i];
+
+		if (open->kind != SNAP__OPEN_FILE__KIND__PIPE || open->object != object)
+			continue;
+		if ((written && (open->queue.len || i == index) &&
+		     fill_pipe(keeper, open, any_packets(rec, object)) < 0) ||
+		    open_fifo_end(rec, i, path) < 0)
+			return err_sys(err, "%s", path);
+	}
+	return 0;
+}
+
+static int open_fifo(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__File *file = rec->model->files[rec->model->open_files[index]->file];
+	char path[PATH_MAX + 128];
+	int result;
+
+	if (find_or_make_fifo(rec, file, path, sizeof(path), err) < 0)
 		return -1;
-	return set_nonblock(in, 0);
+	result = open_fifo_ends(rec, index, path, err);
+	if (file->deleted)
+		unlink(path);
+	return result;
 }
 
 int open_pipe(struct recovery *rec, size_t index, struct err *err)
@@ -70,6 +183,8 @@ int open_pipe(struct recovery *rec, size_t index, struct err *err)
 
 	if (rec->open_fds[index] >= 0)
 		return 0; /* made with its other end */
+	if (rec->model->open_files[index]->file >= 0)
+		return open_fifo(rec, index, err);
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_sys(err, "pipe");
 	out = ends[0];
@@ -79,7 +194,7 @@ int open_pipe(struct recovery *rec, size_t index, struct err *err)
 
 		if (open->kind != SNAP__OPEN_FILE__KIND__PIPE || open->object != object)
 			continue;
-		if ((reads(open) && fill_pipe(in, open) < 0) || give_pipe_end(rec, i, ends, taken) < 0)
+		if ((reads(open) && fill_pipe(in, open, any_packets(rec, object)) < 0) || give_pipe_end(rec, i, ends, taken) < 0)
 			return err_sys(err, "pipe of open file %zu", i);
 	}
 	return 0;

@@ -206,16 +206,35 @@ int file_identify(struct recovery *rec, size_t index, struct err *err)
 	return 0;
 }
 
+static mode_t type_of(Snap__File__Kind kind)
+{
+	switch (kind) {
+	case SNAP__FILE__KIND__DIRECTORY:
+		return S_IFDIR;
+	case SNAP__FILE__KIND__CHARACTER:
+		return S_IFCHR;
+	case SNAP__FILE__KIND__BLOCK:
+		return S_IFBLK;
+	case SNAP__FILE__KIND__FIFO:
+		return S_IFIFO;
+	case SNAP__FILE__KIND__SOCKET:
+		return S_IFSOCK;
+	case SNAP__FILE__KIND__LINK:
+		return S_IFLNK;
+	default:
+		return S_IFREG;
+	}
+}
+
 static int check_type(const Snap__File *file, const char *path, struct err *err)
 {
+	bool link = file->kind == SNAP__FILE__KIND__LINK;
 	struct stat st;
 
-	if (stat(path, &st) < 0)
+	if ((link ? lstat(path, &st) : stat(path, &st)) < 0)
 		return err_sys(err, "%s", file->path);
-	if ((file->kind == SNAP__FILE__KIND__DIRECTORY && !S_ISDIR(st.st_mode)) ||
-	    (file->kind == SNAP__FILE__KIND__REGULAR && !S_ISREG(st.st_mode)) ||
-	    (file->kind == SNAP__FILE__KIND__CHARACTER &&
-	     (!S_ISCHR(st.st_mode) || st.st_rdev != file->rdev)))
+	if ((st.st_mode & S_IFMT) != type_of(file->kind) ||
+	    (file->kind == SNAP__FILE__KIND__CHARACTER && st.st_rdev != file->rdev))
 		return err_set(err, ERR_UNSUPPORTED, "%s is not what it was at the snapshot",
 			       file->path);
 	return 0;
@@ -253,6 +272,10 @@ int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct
 		path = capsule_path(rec, file->path, buf, sizeof(buf));
 		if (check_type(file, path, err) < 0)
 			return -1;
+		/* Looking is harmless, opening for more may not be: a device may do something. */
+		if (file->kind == SNAP__FILE__KIND__LINK || file->kind == SNAP__FILE__KIND__SOCKET ||
+		    file->kind == SNAP__FILE__KIND__BLOCK)
+			flags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 	}
 	fd = open(path, flags);
 	if (fd < 0 && errno == EACCES)
