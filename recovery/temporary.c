@@ -265,6 +265,8 @@ int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct
 	int fd;
 
 	flags = (flags & ~CREATE_FLAGS) | O_NOCTTY | O_CLOEXEC;
+	if (file->kind != SNAP__FILE__KIND__DIRECTORY)
+		flags &= ~O_TMPFILE; /* O_DIRECTORY is part of it */
 	if (rec->files[index].fd >= 0) {
 		snprintf(buf, sizeof(buf), "/proc/self/fd/%d", rec->files[index].fd);
 		flags &= ~O_NOFOLLOW;

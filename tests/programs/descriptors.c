@@ -30,6 +30,7 @@ struct descriptors {
 	int owned[2];
 	int append, other_name;
 	int null, urandom, full;
+	int unnamed;
 	int locked, locked_read;
 };
 
@@ -121,6 +122,8 @@ static void set_up_paths(struct descriptors *d)
 	CHECK_EQ(write(d->other_name, "linked", 6), 6);
 	snprintf(other, sizeof(other), "%s2", name);
 	CHECK(link(name, other) == 0 && unlink(name) == 0);
+	d->unnamed = open(d->target.dir, O_TMPFILE | O_RDWR, 0600);
+	CHECK(d->unnamed < 0 || write(d->unnamed, "unnamed", 7) == 7);
 	d->null = open("/dev/null", O_RDWR);
 	d->urandom = open("/dev/urandom", O_RDONLY);
 	d->full = open("/dev/full", O_WRONLY);
@@ -148,6 +151,7 @@ static void check_paths(struct descriptors *d)
 	CHECK(fstatat(d->dir_path, "entry7", &st, 0) == 0);
 	CHECK_EQ(pread(d->other_name, buf, 60, 0), 6);
 	CHECK(fstat(d->other_name, &st) == 0 && st.st_nlink == 1);
+	CHECK(d->unnamed < 0 || pread(d->unnamed, buf, 60, 0) == 7);
 	CHECK_EQ(write(d->null, "x", 1), 1);
 	CHECK_EQ(read(d->urandom, buf, 8), 8);
 	CHECK(write(d->full, "x", 1) < 0 && errno == ENOSPC);
