@@ -194,6 +194,15 @@ static bool is_in_tree(const struct collection *c, const Snap__File *f)
 	return false;
 }
 
+/* Of a memfd. Whoever may open it may ask. */
+static uint32_t read_seals(const char *path)
+{
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+
+	return seals < 0 ? 0 : (uint32_t)seals;
+}
+
 int file_table_add(struct collection *c, const char *path, const char *name, bool written,
 		   int32_t *ret_id, struct err *err)
 {
@@ -214,6 +223,8 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 			return no_memory(err);
 		if (set_name(f, name, &st, err) < 0)
 			return -1;
+		if (f->kind == SNAP__FILE__KIND__MEMFD)
+			f->seals = read_seals(path);
 		/* Without a path, its content is all there is of it; /dev/shm will be empty. */
 		written = written || f->deleted || is_below_shm(f->path);
 		f->in_tree = is_in_tree(c, f);

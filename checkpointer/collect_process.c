@@ -84,7 +84,10 @@ static int read_link(struct collected_process *p, const char *name, char **field
 	if (n < 0)
 		return err_sys(err, "cannot read %s", path);
 	target[n] = '\0';
-	if (n > 10 && strcmp(target + n - 10, " (deleted)") == 0)
+	if (n > 10 && strcmp(target + n - 10, " (deleted)") == 0 && strcmp(name, "cwd") == 0) {
+		target[n - 10] = '\0';
+		p->model->cwd_deleted = true;
+	} else if (n > 10 && strcmp(target + n - 10, " (deleted)") == 0)
 		return err_set(err, ERR_UNSUPPORTED, "%s: its %s %s has been removed",
 			       process_label(p->frozen, label, sizeof(label)),
 			       strcmp(name, "cwd") == 0 ? "working directory" : name, target);

@@ -3,11 +3,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/prctl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
@@ -21,8 +23,28 @@ struct kernel_sigaction {
 	uint64_t handler, flags, restorer, mask;
 };
 
+/* One that had been removed is made, entered and removed again. */
+static int queue_removed_directory(struct batch *b, const Snap__Process *p, struct err *err)
+{
+	char path[PATH_MAX + 32];
+	uint64_t at;
+
+	snprintf(path, sizeof(path), "%s", p->cwd);
+	if (access(path, F_OK) == 0)
+		snprintf(path, sizeof(path), "%s.pawl-%d", p->cwd, p->pid);
+	if (batch_room(b, 3, strlen(path) + 1, err) < 0)
+		return -1;
+	at = batch_push_string(b, path);
+	if (batch_call(b, BATCH_MUST, err, SYS_mkdir, ARGS(at, 0700), "removed working directory %s", path) < 0 ||
+	    batch_call(b, BATCH_MUST, err, SYS_chdir, ARGS(at), "removed working directory %s", path) < 0)
+		return -1;
+	return batch_call(b, BATCH_MUST, err, SYS_rmdir, ARGS(at), "removed working directory %s", path);
+}
+
 static int queue_directory(struct batch *b, const Snap__Process *p, struct err *err)
 {
+	if (p->cwd_deleted)
+		return queue_removed_directory(b, p, err);
 	if (batch_room(b, 1, strlen(p->cwd) + 1, err) < 0)
 		return -1;
 	return batch_call(b, BATCH_MUST, err, SYS_chdir, ARGS(batch_push_string(b, p->cwd)),
