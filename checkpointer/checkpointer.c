@@ -114,7 +114,7 @@ static int describe_frozen(struct taking *t, struct err *err)
 	if (collect_begin(&t->collection, &t->config, &t->tree, c->sleeps, &t->notes, err) < 0)
 		return -1;
 	for (size_t i = 0; i < t->tree.n; i++)
-		if (!t->tree.processes[i].zombie &&
+		if (!t->tree.processes[i].zombie && collected_own_memory(&t->collection.processes[i]) &&
 		    scan_process(t, &t->collection.processes[i], err) < 0)
 			return -1;
 	if (contents_capture_job_files(&t->collection, t->session, &t->known, err) < 0)
@@ -331,6 +331,18 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 	return result;
 }
 
+/* Processes may die, or be where they cannot be stopped, at the wrong moment. */
+static bool worth_another_try(const struct checkpointer *c, const struct err *err)
+{
+	cleanup_free pid_t *pids = NULL;
+	struct err ignored;
+	size_t n;
+
+	if (err->kind != ERR_BUSY && err->kind != ERR_GONE && err->kind != ERR_NOT_FOUND)
+		return false;
+	return list_tree(&c->config.root, &pids, &n, &ignored) == 0 && n > 0;
+}
+
 int checkpointer_take(struct checkpointer *c, struct store *store, const char *name,
 		      uint64_t parent, bool end, const struct checkpoint_hooks *hooks,
 		      struct snapshot_info *ret_info, struct err *err)
@@ -339,10 +351,12 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 
 	for (int attempt = 1;; attempt++) {
 		bool again = false;
-		int result = take_once(c, store, name, parent, end, hooks, ret_info, &again, err);
 
-		if (result == 0 || !again || attempt == ATTEMPTS)
-			return result;
+		if (take_once(c, store, name, parent, end, hooks, ret_info, &again, err) == 0)
+			return 0;
+		if (attempt == ATTEMPTS || (!again && !worth_another_try(c, err)))
+			return -1;
+		log_debug("another try: %s", err->msg);
 		nanosleep(&pause, NULL);
 		pause.tv_nsec += ATTEMPT_PAUSE_NS;
 	}

@@ -33,6 +33,10 @@ static void name_process(struct collected_process *p)
 	p->model->ppid = f->vppid;
 	p->model->pgid = f->vpgid;
 	p->model->sid = f->vsid;
+	p->model->shares_memory = p->memory == p ? 0 : p->memory->frozen->vpid;
+	p->model->shares_files = p->files == p ? 0 : p->files->frozen->vpid;
+	p->model->shares_fs = p->fs == p ? 0 : p->fs->frozen->vpid;
+	p->model->shares_handlers = p->handlers == p ? 0 : p->handlers->frozen->vpid;
 }
 
 static int collect_exe(struct collection *c, struct collected_process *p, struct err *err)
@@ -50,6 +54,16 @@ static int collect_exe(struct collection *c, struct collected_process *p, struct
 	c->model->files[p->model->exe_file]->content =
 		!c->model->files[p->model->exe_file]->in_tree;
 	return 0;
+}
+
+/* One executor for all who have the address space; none where its owner has been refused. */
+static int begin_remote(struct collected_process *p, struct tracee *leader, struct err *err)
+{
+	if (collected_own_memory(p))
+		return remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err);
+	if (!p->memory->remote.mirror)
+		return 0;
+	return remote_inherit(&p->remote, &p->memory->remote, p->frozen->pid, err);
 }
 
 static int collect_one(struct collection *c, struct collected_process *p, struct err *err)
@@ -73,14 +87,17 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 		return -1;
 	if (c->refusals.n > described)
 		return 0;
-	if (remote_begin(&p->remote, leader, 0, REMOTE_ROOM, err) < 0 ||
-	    refusals_go_on(&c->refusals, collect_process(c, p, err), err) < 0 ||
-	    collect_fds(c, p, err) < 0)
+	if (begin_remote(p, leader, err) < 0)
+		return -1;
+	if (!p->remote.mirror)
+		return 0;
+	if (refusals_go_on(&c->refusals, collect_process(c, p, err), err) < 0 ||
+	    (p->files == p && collect_fds(c, p, err) < 0))
 		return -1;
 	/* The rest builds on what the first part found. */
 	if (c->refusals.n > described && !p->model->memory)
 		return 0;
-	if (collect_exe(c, p, err) < 0 || collect_mm(c, p, err) < 0)
+	if (collect_exe(c, p, err) < 0 || (collected_own_memory(p) && collect_mm(c, p, err) < 0))
 		return -1;
 	return collect_threads(c, p, err);
 }
@@ -149,7 +166,7 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	if (new_model(c, err) < 0)
 		return -1;
 	c->model->clocks->job_start = collect_job_start(c);
-	if (collect_shm(c, err) < 0)
+	if (collect_shm(c, err) < 0 || collect_sharing(c, err) < 0)
 		return -1;
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
@@ -174,6 +191,8 @@ int collect_end(struct collection *c, struct err *err)
 	for (size_t i = 0; i < c->n; i++) {
 		struct collected_process *p = &c->processes[i];
 
+		if (!collected_own_memory(p))
+			remote_forget(&p->remote);
 		if (p->remote.mirror &&
 		    remote_end(&p->remote, &p->frozen->threads[0]->tracee, err) < 0)
 			result = -1;

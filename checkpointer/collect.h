@@ -39,6 +39,8 @@ struct file_source {
 struct collected_process {
 	struct frozen_process *frozen;
 	Snap__Process *model;
+	/* Whose it is, if it is shared: the first process that has it; else its own. */
+	struct collected_process *memory, *files, *fs, *handlers;
 	struct remote remote;
 	/* By region: every page is to be read, populated or not (its file is gone). */
 	bool *read_all;
@@ -78,6 +80,12 @@ int collect_process(struct collection *c, struct collected_process *p, struct er
 int take_credentials(Snap__Credentials **ret, const struct proc_status *s, struct err *err);
 /* What processes know of each other, once each has been collected: unreported stops, the last pid. */
 int collect_relations(struct collection *c, struct err *err);
+/* Which processes have memory, descriptors, … in common. Refuses threads that do not share with theirs. */
+int collect_sharing(struct collection *c, struct err *err);
+static inline bool collected_own_memory(const struct collected_process *p)
+{
+	return p->memory == p;
+}
 int collect_zombie(struct collected_process *p, struct err *err);
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err);
 int collect_mm(struct collection *c, struct collected_process *p, struct err *err);

@@ -20,7 +20,7 @@
 
 int descriptor_fetch(const struct collected_process *p, int fd, struct err *err)
 {
-	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, p->frozen->pid, 0);
+	cleanup_fd int pidfd = tracee_pidfd(p->frozen->pid);
 	int mine = -1;
 
 	if (pidfd >= 0)

@@ -196,8 +196,10 @@ static int collect_registers(struct collection *c, struct collected_process *p,
 
 static int step_out_of_vdso(struct collected_process *p, struct frozen_thread *t, struct err *err)
 {
-	for (size_t i = 0; i < p->model->n_regions; i++) {
-		const Snap__Region *r = p->model->regions[i];
+	const Snap__Process *memory = p->memory->model;
+
+	for (size_t i = 0; i < memory->n_regions; i++) {
+		const Snap__Region *r = memory->regions[i];
 
 		if (r->kind == SNAP__REGION__KIND__VDSO)
 			return tracee_step_out(&t->tracee, r->start, r->end, VDSO_STEPS_MOST, err);
@@ -230,8 +232,30 @@ static int check_new_id(const struct collected_process *p, struct err *err)
 	return thread_id_check(p->frozen->pid, &id, err);
 }
 
+/* A first thread that is a zombie while others run. */
+static int collect_ended_leader(struct collected_process *p, struct err *err)
+{
+	Snap__Thread *m = snap_append(&p->model->threads, &p->model->n_threads, Snap__Thread,
+				      SNAP__THREAD__INIT);
+	cleanup_free char *comm = NULL;
+	char path[64];
+
+	if (!m)
+		return no_memory(err);
+	m->tid = p->frozen->vpid;
+	p->model->leader_exited = true;
+	p->model->exit_status = p->frozen->stat.exit_code;
+	snprintf(path, sizeof(path), "/proc/%d/comm", p->frozen->tgid);
+	if (read_text(AT_FDCWD, path, &comm, NULL, err) < 0)
+		return -1;
+	comm[strcspn(comm, "\n")] = '\0';
+	return snap_set_string(&m->comm, comm) < 0 ? no_memory(err) : 0;
+}
+
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err)
 {
+	if (p->frozen->leader_exited && collect_ended_leader(p, err) < 0)
+		return -1;
 	for (size_t i = 0; i < p->frozen->n_threads; i++) {
 		int result = collect_thread(c, p, p->frozen->threads[i], err);
 

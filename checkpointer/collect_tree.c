@@ -57,7 +57,7 @@ static int collect_stops(struct collection *c, struct err *err)
 		if (!p->model->stopped)
 			continue;
 		parent = find_parent(c, p);
-		if (parent && ask_for_stop(parent, p, err) < 0)
+		if (parent && parent->remote.mirror && ask_for_stop(parent, p, err) < 0)
 			return err_wrap(err, "process %d", parent->frozen->vpid);
 	}
 	return 0;
@@ -73,7 +73,7 @@ static int collect_last_pid(struct collection *c, struct err *err)
 	long fd;
 
 	for (size_t i = 0; i < c->n && !p; i++)
-		p = c->processes[i].frozen->zombie ? NULL : &c->processes[i];
+		p = c->processes[i].remote.mirror ? &c->processes[i] : NULL;
 	if (!p || !c->config->leader_vpid)
 		return 0;
 	path = remote_push_string(&p->remote, "/proc/sys/kernel/ns_last_pid");

@@ -16,105 +16,19 @@
 #include "store/base/log.h"
 
 /* A fork storm that outruns this many passes is given up for this snapshot; the job runs on. */
-#define MAX_PASSES 200
+#define MAX_PASSES	 200
+#define WARN_AFTER_TRIES 50000 /* of 0.2 ms */
 
 /* A capsule's init leads the session that its processes start in. */
 #define CAPSULE_SESSION 1
 
-/* ---- listing ---------------------------------------------------------------------------------- */
-
-struct pid_list {
-	pid_t *pids;
-	size_t n, room;
-};
-
-static int pid_list_add(struct pid_list *list, pid_t pid, struct err *err)
-{
-	if (list->n == list->room) {
-		size_t room = list->room ? list->room * 2 : 64;
-		pid_t *more = reallocarray(list->pids, room, sizeof(*more));
-
-		if (!more)
-			return err_sys(err, "process list");
-		list->pids = more;
-		list->room = room;
-	}
-	list->pids[list->n++] = pid;
-	return 0;
-}
-
-/* Children of one thread (/proc/PID/task/TID/children, Linux 3.5; CONFIG_PROC_CHILDREN). */
-static int add_children_of_thread(pid_t pid, pid_t tid, struct pid_list *list, struct err *err)
-{
-	cleanup_free char *text = NULL;
-	char path[64];
-	char *p, *end;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, tid);
-	if (read_text(AT_FDCWD, path, &text, NULL, err) < 0)
-		return err->kind == ERR_NOT_FOUND || err->kind == ERR_GONE ? 0 : -1;
-	for (p = text;; p = end) {
-		long child = strtol(p, &end, 10);
-
-		if (end == p)
-			return 0;
-		if (pid_list_add(list, (pid_t)child, err) < 0)
-			return -1;
-	}
-}
-
-static int add_children(pid_t pid, struct pid_list *list, struct err *err)
-{
-	cleanup_free int *tids = NULL;
-	size_t n;
-
-	if (proc_list_numbers(pid, "task", &tids, &n, err) < 0)
-		return err->kind == ERR_NOT_FOUND || err->kind == ERR_GONE ? 0 : -1;
-	for (size_t i = 0; i < n; i++)
-		if (add_children_of_thread(pid, tids[i], list, err) < 0)
-			return -1;
-	return 0;
-}
-
-/* Nobody else has been given the pid of an attached root. */
-static bool root_lives(const struct tree_root *root)
-{
-	struct proc_stat stat;
-	struct err ignored;
-
-	return proc_read_stat(root->pid, 0, &stat, &ignored) == 0 &&
-	       stat.start_time == root->start_time;
-}
-
-static int add_root(const struct tree_root *root, struct pid_list *list, struct err *err)
-{
-	if (!root->attached)
-		return add_children(root->pid, list, err);
-	return root_lives(root) ? pid_list_add(list, root->pid, err) : 0;
-}
-
-int list_tree(const struct tree_root *root, pid_t **ret, size_t *ret_n, struct err *err)
-{
-	struct pid_list list = {0};
-	int result = add_root(root, &list, err);
-
-	for (size_t i = 0; result == 0 && i < list.n; i++)
-		result = add_children(list.pids[i], &list, err);
-	if (result < 0) {
-		free(list.pids);
-		return -1;
-	}
-	*ret = list.pids;
-	*ret_n = list.n;
-	return 0;
-}
-
-/* ---- the tree --------------------------------------------------------------------------------- */
+/* ---- the tree ---------------------------------------------------------------------------------
+ */
 
 static struct frozen_process *find_process(struct frozen_tree *tree, pid_t pid)
 {
 	for (size_t i = 0; i < tree->n; i++)
-		if (tree->processes[i].pid == pid)
+		if (tree->processes[i].tgid == pid)
 			return &tree->processes[i];
 	return NULL;
 }
@@ -132,7 +46,7 @@ static struct frozen_process *add_process(struct frozen_tree *tree, pid_t pid, s
 		tree->processes = more;
 	}
 	memset(&tree->processes[tree->n], 0, sizeof(*tree->processes));
-	tree->processes[tree->n].pid = pid;
+	tree->processes[tree->n].pid = tree->processes[tree->n].tgid = pid;
 	return &tree->processes[tree->n++];
 }
 
@@ -185,76 +99,49 @@ static void clear_process(struct frozen_process *p)
 	memset(p, 0, sizeof(*p));
 }
 
-/* ---- freezing --------------------------------------------------------------------------------- */
+/* ---- freezing ---------------------------------------------------------------------------------
+ */
 
-/* Threads that the kernel attached for us at their birth (PTRACE_O_TRACECLONE and its like). */
-static bool was_born_traced(struct frozen_tree *tree, pid_t tid)
-{
-	for (size_t i = 0; i < tree->n; i++)
-		for (size_t j = 0; j < tree->processes[i].n_threads; j++) {
-			struct tracee *t = &tree->processes[i].threads[j]->tracee;
-
-			for (size_t k = 0; k < t->n_born; k++)
-				if (t->born[k] == tid)
-					return true;
-		}
-	return false;
-}
-
-static int seize_thread(struct frozen_tree *tree, struct frozen_process *p, pid_t tid,
-			const struct sleep_notes *notes, struct err *err)
+static int seize_thread(struct frozen_process *p, pid_t tid, const struct sleep_notes *notes,
+			struct err *err)
 {
 	struct frozen_thread *t = add_thread(p, err);
 
 	if (!t)
 		return -1;
-	if (was_born_traced(tree, tid)) {
-		t->tracee = (struct tracee){.tid = tid, .tgid = p->pid, .state = TRACEE_RUNNING};
-		return 0;
-	}
 	t->slept_since = sleep_notes_find(notes, tid);
-	if (tracee_seize(&t->tracee, p->pid, tid, err) == 0)
+	if (tracee_seize(&t->tracee, p->tgid, tid, err) == 0)
 		return 0;
 	drop_thread(p, p->n_threads - 1);
 	return err->kind == ERR_GONE ? 0 : -1;
 }
 
-/* Seizes threads we do not hold yet; 1 if there were any. */
-static int seize_new_threads(struct frozen_tree *tree, struct frozen_process *p,
-			     const struct sleep_notes *notes, struct err *err)
+/* Seizes threads we do not hold yet; 1 if there were any. Both lists ascend but for late arrivals.
+ */
+static int seize_new_threads(struct frozen_process *p, const struct sleep_notes *notes,
+			     struct err *err)
 {
 	cleanup_free int *tids = NULL;
 	size_t n, before = p->n_threads;
 
-	if (proc_list_numbers(p->pid, "task", &tids, &n, err) < 0)
+	if (proc_list_numbers(p->tgid, "task", &tids, &n, err) < 0)
 		return err->kind == ERR_NOT_FOUND || err->kind == ERR_GONE ? 0 : -1;
-	for (size_t i = 0; i < n; i++)
-		if (!find_thread(p, tids[i]) &&
-		    seize_thread(tree, p, tids[i], notes, err) < 0)
+	for (size_t i = 0; i < n; i++) {
+		if (i < before && p->threads[i]->tracee.tid == tids[i])
+			continue;
+		if (!find_thread(p, tids[i]) && seize_thread(p, tids[i], notes, err) < 0)
 			return -1;
+	}
 	return p->n_threads > before;
 }
 
-static int wait_process(struct frozen_process *p, struct err *err)
-{
-	for (size_t i = 0; i < p->n_threads;) {
-		if (tracee_wait_stop(&p->threads[i]->tracee, err) == 0) {
-			i++;
-			continue;
-		}
-		if (err->kind != ERR_GONE)
-			return -1;
-		drop_thread(p, i);
-	}
-	return 0;
-}
-
+/* All that there is now is asked to stop, then all is waited for. 1: something was new, or ran. */
 static int freeze_pass(struct frozen_tree *tree, const struct tree_root *root,
 		       const struct sleep_notes *notes, struct err *err)
 {
 	cleanup_free pid_t *pids = NULL;
+	bool fresh = false;
 	size_t n;
-	int fresh = 0;
 
 	if (list_tree(root, &pids, &n, err) < 0)
 		return -1;
@@ -264,21 +151,20 @@ static int freeze_pass(struct frozen_tree *tree, const struct tree_root *root,
 
 		if (!p && !(p = add_process(tree, pids[i], err)))
 			return -1;
-		got = seize_new_threads(tree, p, notes, err);
+		got = seize_new_threads(p, notes, err);
 		if (got < 0)
 			return -1;
-		fresh += got;
+		fresh |= got > 0;
 	}
-	for (size_t i = 0; i < tree->n; i++)
-		if (wait_process(&tree->processes[i], err) < 0)
-			return -1;
+	if (freeze_settle(tree, &fresh, err) < 0)
+		return -1;
 	return fresh;
 }
 
 static void put_leader_first(struct frozen_process *p)
 {
 	for (size_t i = 1; i < p->n_threads; i++)
-		if (p->threads[i]->tracee.tid == p->pid) {
+		if (p->threads[i]->tracee.tid == p->tgid) {
 			struct frozen_thread *leader = p->threads[i];
 
 			memmove(&p->threads[1], &p->threads[0], i * sizeof(p->threads[0]));
@@ -289,21 +175,43 @@ static void put_leader_first(struct frozen_process *p)
 
 static int identify_thread(struct frozen_process *p, struct frozen_thread *t, struct err *err)
 {
-	if (t->tracee.tid == p->pid) {
+	if (t->tracee.tid == p->tgid) {
 		t->vtid = p->vpid;
 		return 0;
 	}
-	if (proc_read_status(p->pid, t->tracee.tid, &t->status, err) < 0)
+	if (proc_read_status(p->tgid, t->tracee.tid, &t->status, err) < 0)
 		return -1;
 	t->vtid = t->status.ns_pid;
 	return 0;
 }
 
+/* The first thread has ended, and is a zombie while others run: /proc shows nothing of the process
+ * under its own pid, but all of it under that of another thread. */
+static int take_leaders_place(struct frozen_process *p, struct err *err)
+{
+	struct frozen_thread *first = p->threads[0];
+	struct proc_stat leader = p->stat;
+
+	if (leader.state != 'Z')
+		return err_set(err, ERR_BUSY, "process %d is about to end or to execute a program",
+			       p->vpid);
+	p->leader_exited = true;
+	p->pid = first->tracee.tid;
+	for (size_t i = 0; i < p->n_threads; i++)
+		p->threads[i]->tracee.tgid = p->pid;
+	if (proc_read_stat(p->tgid, p->pid, &p->stat, err) < 0)
+		return -1;
+	p->stat.exit_signal = leader.exit_signal;
+	p->stat.exit_code = leader.exit_code;
+	proc_status_clear(&p->status);
+	return proc_read_status(p->tgid, p->pid, &p->status, err);
+}
+
 /* Ids inside the capsule. A process that has vanished is dropped by the caller (ERR_GONE). */
 static int identify_process(struct frozen_process *p, struct err *err)
 {
-	if (proc_read_stat(p->pid, 0, &p->stat, err) < 0 ||
-	    proc_read_status(p->pid, 0, &p->status, err) < 0) {
+	if (proc_read_stat(p->tgid, 0, &p->stat, err) < 0 ||
+	    proc_read_status(p->tgid, 0, &p->status, err) < 0) {
 		if (err->kind == ERR_NOT_FOUND)
 			err->kind = ERR_GONE;
 		return -1;
@@ -313,13 +221,14 @@ static int identify_process(struct frozen_process *p, struct err *err)
 	p->vsid = p->status.ns_sid;
 	p->zombie = p->stat.state == 'Z' && p->n_threads == 0;
 	put_leader_first(p);
-	if (!p->zombie && (p->n_threads == 0 || p->threads[0]->tracee.tid != p->pid))
-		return err_set(err, ERR_UNSUPPORTED,
-			       "process %d (%s): its first thread has exited while others run", p->vpid,
-			       p->stat.comm);
+	if (!p->zombie && p->n_threads == 0)
+		return err_set(err, ERR_BUSY, "process %d has no thread that can be stopped",
+			       p->vpid);
 	for (size_t i = 0; i < p->n_threads; i++)
 		if (identify_thread(p, p->threads[i], err) < 0)
 			return -1;
+	if (!p->zombie && p->threads[0]->tracee.tid != p->tgid)
+		return take_leaders_place(p, err);
 	return 0;
 }
 
@@ -342,20 +251,27 @@ static void replace_outside_leaders(struct frozen_tree *tree, const struct tree_
 			tree->processes[i].vsid = CAPSULE_SESSION;
 }
 
+static void drop_process(struct frozen_tree *tree, struct frozen_process *p)
+{
+	clear_process(p);
+	memmove(p, p + 1, (size_t)(tree->processes + tree->n - p - 1) * sizeof(*p));
+	tree->n--;
+}
+
 static int identify_tree(struct frozen_tree *tree, const struct tree_root *root, struct err *err)
 {
 	for (size_t i = 0; i < tree->n;) {
 		struct frozen_process *p = &tree->processes[i];
 
-		if (identify_process(p, err) == 0) {
+		if (identify_process(p, err) < 0) {
+			if (err->kind != ERR_GONE || p->n_threads)
+				return -1;
+			drop_process(tree, p);
+		} else if (p->zombie && p->stat.ppid == root->pid && !root->attached) {
+			drop_process(tree, p); /* init is about to wait for it */
+		} else {
 			i++;
-			continue;
 		}
-		if (err->kind != ERR_GONE || p->n_threads)
-			return -1;
-		clear_process(p);
-		memmove(p, p + 1, (tree->n - i - 1) * sizeof(*p));
-		tree->n--;
 	}
 	for (size_t i = 0; i < tree->n; i++) {
 		struct frozen_process *p = &tree->processes[i];
@@ -384,6 +300,7 @@ int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct er
 	struct sleep_notes notes;
 	int pass, fresh = 1;
 
+	tracee_reap_unknown();
 	take_sleep_notes(&notes, root);
 	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
 	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)
@@ -410,8 +327,10 @@ static void free_tree(struct frozen_tree *tree)
 	memset(tree, 0, sizeof(*tree));
 }
 
-void thaw_tree(struct frozen_tree *tree)
+/* Releases what has stopped; says whether there is something that has not. */
+static bool release_stopped(struct frozen_tree *tree)
 {
+	bool left = false;
 	struct err err;
 
 	/* Children first: a parent may look at once what they do. */
@@ -419,21 +338,42 @@ void thaw_tree(struct frozen_tree *tree)
 		for (size_t j = tree->processes[i].n_threads; j-- > 0;) {
 			struct tracee *t = &tree->processes[i].threads[j]->tracee;
 
-			if (tracee_detach(t, &err) < 0 && err.kind != ERR_GONE)
+			if (t->state == TRACEE_RUNNING && tracee_poll_stop(t, &err) == 0)
+				left = true;
+			else if (tracee_detach(t, &err) < 0 && err.kind != ERR_GONE)
 				log_error("%s", err.msg);
 		}
+	return left;
+}
+
+void thaw_tree(struct frozen_tree *tree)
+{
+	const struct timespec moment = {0, 200000};
+	unsigned tries = 0;
+
+	/* The kernel lets go only of what has stopped, so one that is still on its way is waited
+	 * for: it would stand still for ever once it gets there. */
+	while (release_stopped(tree)) {
+		if (++tries == WARN_AFTER_TRIES)
+			log_warn("a thread of the job does not come out of a system call: waiting "
+				 "for it");
+		nanosleep(&moment, NULL);
+	}
 	free_tree(tree);
+	tracee_reap_unknown();
 }
 
 void kill_tree(struct frozen_tree *tree)
 {
 	struct err gone;
 
-	/* Parents last: no child is reaped, and none restarts another, while its like is being ended. */
+	/* Parents last: no child is reaped, and none restarts another, while its like is being
+	 * ended. */
 	for (size_t i = tree->n; i-- > 0;)
-		kill(tree->processes[i].pid, SIGKILL);
+		kill(tree->processes[i].tgid, SIGKILL);
 	for (size_t i = 0; i < tree->n; i++) {
-		/* The leader last: its end is reported only when all its other threads are reaped. */
+		/* The leader last: its end is reported only when all its other threads are reaped.
+		 */
 		for (size_t j = tree->processes[i].n_threads; j-- > 0;) {
 			struct tracee *t = &tree->processes[i].threads[j]->tracee;
 

@@ -24,15 +24,17 @@
 
 struct frozen_thread {
 	struct tracee tracee;
-	pid_t vtid;               /* in the capsule */
-	uint64_t slept_since;     /* CLOCK_MONOTONIC when it went to sleep, 0: unknown */
+	pid_t vtid;		   /* in the capsule */
+	uint64_t slept_since;	   /* CLOCK_MONOTONIC when it went to sleep, 0: unknown */
 	struct proc_status status; /* of all but the first: see frozen_status */
-	bool has_dispatch;        /* approach.h: switched off, and to be switched on again */
+	bool has_dispatch;	   /* approach.h: switched off, and to be switched on again */
 	struct dispatch_config dispatch;
 };
 
 struct frozen_process {
-	pid_t pid;                /* host */
+	pid_t pid;	    /* host; under which /proc shows it: a living thread's */
+	pid_t tgid;	    /* host: its true one. Differs only when leader_exited */
+	bool leader_exited; /* the first thread is a zombie, and not in threads */
 	pid_t vpid, vppid, vpgid, vsid;
 	bool zombie;
 	struct proc_stat stat;
@@ -53,11 +55,12 @@ static inline const struct proc_status *frozen_status(const struct frozen_proces
 struct frozen_tree {
 	struct frozen_process *processes; /* parents before children */
 	size_t n;
-	uint64_t begin_ns;        /* CLOCK_MONOTONIC when the first thread was asked to stop */
+	uint64_t begin_ns; /* CLOCK_MONOTONIC when the first thread was asked to stop */
 };
 
-/* Freezes all of the job. ERR_GONE: nothing is left to freeze. On failure everything that was stopped
- * runs again. */
+/* Freezes all of the job. ERR_GONE: nothing is left to freeze. ERR_BUSY: a thread did not stop in
+ * good time (it is named), or more came than could be stopped: worth another try. On failure
+ * everything that was stopped runs again. */
 int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err);
 /* Lets all run on. Takes a zeroed tree. Frees. */
 void thaw_tree(struct frozen_tree *tree);
@@ -66,5 +69,10 @@ void kill_tree(struct frozen_tree *tree);
 
 /* Host pids of the job's processes, parents before children, as they are now. *ret malloc'ed. */
 int list_tree(const struct tree_root *root, pid_t **ret, size_t *ret_n, struct err *err);
+
+/* freeze_settle.c: waits until every thread that was asked to has stopped, and drops the dead. A
+ * thread in vfork(2) stops only once its child has executed a program or ended: that is let run on
+ * meanwhile, and *ran set. */
+int freeze_settle(struct frozen_tree *tree, bool *ran, struct err *err);
 
 #endif

@@ -49,7 +49,7 @@ static int protect(int uffd, uint64_t start, uint64_t end, struct err *err)
 
 static int fetch_fd(pid_t pid, int remote_fd, struct err *err)
 {
-	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	cleanup_fd int pidfd = tracee_pidfd(pid);
 	int fd = -1;
 
 	if (pidfd >= 0)

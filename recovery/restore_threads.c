@@ -288,7 +288,13 @@ static int end_leader(struct stub *stub, struct err *err)
 		if (proc_read_stat(stub->pid, stub->pid, &stat, err) < 0)
 			return -1;
 	} while (stat.state != 'Z' && clock_ns(CLOCK_MONOTONIC) < deadline);
-	return stat.state == 'Z' ? 0 : err_set(err, ERR_SYSTEM, "it does not end");
+	if (stat.state != 'Z')
+		return err_set(err, ERR_SYSTEM, "it does not end");
+	/* Its memory is reached by another's number from now on. */
+	stub->pid = stub->remote.tgid = stub->threads[1].tid;
+	for (size_t i = 1; i < stub->n_threads; i++)
+		stub->threads[i].tgid = stub->pid;
+	return 0;
 }
 
 /* The last to leave an address space takes the executor out of it. */

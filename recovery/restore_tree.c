@@ -210,7 +210,7 @@ static int act_on(struct tracee *t, int signo, struct err *err)
 {
 	struct tracee_stop stop;
 
-	if (tgkill(t->tgid, t->tid, SIGSTOP) < 0)
+	if (syscall(SYS_tkill, t->tid, SIGSTOP) < 0)
 		return err_sys(err, "SIGSTOP");
 	do {
 		if (tracee_resume(t, PTRACE_CONT, 0, err) < 0 ||

@@ -2,13 +2,16 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "checkpointer/tracee/permission.h"
 #include "checkpointer/tracee/procfs.h"
@@ -58,14 +61,34 @@ static int explain_seize(pid_t tid, struct err *err)
 	return -1;
 }
 
+/* The kernel attaches what a tracee creates, and that may be all we know of it. */
+static bool is_ours(pid_t tid)
+{
+	struct proc_status status;
+	struct err ignored;
+	bool ours;
+
+	if (proc_read_status(tid, 0, &status, &ignored) < 0)
+		return false;
+	ours = status.tracer == gettid() && status.state != 'Z' && status.state != 'X';
+	proc_status_clear(&status);
+	return ours;
+}
+
 int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)
 {
 	memset(t, 0, sizeof(*t));
 	t->tid = tid;
 	t->tgid = tgid;
 	t->state = TRACEE_GONE;
-	if (ptrace(PTRACE_SEIZE, tid, NULL, TRACEE_OPTIONS) < 0)
-		return explain_seize(tid, err);
+	if (ptrace(PTRACE_SEIZE, tid, NULL, TRACEE_OPTIONS) < 0) {
+		int code = errno;
+
+		if (code != EPERM || !is_ours(tid)) {
+			errno = code;
+			return explain_seize(tid, err);
+		}
+	}
 	t->state = TRACEE_RUNNING;
 	if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0)
 		return err_sys(err, "cannot stop thread %d", tid);
@@ -85,14 +108,17 @@ static void note_born(struct tracee *t)
 		t->born[t->n_born++] = (pid_t)child;
 }
 
-int tracee_next_stop(struct tracee *t, struct tracee_stop *ret, struct err *err)
+/* 1: it has stopped, 0: with WNOHANG, not yet. */
+static int wait_stop(struct tracee *t, int options, struct tracee_stop *ret, struct err *err)
 {
 	int status;
 	pid_t got;
 
 	do
-		got = waitpid(t->tid, &status, __WALL);
+		got = waitpid(t->tid, &status, __WALL | options);
 	while (got < 0 && errno == EINTR);
+	if (got == 0)
+		return 0;
 	if (got < 0 || !WIFSTOPPED(status)) {
 		t->state = TRACEE_GONE;
 		t->exited_on_us = got >= 0;
@@ -116,7 +142,12 @@ int tracee_next_stop(struct tracee *t, struct tracee_stop *ret, struct err *err)
 	} else if (ret->signo == (SIGTRAP | 0x80)) {
 		ret->kind = STOP_SYSCALL;
 	}
-	return 0;
+	return 1;
+}
+
+int tracee_next_stop(struct tracee *t, struct tracee_stop *ret, struct err *err)
+{
+	return wait_stop(t, 0, ret, err) < 0 ? -1 : 0;
 }
 
 int tracee_resume(struct tracee *t, int request, int signo, struct err *err)
@@ -127,20 +158,63 @@ int tracee_resume(struct tracee *t, int request, int signo, struct err *err)
 	return 0;
 }
 
-int tracee_wait_stop(struct tracee *t, struct err *err)
+static int run_to_trap_stop(struct tracee *t, int options, struct err *err)
 {
 	struct tracee_stop stop;
 
 	while (t->state != TRACEE_STOPPED) {
-		if (tracee_next_stop(t, &stop, err) < 0)
-			return -1;
+		int stopped = wait_stop(t, options, &stop, err);
+
+		if (stopped <= 0)
+			return stopped;
 		if (stop.kind == STOP_TRAP)
 			break;
 		/* A signal that came first is delivered: its handler's frame is then part of the state. */
 		if (tracee_resume(t, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signo : 0, err) < 0)
 			return -1;
 	}
-	return 0;
+	return 1;
+}
+
+int tracee_wait_stop(struct tracee *t, struct err *err)
+{
+	return run_to_trap_stop(t, 0, err) < 0 ? -1 : 0;
+}
+
+int tracee_poll_stop(struct tracee *t, struct err *err)
+{
+	return run_to_trap_stop(t, WNOHANG, err);
+}
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+
+int tracee_pidfd(pid_t pid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	return fd < 0 && errno != ESRCH ? (int)syscall(SYS_pidfd_open, pid, PIDFD_THREAD) : fd;
+}
+
+bool tracee_is_stopped(const struct tracee *t)
+{
+	siginfo_t info = {0};
+	unsigned long message;
+
+	if (ptrace(PTRACE_GETEVENTMSG, t->tid, NULL, &message) < 0)
+		return false;
+	return waitid(P_PID, (id_t)t->tid, &info, WSTOPPED | WNOHANG | WNOWAIT | __WALL) < 0 ||
+	       info.si_pid == 0;
+}
+
+void tracee_reap_unknown(void)
+{
+	siginfo_t info;
+
+	do
+		info.si_pid = 0;
+	while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | __WALL | __WNOTHREAD) == 0 && info.si_pid);
 }
 
 int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)

@@ -35,7 +35,8 @@ enum tracee_state {
 
 struct tracee {
 	pid_t tid;  /* in our pid namespace */
-	pid_t tgid; /* in our pid namespace */
+	pid_t tgid; /* in our pid namespace; another living thread's where the first has ended, as /proc and
+		     * process_vm_readv show nothing of the process under that one's number then */
 	enum tracee_state state;
 	bool group_stopped;   /* a job-control stop was in force when it stopped */
 	int stop_signal;      /* the signal of that stop */
@@ -47,11 +48,19 @@ struct tracee {
 	size_t n_born;
 };
 
-/* Seizes tid and asks it to stop; does not wait. The struct is the caller's. */
+/* Seizes tid and asks it to stop; does not wait. The struct is the caller's. Also one that the kernel
+ * has attached to this thread at its birth already. */
 int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err);
 /* Waits until it has stopped. Signals that arrive first are delivered to it, not lost. A tracee that
  * had stopped before, and only then, needs no wait. */
 int tracee_wait_stop(struct tracee *t, struct err *err);
+/* As tracee_wait_stop, but at once: 1 when it has stopped, 0 when not yet. */
+int tracee_poll_stop(struct tracee *t, struct err *err);
+/* Whether the thread now known by the tracee's tid stands still, and has no stop to be waited for. */
+bool tracee_is_stopped(const struct tracee *t);
+/* Waits for tracees of this thread that have died without anybody asking: threads and children that
+ * the kernel had attached and that ended before they were found. Their parents hear of it only then. */
+void tracee_reap_unknown(void);
 /* Takes over a thread or child that the kernel attached for us (from born[]), waits for its stop. */
 int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err);
 /* Lets it run on, delivering signo (0: none). */
@@ -84,6 +93,10 @@ int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned mos
  * are put back. *ret is what the kernel returned (negative errno); the result says whether it ran. */
 int tracee_syscall_at(struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
 		      struct err *err);
+
+/* pidfd_open(2); also by the number of any other thread (Linux 6.9), which stands for its process once the
+ * first thread has ended. */
+int tracee_pidfd(pid_t pid);
 
 /* ---- memory of the process (tgid), the tracee need not be stopped -------------------------------*/
 

@@ -38,6 +38,7 @@ TARGETS = [
     "rseq",
     "seccomp",
     "seccomp strict",
+    "share",
     "shared",
     "shm",
     "signals",
