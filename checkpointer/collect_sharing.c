@@ -102,7 +102,7 @@ int collect_sharing(struct collection *c, struct err *err)
 		if (p->frozen->zombie)
 			continue;
 		list[n++] = i;
-		if (check_threads(p, err) < 0)
+		if (refusals_go_on(&c->refusals, check_threads(p, err), err) < 0)
 			return -1;
 	}
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
