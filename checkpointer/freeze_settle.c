@@ -16,7 +16,7 @@
 
 #define MOMENT_NS   50000u	  /* between two looks */
 #define VFORK_NS    1000000u	  /* so long without a stop: is it vfork? */
-#define PATIENCE_NS 1000000000ull /* the job stands still meanwhile */
+#define PATIENCE_NS 300000000ull /* the job stands still meanwhile */
 
 /* A process that was let run on because its parent waits in vfork for it. */
 struct let_go {
