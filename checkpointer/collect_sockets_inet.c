@@ -248,30 +248,22 @@ static int relate_one(struct collection *c, struct socket_note *note, struct err
 
 /* ---- connections that wait to be accepted ----------------------------------------------------- */
 
-static int add_pending(struct collection *c, struct socket_note *listener,
-		       const struct inet_info *info, struct err *err)
+static const struct socket_note *find_client(const struct collection *c, const struct inet_info *info)
 {
-	const struct socket_note *client = NULL;
-	Snap__Socket *s = note_socket(c, listener);
-	Snap__PendingConnection *p;
-
-	for (size_t i = 0; i < c->sockets->n && !client; i++)
+	for (size_t i = 0; i < c->sockets->n; i++)
 		if (inet_address_equal(&c->sockets->list[i].local, &info->remote) &&
 		    inet_address_equal(&c->sockets->list[i].remote, &info->local))
-			client = &c->sockets->list[i];
-	if (!client && c->config->connections == CONNECTIONS_RESET)
-		return 0;
-	if (!client)
-		return note_refuse(listener, err,
-				   "a listening TCP socket with a connection waiting that comes from "
-				   "outside the job (see --connections)");
-	if (info->queued || info->state != TCP_ESTABLISHED) {
-		c->passing = true;
-		return note_refuse(client, err,
-				   "a TCP socket that has sent data on a connection not accepted yet");
-	}
-	p = snap_append(&s->pending, &s->n_pending, Snap__PendingConnection,
-			SNAP__PENDING_CONNECTION__INIT);
+			return &c->sockets->list[i];
+	return NULL;
+}
+
+static int add_pending(struct collection *c, struct socket_note *listener,
+		       const struct socket_note *client, struct err *err)
+{
+	Snap__Socket *s = note_socket(c, listener);
+	Snap__PendingConnection *p = snap_append(&s->pending, &s->n_pending, Snap__PendingConnection,
+						 SNAP__PENDING_CONNECTION__INIT);
+
 	if (!p || snap_set_bytes(&p->address, note_socket(c, client)->local.data,
 				 note_socket(c, client)->local.len) < 0)
 		return err_set(err, ERR_SYSTEM, "out of memory");
@@ -279,20 +271,56 @@ static int add_pending(struct collection *c, struct socket_note *listener,
 	return 0;
 }
 
-static int relate_waiting(struct collection *c, struct err *err)
+/* One of those that wait. Counts it, and what it has received. */
+static int judge_waiting(struct collection *c, struct socket_note *listener,
+			 const struct inet_info *info, size_t *n, size_t *received, struct err *err)
 {
+	const struct socket_note *client = find_client(c, info);
+
+	if (!client && c->config->connections == CONNECTIONS_RESET)
+		return 0;
+	if (!client)
+		return note_refuse(listener, err,
+				   "a listening TCP socket with a connection waiting that %s (see "
+				   "--connections)",
+				   info->state == TCP_ESTABLISHED ? "comes from outside the job"
+								  : "its client has closed already");
+	++*n;
+	*received += info->queued || info->state != TCP_ESTABLISHED;
+	if (!tcp_can_be_put_back(c, info))
+		return note_refuse(client, err,
+				   "a TCP socket that is half closed, or has more under way, on a "
+				   "connection that is not accepted yet");
+	return 0;
+}
+
+/* Their order does not show, so with more than one, too, they are taken out to see. */
+static int relate_listener(struct collection *c, struct socket_note *listener, struct err *err)
+{
+	const struct inet_info *only = NULL;
+	size_t n = 0, received = 0, all = 0;
+
 	for (size_t i = 0; i < c->sockets->n_tcp; i++) {
 		const struct inet_info *info = &c->sockets->tcp[i];
-		struct socket_note *listener;
 
 		if (info->inode ||
-		    (info->state != TCP_ESTABLISHED && info->state != TCP_CLOSE_WAIT))
+		    (info->state != TCP_ESTABLISHED && info->state != TCP_CLOSE_WAIT) ||
+		    find_listener(c, &info->local) != listener)
 			continue;
-		listener = find_listener(c, &info->local);
-		if (listener && add_pending(c, listener, info, err) < 0)
+		all++;
+		if (judge_waiting(c, listener, info, &n, &received, err) < 0)
 			return -1;
+		only = info;
 	}
-	return 0;
+	if (n == 0)
+		return 0;
+	if (n == 1 && !received && all == 1)
+		return add_pending(c, listener, find_client(c, only), err);
+	if (n < all)
+		return note_refuse(listener, err,
+				   "a listening TCP socket with connections waiting that come from outside "
+				   "the job, among others");
+	return tcp_save_waiting(c, listener, n, err);
 }
 
 /* A port is held for a minute after its connections have ended (TIME_WAIT), against everyone but who says
@@ -318,11 +346,13 @@ int relate_tcp(struct collection *c, struct err *err)
 		if (c->sockets->list[i].tcp_state &&
 		    relate_one(c, &c->sockets->list[i], err) < 0)
 			return -1;
-	if (relate_waiting(c, err) < 0)
-		return -1;
 	for (size_t i = 0; i < c->sockets->n; i++)
 		if (c->sockets->list[i].tcp_state)
 			ask_for_ports_again(&c->sockets->list[i]);
+	for (size_t i = 0; i < c->sockets->n; i++)
+		if (c->sockets->list[i].tcp_state == TCP_LISTEN &&
+		    relate_listener(c, &c->sockets->list[i], err) < 0)
+			return -1;
 	return 0;
 }
 

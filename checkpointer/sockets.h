@@ -85,6 +85,14 @@ int tcp_settle(struct collection *c, struct socket_note *from, struct socket_not
 /* The queue of a socket that nobody sends to any more. */
 int tcp_copy_queue(struct collection *c, struct socket_note *note, struct err *err);
 
+/* ---- collect_sockets_waiting.c ---------------------------------------------------------------- */
+
+/* Whether a connection that waits to be accepted can be taken out of its queue and put back. */
+bool tcp_can_be_put_back(const struct collection *c, const struct inet_info *info);
+/* The n connections that wait at `listener`, all of which can be put back: taken out, described with what
+ * they have received, put back. */
+int tcp_save_waiting(struct collection *c, struct socket_note *listener, size_t n, struct err *err);
+
 /* ---- collect_socket_queues.c ------------------------------------------------------------------ */
 
 /* Messages received and not read, with descriptors in flight (which may add notes). */

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 struct end {
@@ -31,7 +32,7 @@ struct sockets {
 	struct end half_client, half_server;
 	struct end six_client, six_server, mapped_client, mapped_server;
 	int closed, finished, was_reset;
-	struct end waiting;
+	struct end waiting, early;
 	int udp, udp_connected, udp_lonely, udp6;
 	int epoll, unbound;
 };
@@ -67,11 +68,18 @@ static int listening(int family, uint16_t *ret_port)
 {
 	struct sockaddr_in6 six = {.sin6_family = AF_INET6};
 	struct sockaddr_in four = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int fd = socket(family, SOCK_STREAM, 0);
+	int fd = socket(family, SOCK_STREAM, 0), result = -1;
 
 	CHECK(fd >= 0);
-	CHECK((family == AF_INET ? bind(fd, (struct sockaddr *)&four, sizeof(four))
-				 : bind(fd, (struct sockaddr *)&six, sizeof(six))) == 0);
+	/* Below the ports that the kernel gives to others' connections (net.ipv4.ip_local_port_range). */
+	for (uint64_t i = 0; i < 100 && result < 0; i++) {
+		uint64_t port = 10000 + mix64((uint64_t)now_ns(CLOCK_REALTIME) + i) % 20000;
+
+		four.sin_port = six.sin6_port = htons((uint16_t)port);
+		result = family == AF_INET ? bind(fd, (struct sockaddr *)&four, sizeof(four))
+					   : bind(fd, (struct sockaddr *)&six, sizeof(six));
+	}
+	CHECK(result == 0);
 	CHECK(listen(fd, 5) == 0);
 	*ret_port = port_of(fd);
 	return fd;
@@ -230,6 +238,9 @@ static void set_up_tcp(struct sockets *s)
 	s->was_reset = b.fd;
 	s->waiting.fd = connected(AF_INET, s->port);
 	take_names(&s->waiting);
+	s->early.fd = connected(AF_INET, s->port);
+	take_names(&s->early);
+	say(s->early.fd, "sent early");
 	s->unbound = socket(AF_INET6, SOCK_STREAM, 0);
 }
 
@@ -271,6 +282,11 @@ static void check_tcp(struct sockets *s)
 	check_names(&s->waiting);
 	say(s->waiting.fd, "at last");
 	expect(fd, "at last");
+	fd = accept(s->listener, NULL, NULL);
+	expect(fd, "sent early");
+	check_names(&s->early);
+	say(fd, "late answer");
+	expect(s->early.fd, "late answer");
 	fd = connected(AF_INET6, s->port6);
 	say(fd, "new");
 	expect(accept(s->listener6, NULL, NULL), "new");
