@@ -264,7 +264,8 @@ static void *compare(void *arg)
 		if (b && i < c->digests->n && read_block(b, c->source, i, &ignored) == 0) {
 			struct page_hash now = digest_of(c->session, b), was = c->digests->list[i];
 
-			c->changed[i] = now.lo != was.lo || now.hi != was.hi;
+			c->changed[i] = now.lo != was.lo || now.hi != was.hi ||
+					(c->source->clear_rest && memchr(b->state, PAGE_LEFT, b->n));
 		}
 	}
 	return NULL;

@@ -123,8 +123,8 @@ static int capture(struct known_contents *known, struct store_session *session,
 	const struct known_content *base = known_find(known, content->device, content->inode);
 	int result;
 
-	/* A guess may be of something else; and what is not mapped in the pause is not there at all. */
-	source->clear_rest = !ahead || !base;
+	/* What is not mapped in the pause is not there; before it, it may just not have been touched yet. */
+	source->clear_rest = !ahead;
 	content->size = source->size;
 	content->digests = NULL;
 	if (!ahead && base && base->digests)
