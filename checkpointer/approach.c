@@ -132,6 +132,9 @@ static int begin_thread(const struct frozen_process *p, struct frozen_thread *t,
 {
 	struct arch_regs regs;
 
+	/* A kernel thread of an io_uring (io_uring/io-wq.c, sqpoll.c) can be stopped, but makes no calls. */
+	if (strncmp(frozen_status(p, t)->name, "iou-", 4) == 0)
+		return refuse(p, t, "an io_uring instance is in use", err);
 	/* Refuses what runs 32-bit code. */
 	if (tracee_get_regs(&t->tracee, &regs, err) < 0) {
 		if (err->kind == ERR_UNSUPPORTED)
