@@ -130,7 +130,7 @@ QUICK = {
     "xargs": (script("sh", "xargs.sh", save=True), 250),
     "pool": (script("python3", "pool.py"), 30),
     "make": (make, 50),
-    "loopback": (script("python3", "loopback.py"), 40),
+    "loopback": (script("python3", "loopback.py"), 150),
 }
 # in tools/test --long only: these need large packages
 LONG = {
