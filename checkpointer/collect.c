@@ -102,8 +102,8 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 	return collect_threads(c, p, err);
 }
 
-/* The capsule's clocks, asked last: a thread stepped out of the vdso meanwhile has read one, and none may
- * ever go back. */
+/* The capsule's clocks, asked last: a thread stepped out of the vdso meanwhile has read one, and
+ * none may ever go back. */
 static int collect_clocks(struct collection *c, struct err *err)
 {
 	struct collected_process *p = NULL;
@@ -171,7 +171,8 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
 			return -1;
-	if (!c->refusals.n && (collect_relations(c, err) < 0 || collect_clocks(c, err) < 0))
+	if (!c->refusals.n && (collect_relations(c, err) < 0 || collect_sysv(c, err) < 0 ||
+			       collect_clocks(c, err) < 0))
 		return -1;
 	if (refusals_go_on(&c->refusals, collect_terminals(c, err), err) < 0)
 		return -1;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "checkpointer/descriptor.h"
@@ -15,15 +16,19 @@
 #include "store/base/cleanup.h"
 #include "store/base/units.h"
 
+#define MQUEUE_MAGIC 0x19800202 /* ipc/mqueue.c */
+
 #define DELETED " (deleted)"
-#define MEM_MAJOR 1 /* /dev/null, zero, full, random, urandom (Documentation/admin-guide/devices.txt) */
+#define MEM_MAJOR                                                                                  \
+	1 /* /dev/null, zero, full, random, urandom (Documentation/admin-guide/devices.txt) */
 
 static int no_memory(struct err *err)
 {
 	return err_set(err, ERR_SYSTEM, "out of memory while describing files");
 }
 
-/* ---- the file table --------------------------------------------------------------------------- */
+/* ---- the file table ---------------------------------------------------------------------------
+ */
 
 static Snap__File *new_file(struct collection *c, int32_t *ret_id, struct err *err)
 {
@@ -35,7 +40,8 @@ static Snap__File *new_file(struct collection *c, int32_t *ret_id, struct err *e
 		c->sources = more;
 		memset(&more[c->n_sources], 0, sizeof(*more));
 	}
-	f = more ? snap_append(&c->model->files, &c->model->n_files, Snap__File, SNAP__FILE__INIT) : NULL;
+	f = more ? snap_append(&c->model->files, &c->model->n_files, Snap__File, SNAP__FILE__INIT)
+		 : NULL;
 	if (!f) {
 		no_memory(err);
 		return NULL;
@@ -52,7 +58,8 @@ int32_t file_table_find_mapped(const struct collection *c, const struct proc_map
 
 		if (f->inode != map->inode)
 			continue;
-		if ((s->kernel_dev_major == map->dev_major && s->kernel_dev_minor == map->dev_minor) ||
+		if ((s->kernel_dev_major == map->dev_major &&
+		     s->kernel_dev_minor == map->dev_minor) ||
 		    f->device == makedev(map->dev_major, map->dev_minor))
 			return (int32_t)i;
 	}
@@ -62,7 +69,8 @@ int32_t file_table_find_mapped(const struct collection *c, const struct proc_map
 static int32_t find_by_stat(const struct collection *c, const struct stat *st)
 {
 	for (size_t i = 0; i < c->n_sources; i++)
-		if (c->model->files[i]->inode == st->st_ino && c->model->files[i]->device == st->st_dev)
+		if (c->model->files[i]->inode == st->st_ino &&
+		    c->model->files[i]->device == st->st_dev)
 			return (int32_t)i;
 	return -1;
 }
@@ -140,7 +148,8 @@ static bool is_below_shm(const char *path)
 	return strncmp(path, SHM_DIR "/", strlen(SHM_DIR) + 1) == 0;
 }
 
-/* A file the job writes belongs to it: what happens to it is the user's choice. Memory has no choice. */
+/* A file the job writes belongs to it: what happens to it is the user's choice. Memory has no
+ * choice. */
 static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
 {
 	uint64_t limit = c->config->file_size_limit;
@@ -157,10 +166,11 @@ static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
 		f->policy = SNAP__FILE__POLICY__RESTORE;
 		f->content = true;
 		if (limit && f->size > limit)
-			return err_set(err, ERR_UNSUPPORTED,
-				       "%s is larger than the limit for saved files (see --max-file-size "
-				       "and --files)",
-				       f->path);
+			return err_set(
+				err, ERR_UNSUPPORTED,
+				"%s is larger than the limit for saved files (see --max-file-size "
+				"and --files)",
+				f->path);
 		return 0;
 	case FILES_TRUNCATE:
 		f->policy = SNAP__FILE__POLICY__TRUNCATE;
@@ -169,7 +179,8 @@ static int apply_policy(struct collection *c, Snap__File *f, struct err *err)
 		f->policy = SNAP__FILE__POLICY__LEAVE;
 		return 0;
 	case FILES_FAIL:
-		return err_set(err, ERR_UNSUPPORTED, "%s is open for writing (--files fail)", f->path);
+		return err_set(err, ERR_UNSUPPORTED, "%s is open for writing (--files fail)",
+			       f->path);
 	}
 	return 0;
 }
@@ -279,16 +290,16 @@ int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const 
 	return 0;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------ */
-
+/* ---- descriptors ------------------------------------------------------------------------------
+ */
 
 int descriptor_refuse(const struct collected_process *p, const struct descriptor *d,
 		      const char *what, struct err *err)
 {
 	char label[96];
 
-	return err_set(err, ERR_UNSUPPORTED, "%s: fd %d: %s", process_label(p->frozen, label, sizeof(label)),
-		       d->fd, what);
+	return err_set(err, ERR_UNSUPPORTED, "%s: fd %d: %s",
+		       process_label(p->frozen, label, sizeof(label)), d->fd, what);
 }
 
 static bool matches(const struct capsule_stream *s, const struct stat *st)
@@ -351,6 +362,15 @@ static const char *object_name(const char *link)
 	return link;
 }
 
+/* A queue is open like a file of its name, on a file system that is mounted nowhere (ipc/mqueue.c).
+ */
+static bool is_message_queue(const struct descriptor *d)
+{
+	struct statfs fs;
+
+	return statfs(d->path, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
+}
+
 static bool is_plain_device(const struct stat *st)
 {
 	return major(st->st_rdev) == MEM_MAJOR || st->st_rdev == makedev(5, 0);
@@ -386,6 +406,8 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 		return descriptor_refuse(p, d, d->link, err);
 	if (d->link[0] != '/' || object_name(d->link) != d->link)
 		return descriptor_refuse(p, d, object_name(d->link), err);
+	if (is_message_queue(d))
+		return descriptor_refuse(p, d, "a POSIX message queue", err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
 	if (find_other_name(p, d, name, sizeof(name)) < 0)
@@ -431,7 +453,8 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 	return describe_file(c, p, d, o, err);
 }
 
-int descriptor_read(const struct collected_process *p, int fd, struct descriptor *d, struct err *err)
+int descriptor_read(const struct collected_process *p, int fd, struct descriptor *d,
+		    struct err *err)
 {
 	ssize_t n;
 

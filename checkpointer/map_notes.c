@@ -144,6 +144,16 @@ int map_notes_take(struct map_notes *notes, pid_t pid, struct err *err)
 	return 0;
 }
 
+/* Whether memory mapped from now on is locked too (MCL_FUTURE) shows at the executor's mapping
+ * alone, which was not there before. */
+static bool locks_memory(const struct map_list *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (list->maps[i].vm_flags & VMF_LOCKED)
+			return true;
+	return false;
+}
+
 int map_notes_read(struct map_notes *notes, pid_t pid, uint64_t ours, uint64_t ours_end,
 		   const struct map_list **ret, struct err *err)
 {
@@ -156,7 +166,8 @@ int map_notes_read(struct map_notes *notes, pid_t pid, uint64_t ours, uint64_t o
 	if (note->before.n > 0) {
 		if (read_list(&note->paused, pid, false, err) < 0)
 			return -1;
-		note->used = map_flags_copy(&note->before, &note->paused, ours, ours_end);
+		note->used = !locks_memory(&note->before) &&
+			     map_flags_copy(&note->before, &note->paused, ours, ours_end);
 		if (note->used)
 			return 0;
 		clear_list(&note->paused);

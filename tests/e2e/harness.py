@@ -588,6 +588,9 @@ def selected(options):
 
 def main(jobs=2, summary=None):
     """jobs: cases at a time. summary: called with [(name, outcome, text)] before the counts."""
+    # A script's background jobs ignore these two, and so would every job started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     options = parse_arguments(jobs)
     if os.geteuid() == 0 and not options.root:
         sys.exit(run_as_user(options, sys.argv[1:]))

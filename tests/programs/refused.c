@@ -1,6 +1,6 @@
 /*
- * refused.c: one object that no snapshot can hold, by variant. The snapshot must fail by its name, the job must
- * run on: it checks that the object still works.
+ * refused.c: one object that no snapshot can hold, by variant. The snapshot must fail by its name,
+ * the job must run on: it checks that the object still works.
  */
 #include "target.h"
 
@@ -14,14 +14,19 @@
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
+#include <mqueue.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -42,7 +47,8 @@ static long need(long result, const char *what)
 	return result;
 }
 
-/* ---- namespaces and root ---------------------------------------------------------------------- */
+/* ---- namespaces and root ----------------------------------------------------------------------
+ */
 
 static long make_namespace(int flag)
 {
@@ -91,7 +97,8 @@ static long make_root(const struct target *t)
 	return need(chroot(t->dir), "needs root");
 }
 
-/* ---- filters ---------------------------------------------------------------------------------- */
+/* ---- filters ----------------------------------------------------------------------------------
+ */
 
 static long make_filter(const struct target *t)
 {
@@ -138,7 +145,8 @@ static void check_strict(long made)
 	CHECK(write(strict_pipe[1], "x", 1) == 1);
 }
 
-/* ---- a tracer --------------------------------------------------------------------------------- */
+/* ---- a tracer ---------------------------------------------------------------------------------
+ */
 
 static long make_traced(const struct target *t)
 {
@@ -163,7 +171,8 @@ static void check_traced(long child)
 	CHECK(waitpid((pid_t)child, &status, 0) == child);
 }
 
-/* ---- descriptors and memory ------------------------------------------------------------------- */
+/* ---- descriptors and memory -------------------------------------------------------------------
+ */
 
 static long make_io_uring(const struct target *t)
 {
@@ -200,7 +209,8 @@ static long make_io_uring_thread(const struct target *t)
 static long make_userfaultfd(const struct target *t)
 {
 	struct uffdio_api api = {.api = UFFD_API};
-	int fd = (int)need(syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */), "no userfaultfd");
+	int fd = (int)need(syscall(SYS_userfaultfd, O_CLOEXEC | 1 /* UFFD_USER_MODE_ONLY */),
+			   "no userfaultfd");
 
 	CHECK(ioctl(fd, UFFDIO_API, &api) == 0);
 	return fd;
@@ -250,7 +260,8 @@ static long make_perf(const struct target *t)
 				       .config = PERF_COUNT_SW_CPU_CLOCK,
 				       .exclude_kernel = 1};
 
-	return need(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0), "perf events are not allowed here");
+	return need(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0),
+		    "perf events are not allowed here");
 }
 
 static void check_perf(long fd)
@@ -265,10 +276,12 @@ static long make_bpf(const struct target *t)
 	union bpf_attr attr = {
 		.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 8, .max_entries = 1};
 
-	return need(syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr)), "bpf is not allowed here");
+	return need(syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr)),
+		    "bpf is not allowed here");
 }
 
-/* ---- the rest --------------------------------------------------------------------------------- */
+/* ---- the rest ---------------------------------------------------------------------------------
+ */
 
 static long make_session_keyring(const struct target *t)
 {
@@ -277,7 +290,8 @@ static long make_session_keyring(const struct target *t)
 
 static long make_process_keyring(const struct target *t)
 {
-	return need(syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_PROCESS_KEYRING, 1), "no keyrings");
+	return need(syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_PROCESS_KEYRING, 1),
+		    "no keyrings");
 }
 
 static void check_process_keyring(long id)
@@ -293,9 +307,75 @@ static long make_deadline(const struct target *t)
 		int32_t nice;
 		uint32_t priority;
 		uint64_t runtime, deadline, period;
-	} a = {.size = 48, .policy = 6, .runtime = 1000000, .deadline = 50000000, .period = 50000000};
+	} a = {.size = 48,
+	       .policy = 6,
+	       .runtime = 1000000,
+	       .deadline = 50000000,
+	       .period = 50000000};
 
 	return need(syscall(SYS_sched_setattr, 0, &a, 0), "SCHED_DEADLINE is not allowed here");
+}
+
+/* ---- IPC that belongs to no process -----------------------------------------------------------
+ */
+
+static long make_sysv_shm(const struct target *t)
+{
+	return need(shmget(0x7001, PAGE, IPC_CREAT | IPC_EXCL | 0600),
+		    "no System V shared memory here");
+}
+
+static long make_sysv_sem(const struct target *t)
+{
+	long id =
+		need(semget(0x7002, 2, IPC_CREAT | IPC_EXCL | 0600), "no System V semaphores here");
+
+	CHECK(semctl((int)id, 1, SETVAL, 5) == 0);
+	return id;
+}
+
+static void check_sysv_sem(long id)
+{
+	CHECK(semctl((int)id, 1, GETVAL) == 5);
+}
+
+struct message {
+	long type;
+	char text[8];
+};
+
+static long make_sysv_msg(const struct target *t)
+{
+	const struct message m = {7, "waiting"};
+	long id = need(msgget(0x7003, IPC_CREAT | IPC_EXCL | 0600),
+		       "no System V message queues here");
+
+	CHECK(msgsnd((int)id, &m, sizeof(m.text), 0) == 0);
+	return id;
+}
+
+static void check_sysv_msg(long id)
+{
+	struct message m;
+
+	CHECK(msgrcv((int)id, &m, sizeof(m.text), 7, IPC_NOWAIT) == sizeof(m.text));
+	CHECK(strcmp(m.text, "waiting") == 0);
+}
+
+static long make_mqueue(const struct target *t)
+{
+	mqd_t queue = mq_open("/pawl-refused", O_CREAT | O_RDWR, 0600, NULL);
+
+	need(queue, "no POSIX message queues here");
+	CHECK(mq_send(queue, "waiting", 8, 1) == 0);
+	return queue;
+}
+
+static void check_mqueue(long queue)
+{
+	struct mq_attr attr;
+
+	CHECK(mq_getattr((mqd_t)queue, &attr) == 0 && attr.mq_curmsgs == 1);
 }
 
 static const struct {
@@ -326,6 +406,10 @@ static const struct {
 	{"session-keyring", make_session_keyring, NULL},
 	{"process-keyring", make_process_keyring, check_process_keyring},
 	{"deadline", make_deadline, NULL},
+	{"sysv-shm", make_sysv_shm, NULL},
+	{"sysv-sem", make_sysv_sem, check_sysv_sem},
+	{"sysv-msg", make_sysv_msg, check_sysv_msg},
+	{"mqueue", make_mqueue, check_mqueue},
 };
 
 /* Without the path: the root directory may be another by now. */
