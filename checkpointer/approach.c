@@ -22,7 +22,7 @@ static int refuse(const struct frozen_process *p, const struct frozen_thread *t,
 		       what);
 }
 
-/* ---- namespaces ------------------------------------------------------------------------------- */
+/* ---- namespaces ---------------------------------------------------------------------------- */
 
 static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name, const char *name_b)
 {
@@ -70,7 +70,7 @@ static int check_namespaces(const struct frozen_process *p, pid_t init, struct e
 	return 0;
 }
 
-/* ---- filters and dispatch --------------------------------------------------------------------- */
+/* ---- filters and dispatch ------------------------------------------------------------------ */
 
 static int suspend_filter(const struct frozen_process *p, struct frozen_thread *t, int mode, struct err *err)
 {
@@ -96,7 +96,7 @@ static int switch_off(const struct frozen_process *p, struct frozen_thread *t, s
 	return 0;
 }
 
-/* ---- limits ----------------------------------------------------------------------------------- */
+/* ---- limits -------------------------------------------------------------------------------- */
 
 /* Where that is not allowed (a job that has changed its user), they stay: our calls may still fit. */
 static void lift_limits(struct frozen_process *p)
@@ -126,7 +126,7 @@ static int drop_limits(struct frozen_process *p, struct err *err)
 	return result;
 }
 
-/* ---- both ends -------------------------------------------------------------------------------- */
+/* ---- both ends ----------------------------------------------------------------------------- */
 
 static int begin_thread(const struct frozen_process *p, struct frozen_thread *t, struct err *err)
 {

@@ -59,8 +59,7 @@ const struct refusals *checkpointer_refusals(const struct checkpointer *c)
 	return &c->refusals;
 }
 
-/* ---- one snapshot -----------------------------------------------------------------------------
- */
+/* ---- one snapshot -------------------------------------------------------------------------- */
 
 static void forget_last(struct checkpointer *c)
 {

@@ -72,7 +72,7 @@ int collect_end(struct collection *c, struct err *err);
 /* Frees everything but does not touch processes: after collect_end, or when they are gone. */
 void collection_clear(struct collection *c);
 
-/* ---- the subjects ----------------------------------------------------------------------------- */
+/* ---- the subjects -------------------------------------------------------------------------- */
 
 int collect_host(struct collection *c, struct err *err);
 int collect_limits(struct collected_process *p, struct err *err);
@@ -107,7 +107,7 @@ const char *process_label(const struct frozen_process *p, char *buf, size_t len)
 /* CLOCK_REALTIME when the job began, ns (collect_inputs.c). */
 uint64_t collect_job_start(const struct collection *c);
 
-/* ---- the file table (collect_files.c) --------------------------------------------------------- */
+/* ---- the file table (collect_files.c) ------------------------------------------------------ */
 
 /* The id of the file that `path` (for opening and stat) leads to, added if new. name: its path as the job
  * knows it. written: opened for writing or mapped shared and writable: then it belongs to the job. */

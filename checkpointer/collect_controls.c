@@ -32,7 +32,7 @@ static int refuse(const struct collected_process *p, const char *what, struct er
 	return err_set(err, ERR_UNSUPPORTED, "%s: %s", process_label(p->frozen, label, sizeof(label)), what);
 }
 
-/* ---- the process ------------------------------------------------------------------------------ */
+/* ---- the process --------------------------------------------------------------------------- */
 
 struct process_queries {
 	struct remote_call *memory_merge, *deny, *thread_keyring, *process_keyring, *session_keyring;
@@ -118,7 +118,7 @@ int collect_process_controls(struct collected_process *p, struct err *err)
 	return result;
 }
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------------- */
 
 void queue_thread_controls(struct remote *r, struct thread_queries *q)
 {

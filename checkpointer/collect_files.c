@@ -27,8 +27,7 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_SYSTEM, "out of memory while describing files");
 }
 
-/* ---- the file table ---------------------------------------------------------------------------
- */
+/* ---- the file table ------------------------------------------------------------------------ */
 
 static Snap__File *new_file(struct collection *c, int32_t *ret_id, struct err *err)
 {
@@ -290,8 +289,7 @@ int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const 
 	return 0;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------
- */
+/* ---- descriptors --------------------------------------------------------------------------- */
 
 int descriptor_refuse(const struct collected_process *p, const struct descriptor *d,
 		      const char *what, struct err *err)

@@ -28,7 +28,7 @@ int descriptor_fetch(const struct collected_process *p, int fd, struct err *err)
 	return mine < 0 ? err_sys(err, "process %d: fd %d", p->frozen->vpid, fd) : mine;
 }
 
-/* ---- pipes ------------------------------------------------------------------------------------ */
+/* ---- pipes --------------------------------------------------------------------------------- */
 
 /* A read returns one packet, or everything up to the next packet. */
 static int read_copy(int out, size_t n, char *buf, Snap__OpenFile *o)
@@ -103,7 +103,7 @@ int describe_pipe(struct collection *c, const struct collected_process *p,
 	return copy_pipe(fd, capacity, o, err);
 }
 
-/* ---- locks ------------------------------------------------------------------------------------ */
+/* ---- locks --------------------------------------------------------------------------------- */
 
 static Snap__FileLock *append_lock(struct collected_process *p, Snap__OpenFile *o,
 				   const struct proc_lock *lock)
@@ -176,7 +176,7 @@ int describe_locks(struct collected_process *p, const struct descriptor *d, Snap
 	return 0;
 }
 
-/* ---- ends ------------------------------------------------------------------------------------- */
+/* ---- ends ---------------------------------------------------------------------------------- */
 
 static bool has_other_end(const struct collection *c, const Snap__OpenFile *o)
 {

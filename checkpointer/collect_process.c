@@ -41,7 +41,7 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_SYSTEM, "out of memory while describing the job");
 }
 
-/* ---- the machine ------------------------------------------------------------------------------ */
+/* ---- the machine --------------------------------------------------------------------------- */
 
 int collect_host(struct collection *c, struct err *err)
 {
@@ -72,7 +72,7 @@ int collect_host(struct collection *c, struct err *err)
 	return 0;
 }
 
-/* ---- what /proc tells ------------------------------------------------------------------------- */
+/* ---- what /proc tells ---------------------------------------------------------------------- */
 
 static int read_link(struct collected_process *p, const char *name, char **field, struct err *err)
 {
@@ -204,7 +204,7 @@ static int collect_from_proc(struct collected_process *p, struct err *err)
 	return 0;
 }
 
-/* ---- what only the process itself can tell ---------------------------------------------------- */
+/* ---- what only the process itself can tell ------------------------------------------------- */
 
 struct queries {
 	struct kernel_sigaction *actions[N_SIGNALS];
@@ -308,7 +308,7 @@ static int collect_by_asking(struct collection *c, struct collected_process *p, 
 	return result;
 }
 
-/* ---- timers and memory layout ----------------------------------------------------------------- */
+/* ---- timers and memory layout -------------------------------------------------------------- */
 
 /* A timer's target as the capsule numbers it. */
 static pid_t timer_thread(const struct collected_process *p, pid_t host_tid)

@@ -88,7 +88,7 @@ int describe_pty(struct collection *c, const struct collected_process *p, const 
 	return o->terminal < 0 ? -1 : 0;
 }
 
-/* ---- when all descriptors are known ------------------------------------------------------------ */
+/* ---- when all descriptors are known -------------------------------------------------------- */
 
 /* The model has the numbers of the capsule, TIOCGSID and TIOCGPGRP those of our namespace. */
 static int32_t vpid_of(const struct collection *c, pid_t pid, bool session)

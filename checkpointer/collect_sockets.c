@@ -27,7 +27,7 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_SYSTEM, "out of memory while describing sockets");
 }
 
-/* ---- notes ------------------------------------------------------------------------------------ */
+/* ---- notes --------------------------------------------------------------------------------- */
 
 Snap__OpenFile *note_open_file(const struct collection *c, const struct socket_note *note)
 {
@@ -217,7 +217,7 @@ static int note_process(struct collection *c, struct collected_process *p, struc
 	return 0;
 }
 
-/* ---- what all sockets have -------------------------------------------------------------------- */
+/* ---- what all sockets have ----------------------------------------------------------------- */
 
 static int copy_name(int (*get)(int, struct sockaddr *, socklen_t *), int fd,
 		     ProtobufCBinaryData *ret, struct err *err)

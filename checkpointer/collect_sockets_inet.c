@@ -50,7 +50,7 @@ static const struct inet_info *info_by_inode(const struct inet_info *list, size_
 	return NULL;
 }
 
-/* ---- TCP -------------------------------------------------------------------------------------- */
+/* ---- TCP ----------------------------------------------------------------------------------- */
 
 /* A socket of state CLOSE has never been connected, or it has been and all is over. Only reading tells
  * (ENOTCONN or the end); what an error waiting would answer is for the job to hear. */
@@ -246,7 +246,7 @@ static int relate_one(struct collection *c, struct socket_note *note, struct err
 	return other ? relate_pair(c, note, other, err) : relate_lonely(c, note, err);
 }
 
-/* ---- connections that wait to be accepted ----------------------------------------------------- */
+/* ---- connections that wait to be accepted -------------------------------------------------- */
 
 static const struct socket_note *find_client(const struct collection *c, const struct inet_info *info)
 {
@@ -356,7 +356,7 @@ int relate_tcp(struct collection *c, struct err *err)
 	return 0;
 }
 
-/* ---- UDP -------------------------------------------------------------------------------------- */
+/* ---- UDP ----------------------------------------------------------------------------------- */
 
 /* Whether what comes from there can come again: from a socket of the job, or of nobody any more. */
 static bool can_send_again(const struct collection *c, const struct inet_address *from)
@@ -432,7 +432,7 @@ int describe_udp(struct collection *c, size_t index, struct err *err)
 	return judge_datagrams(c, note, s, err);
 }
 
-/* ---- netlink ---------------------------------------------------------------------------------- */
+/* ---- netlink ------------------------------------------------------------------------------- */
 
 int describe_netlink(struct collection *c, size_t index, struct err *err)
 {

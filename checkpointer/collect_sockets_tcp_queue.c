@@ -123,7 +123,7 @@ int tcp_copy_queue(struct collection *c, struct socket_note *note, struct err *e
 	return add_data(c, note, buf, (size_t)n, err);
 }
 
-/* ---- more under way than the receiver has room for -------------------------------------------- */
+/* ---- more under way than the receiver has room for ----------------------------------------- */
 
 static int read_some(const struct socket_note *to, struct bytes_read *b, struct err *err)
 {

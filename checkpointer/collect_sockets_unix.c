@@ -21,7 +21,7 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_SYSTEM, "out of memory while describing a Unix socket");
 }
 
-/* ---- the file it is bound to ------------------------------------------------------------------ */
+/* ---- the file it is bound to --------------------------------------------------------------- */
 
 /* The name as bind(2) was given it; NULL: it has none in the file system. */
 static char *bound_path(const Snap__Socket *s)
@@ -88,7 +88,7 @@ static int describe_file(const struct collection *c, const struct socket_note *n
 	return 0;
 }
 
-/* ---- one socket ------------------------------------------------------------------------------- */
+/* ---- one socket ---------------------------------------------------------------------------- */
 
 static int describe_creator(const struct collection *c, const struct socket_note *note,
 			    Snap__Socket *s, struct err *err)
@@ -149,7 +149,7 @@ int describe_unix(struct collection *c, size_t index, struct err *err)
 	return copy_messages(c, index, err);
 }
 
-/* ---- who is connected to whom ----------------------------------------------------------------- */
+/* ---- who is connected to whom -------------------------------------------------------------- */
 
 static struct socket_note *listener_of(const struct collection *c, uint32_t client)
 {
@@ -211,7 +211,7 @@ static int relate_one(const struct collection *c, struct socket_note *note, stru
 	return 0;
 }
 
-/* ---- connections that wait to be accepted ----------------------------------------------------- */
+/* ---- connections that wait to be accepted -------------------------------------------------- */
 
 static int add_pending(const struct collection *c, Snap__Socket *listener,
 		       const struct socket_note *client, struct err *err)

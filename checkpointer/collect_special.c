@@ -170,7 +170,7 @@ int describe_special(struct collection *c, struct collected_process *p, const st
 	return 0;
 }
 
-/* ---- another name ------------------------------------------------------------------------------ */
+/* ---- another name -------------------------------------------------------------------------- */
 
 int find_other_name(const struct collected_process *p, const struct descriptor *d, char *name, size_t len)
 {
@@ -197,7 +197,7 @@ int find_other_name(const struct collected_process *p, const struct descriptor *
 	return -1;
 }
 
-/* ---- who gets signals, leases ------------------------------------------------------------------ */
+/* ---- who gets signals, leases -------------------------------------------------------------- */
 
 static int32_t owner_of(const struct collection *c, const struct f_owner_ex *owner)
 {

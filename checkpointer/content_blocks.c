@@ -42,7 +42,7 @@ static uint64_t count_blocks(const struct content_source *source)
 	return source->size / BLOCK_BYTES + (source->size % BLOCK_BYTES != 0);
 }
 
-/* ---- reading one ------------------------------------------------------------------------------ */
+/* ---- reading one --------------------------------------------------------------------------- */
 
 static void mark(struct block *b, uint64_t from, uint64_t to, enum page_state state)
 {
@@ -182,7 +182,7 @@ static int put_block(struct page_table *table, const struct content_source *sour
 	return 0;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------ */
+/* ---- all of them --------------------------------------------------------------------------- */
 
 static int finish(struct page_table *table, const struct content_source *source, int result,
 		  uint64_t *ret_root, struct err *err)
@@ -240,7 +240,7 @@ int blocks_capture(struct store_session *session, const struct content_source *s
 	return 0;
 }
 
-/* ---- what has changed ------------------------------------------------------------------------- */
+/* ---- what has changed ---------------------------------------------------------------------- */
 
 struct comparison {
 	const struct store_session *session;

@@ -115,7 +115,7 @@ int pieces_present(const struct file_source *s, struct piece_list *ret, struct e
 	return finish(&made, result, ret);
 }
 
-/* ---- in the pause ----------------------------------------------------------------------------- */
+/* ---- in the pause -------------------------------------------------------------------------- */
 
 /* Pages that are swapped out are not resident, but exist. */
 static bool swap_is_used(void)

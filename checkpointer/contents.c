@@ -114,7 +114,7 @@ bool known_still_holds(const struct known_content *k, const struct stat *st)
 	       k->ctime == timespec_ns(&st->st_ctim) && mtime + TIME_GRAIN_NS < k->captured;
 }
 
-/* ---- reading one ------------------------------------------------------------------------------ */
+/* ---- reading one --------------------------------------------------------------------------- */
 
 static int capture(struct known_contents *known, struct store_session *session,
 		   struct content_source *source, uint64_t guess, bool ahead,
@@ -175,7 +175,7 @@ int contents_capture_memory(struct known_contents *known, struct store_session *
 	return capture(known, session, &source, guess, ahead, content, err);
 }
 
-/* ---- in the pause ----------------------------------------------------------------------------- */
+/* ---- in the pause -------------------------------------------------------------------------- */
 
 static void take(Snap__File *f, const struct known_content *k)
 {
@@ -299,7 +299,7 @@ int contents_capture_job_files(struct collection *c, struct store_session *sessi
 	return 0;
 }
 
-/* ---- afterwards ------------------------------------------------------------------------------- */
+/* ---- afterwards ---------------------------------------------------------------------------- */
 
 int contents_capture_programs(struct collection *c, struct store_session *session,
 			      struct known_contents *known, struct err *err)

@@ -48,7 +48,7 @@ int contents_capture_job_files(struct collection *c, struct store_session *sessi
 int contents_capture_programs(struct collection *c, struct store_session *session,
 			      struct known_contents *known, struct err *err);
 
-/* ---- for contents*.c -------------------------------------------------------------------------- */
+/* ---- for contents*.c ----------------------------------------------------------------------- */
 
 /* NULL: not known. Valid until the next known_remember. */
 const struct known_content *known_find(const struct known_contents *known, uint64_t device,

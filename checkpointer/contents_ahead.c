@@ -11,7 +11,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/log.h"
 
-/* ---- files ------------------------------------------------------------------------------------ */
+/* ---- files --------------------------------------------------------------------------------- */
 
 /* Opening it would break the lease, for nothing. */
 static bool is_leased(const Snap__Snapshot *model, size_t file)
@@ -45,7 +45,7 @@ static void read_files(struct known_contents *known, struct store_session *sessi
 	}
 }
 
-/* ---- memory that processes share -------------------------------------------------------------- */
+/* ---- memory that processes share ----------------------------------------------------------- */
 
 struct segment {
 	struct file_source source;

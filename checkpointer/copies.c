@@ -5,8 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* ---- buffers ----------------------------------------------------------------------------------
- */
+/* ---- buffers ------------------------------------------------------------------------------- */
 
 static void free_chunk(struct page_chunk *chunk)
 {
@@ -102,8 +101,7 @@ void page_copies_free(struct page_copies *copies)
 	memset(copies, 0, sizeof(*copies));
 }
 
-/* ---- putting them -----------------------------------------------------------------------------
- */
+/* ---- putting them -------------------------------------------------------------------------- */
 
 int page_chunk_put(const struct page_chunk *chunk, struct err *err)
 {

@@ -22,8 +22,7 @@
 /* A capsule's init leads the session that its processes start in. */
 #define CAPSULE_SESSION 1
 
-/* ---- the tree ---------------------------------------------------------------------------------
- */
+/* ---- the tree ------------------------------------------------------------------------------ */
 
 static struct frozen_process *find_process(struct frozen_tree *tree, pid_t pid)
 {
@@ -99,8 +98,7 @@ static void clear_process(struct frozen_process *p)
 	memset(p, 0, sizeof(*p));
 }
 
-/* ---- freezing ---------------------------------------------------------------------------------
- */
+/* ---- freezing ------------------------------------------------------------------------------ */
 
 static int seize_thread(struct frozen_process *p, pid_t tid, const struct sleep_notes *notes,
 			struct err *err)

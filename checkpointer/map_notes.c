@@ -8,8 +8,7 @@
 /* Set and cleared by the tracker and the kernel: no part of what the job has asked for. */
 #define NOT_THE_JOBS (VMF_UFFD_WP | VMF_SOFTDIRTY)
 
-/* ---- comparing --------------------------------------------------------------------------------
- */
+/* ---- comparing ----------------------------------------------------------------------------- */
 
 /* Whether one may be what has become of the other: a mapping that grew, shrank or was split. */
 static bool same_kind(const struct proc_map *a, const struct proc_map *b)
@@ -90,8 +89,7 @@ bool map_flags_agree(const struct map_list *a, const struct map_list *b)
 	return true;
 }
 
-/* ---- notes ------------------------------------------------------------------------------------
- */
+/* ---- notes --------------------------------------------------------------------------------- */
 
 static int read_list(struct map_list *ret, pid_t pid, bool flags, struct err *err)
 {

@@ -11,8 +11,7 @@
 
 static const char zero_pages[64 * STORE_PAGE_SIZE];
 
-/* ---- reading ----------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------- */
 
 struct capture {
 	pid_t pid;
@@ -184,8 +183,7 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 	return result;
 }
 
-/* ---- what is gone -----------------------------------------------------------------------------
- */
+/* ---- what is gone -------------------------------------------------------------------------- */
 
 static int clear_bytes(struct page_table *table, uint64_t start, uint64_t end, struct err *err)
 {

@@ -62,20 +62,20 @@ int collect_flying(struct collection *c, struct socket_note receiver, int fd, in
 int describe_peer(const struct collection *c, pid_t pid, uid_t uid, gid_t gid, Snap__Peer **ret,
 		  struct err *err);
 
-/* ---- collect_sockets_unix.c ------------------------------------------------------------------- */
+/* ---- collect_sockets_unix.c ---------------------------------------------------------------- */
 
 int describe_unix(struct collection *c, size_t index, struct err *err);
 /* With all sockets described: who is connected to whom. */
 int relate_unix(struct collection *c, struct err *err);
 
-/* ---- collect_sockets_inet.c ------------------------------------------------------------------- */
+/* ---- collect_sockets_inet.c ---------------------------------------------------------------- */
 
 int describe_tcp(struct collection *c, size_t index, struct err *err);
 int describe_udp(struct collection *c, size_t index, struct err *err);
 int describe_netlink(struct collection *c, size_t index, struct err *err);
 int relate_tcp(struct collection *c, struct err *err);
 
-/* ---- collect_sockets_tcp_queue.c -------------------------------------------------------------- */
+/* ---- collect_sockets_tcp_queue.c ----------------------------------------------------------- */
 
 /* All bytes on their way from `from` into the receive queue of `to`, whose queue is then saved. Where the
  * queue has no room for all of them, it is read empty and the same bytes are sent again the same way:
@@ -85,7 +85,7 @@ int tcp_settle(struct collection *c, struct socket_note *from, struct socket_not
 /* The queue of a socket that nobody sends to any more. */
 int tcp_copy_queue(struct collection *c, struct socket_note *note, struct err *err);
 
-/* ---- collect_sockets_waiting.c ---------------------------------------------------------------- */
+/* ---- collect_sockets_waiting.c ------------------------------------------------------------- */
 
 /* Whether a connection that waits to be accepted can be taken out of its queue and put back. */
 bool tcp_can_be_put_back(const struct collection *c, const struct inet_info *info);
@@ -93,7 +93,7 @@ bool tcp_can_be_put_back(const struct collection *c, const struct inet_info *inf
  * they have received, put back. */
 int tcp_save_waiting(struct collection *c, struct socket_note *listener, size_t n, struct err *err);
 
-/* ---- collect_socket_queues.c ------------------------------------------------------------------ */
+/* ---- collect_socket_queues.c --------------------------------------------------------------- */
 
 /* Messages received and not read, with descriptors in flight (which may add notes). */
 int copy_messages(struct collection *c, size_t index, struct err *err);

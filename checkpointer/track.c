@@ -169,7 +169,7 @@ int scan_populated(pid_t pid, uint64_t start, uint64_t end, struct scan_result *
 	return pagemap < 0 ? -1 : scan_with(pagemap, start, end, result, err);
 }
 
-/* ---- dispatch --------------------------------------------------------------------------------- */
+/* ---- dispatch ------------------------------------------------------------------------------ */
 
 static const struct tracker_ops *const all_ops[] = {
 	[TRACKER_PAGEMAP] = &tracker_pagemap_ops,

@@ -117,8 +117,7 @@ void tracked_set_done(struct tracked_set *set, bool published)
 	}
 }
 
-/* ---- scanning ---------------------------------------------------------------------------------
- */
+/* ---- scanning ------------------------------------------------------------------------------ */
 
 static void distrust_all(struct scan_result *r, size_t from)
 {

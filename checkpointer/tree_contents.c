@@ -67,7 +67,7 @@ static int read_content(int fd, uint64_t size, pages_sink *sink, void *ctx, stru
 	return 0;
 }
 
-/* ---- into the page table ---- */
+/* ---- into the page table ------------------------------------------------------------------- */
 
 struct putting {
 	struct page_table *table;
@@ -114,7 +114,7 @@ static int put_file(struct saved_tree *t, struct tree_object *o, int fd, struct 
 	return end_putting(&p, o, err);
 }
 
-/* ---- copies ---- */
+/* ---- copies -------------------------------------------------------------------------------- */
 
 struct copying {
 	struct saved_tree *t;
@@ -195,7 +195,7 @@ void tree_free_copies(struct saved_tree *t)
 	t->copied = 0;
 }
 
-/* ---- one object ---- */
+/* ---- one object ---------------------------------------------------------------------------- */
 
 static void take_stat(struct tree_object *o, const struct stat *st)
 {

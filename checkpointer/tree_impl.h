@@ -40,7 +40,7 @@ struct saved_tree {
 	uint64_t copied; /* bytes */
 };
 
-/* ---- tree_match.c ---- */
+/* ---- tree_match.c -------------------------------------------------------------------------- */
 
 /* Finds for all objects of now what they were at the last snapshot; marks those that must be read.
  */
@@ -54,7 +54,7 @@ int tree_assign(struct saved_tree *t, uint32_t *ret_slots, struct err *err);
 /* After a snapshot: prev becomes now, by slot. False: no memory; prev is as it was, or empty. */
 bool tree_make_prev(struct saved_tree *t);
 
-/* ---- tree_watch.c ---- */
+/* ---- tree_watch.c -------------------------------------------------------------------------- */
 
 void tree_watch_begin(struct tree_watch *watch);
 /* For tree_walk.entered; ctx: a struct tree_watch. */
@@ -63,7 +63,7 @@ int tree_watch_add(void *ctx, uint32_t dir, int fd, struct err *err);
 void tree_watch_drain(struct tree_watch *watch, struct tree *tree);
 void tree_watch_end(struct tree_watch *watch);
 
-/* ---- tree_contents.c ---- */
+/* ---- tree_contents.c ----------------------------------------------------------------------- */
 
 /* While the job runs: reads what is marked, straight into the page table. What cannot be read stays
  * marked. */

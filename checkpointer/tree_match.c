@@ -166,7 +166,7 @@ int tree_match_ahead(struct saved_tree *t, struct tree *ahead, struct err *err)
 	return result < 0 ? no_memory(err) : clear_ahead(t, ahead, err);
 }
 
-/* ---- places ---- */
+/* ---- places -------------------------------------------------------------------------------- */
 
 static int clear_gone(struct saved_tree *t, struct err *err)
 {

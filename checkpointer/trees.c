@@ -28,8 +28,7 @@ static int no_memory(struct err *err)
 	return err_set(err, ERR_SYSTEM, "out of memory for saved directories");
 }
 
-/* ---- which directories ------------------------------------------------------------------------
- */
+/* ---- which directories --------------------------------------------------------------------- */
 
 static void end_snapshot(struct saved_tree *t)
 {
@@ -130,8 +129,7 @@ const char *const *saved_trees_paths(const struct saved_trees *trees, size_t *re
 	return trees ? trees->paths : NULL;
 }
 
-/* ---- the last snapshot's ----------------------------------------------------------------------
- */
+/* ---- the last snapshot's ------------------------------------------------------------------- */
 
 static const Snap__Tree *find_model(const Snap__Snapshot *last, const char *path)
 {
@@ -160,8 +158,7 @@ static int have_prev(struct saved_tree *t, struct store *store, const Snap__Snap
 	return 0;
 }
 
-/* ---- while the job runs -----------------------------------------------------------------------
- */
+/* ---- while the job runs -------------------------------------------------------------------- */
 
 /* tmpfs and hugetlbfs never set a file's time for a write through a mapping. */
 static bool lacks_times(int root)
@@ -221,8 +218,7 @@ int saved_trees_begin(struct saved_trees **ret, const struct checkpoint_config *
 	return 0;
 }
 
-/* ---- in the pause -----------------------------------------------------------------------------
- */
+/* ---- in the pause -------------------------------------------------------------------------- */
 
 static bool root_is_another(const struct saved_tree *t)
 {
@@ -399,8 +395,7 @@ int saved_trees_frozen(struct saved_trees *trees, const struct collection *c, st
 	return 0;
 }
 
-/* ---- when it runs again -----------------------------------------------------------------------
- */
+/* ---- when it runs again -------------------------------------------------------------------- */
 
 static void count(const struct tree *tree, Snap__Tree *model)
 {

@@ -64,8 +64,7 @@ static int next_run(const struct stored_content *c, struct page_reader *reader, 
 	return 1;
 }
 
-/* ---- comparing --------------------------------------------------------------------------------
- */
+/* ---- comparing ----------------------------------------------------------------------------- */
 
 struct compare {
 	const struct stored_content *content;
@@ -183,8 +182,7 @@ int content_compare(const struct stored_content *content, int fd, struct page_ru
 	return result;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------------------------- */
 
 static int reserve(const struct page_runs *runs, int fd, uint64_t size, struct err *err)
 {

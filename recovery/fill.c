@@ -66,7 +66,7 @@ static int add_pieces(struct fill *fill, uint64_t root, uint64_t first, uint64_t
 	return 0;
 }
 
-/* ---- what is to be written ---- */
+/* ---- what is to be written ----------------------------------------------------------------- */
 
 struct lister {
 	struct recovery *rec;
@@ -191,7 +191,7 @@ static int list_pieces(struct recovery *rec, struct stub *stub, bool late, struc
 	return result;
 }
 
-/* ---- writing it ---- */
+/* ---- writing it ---------------------------------------------------------------------------- */
 
 static int work_on(struct fill *fill, struct readers *readers, char *buf, struct err *err)
 {

@@ -50,8 +50,7 @@ bool inherit_vdso(const Snap__Process *maker, const Snap__Process *child)
 	return a && b && a->start == b->start && a->end == b->end;
 }
 
-/* ---- who inherits from whom -------------------------------------------------------------------
- */
+/* ---- who inherits from whom ---------------------------------------------------------------- */
 
 /* Whether the child has private memory in common with the process. */
 static bool pays(const struct region_image *of, const struct region_image *child)

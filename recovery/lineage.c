@@ -49,8 +49,7 @@ static bool leads_session(const Snap__Process *p)
 	return p->sid == p->pid;
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------
- */
+/* ---- numbers ------------------------------------------------------------------------------- */
 
 static int compare_numbered(const void *a, const void *b)
 {
@@ -140,8 +139,7 @@ static int check_member(const struct builder *b, size_t i, struct err *err)
 	return 0;
 }
 
-/* ---- births -----------------------------------------------------------------------------------
- */
+/* ---- births -------------------------------------------------------------------------------- */
 
 /* Whether `above` is `below` or one of its ancestors. */
 static bool is_above(const struct builder *b, size_t above, size_t below)
@@ -386,8 +384,7 @@ static int arrange_births(struct builder *b, struct err *err)
 	return 0;
 }
 
-/* ---- what is kept in common -------------------------------------------------------------------
- */
+/* ---- what is kept in common ---------------------------------------------------------------- */
 
 static const struct {
 	size_t field;
@@ -498,8 +495,7 @@ static int arrange_commons(struct builder *b, struct err *err)
 	return 0;
 }
 
-/* ---- groups -----------------------------------------------------------------------------------
- */
+/* ---- groups -------------------------------------------------------------------------------- */
 
 /* Everybody is born into the group that bears its session's number. */
 static bool is_born_into_group(const Snap__Process *p)

@@ -134,7 +134,7 @@ static int add_finishes(struct plan *plan, const Snap__Snapshot *model, bool lea
 	return 0;
 }
 
-/* ---- processes and their memory ---- */
+/* ---- processes and their memory ------------------------------------------------------------ */
 
 struct births {
 	struct plan *plan;

@@ -10,10 +10,6 @@
 #include "recovery/plan.h"
 #include "store/store.h"
 
-#define HUGE_SHIFT_LEAST 12
-#define HUGE_SHIFT_MOST	 40
-#define KEYS_ALL	 0xffffu
-
 static int corrupt(struct err *err, const char *what, long id)
 {
 	return err_set(err, ERR_CORRUPT, "the snapshot contradicts itself: %s %ld", what, id);
@@ -75,11 +71,6 @@ static int check_guards(const Snap__Process *p, struct err *err)
 	return 0;
 }
 
-static bool shift_is_usable(uint32_t shift)
-{
-	return shift == 0 || (shift >= HUGE_SHIFT_LEAST && shift <= HUGE_SHIFT_MOST);
-}
-
 int plan_check_controls(const Snap__Process *p, struct err *err)
 {
 	if (check_filters(p, err) < 0 || check_guards(p, err) < 0)
@@ -90,10 +81,10 @@ int plan_check_controls(const Snap__Process *p, struct err *err)
 	for (size_t i = 0; i < p->n_regions; i++) {
 		const Snap__Region *r = p->regions[i];
 
-		if (!shift_is_usable(r->page_shift) || r->protection_key < 0 || r->protection_key > 15)
-			return corrupt(err, "page size or protection key of region", (long)i);
+		if (r->protection_key < 0 || r->protection_key > 15)
+			return corrupt(err, "protection key of region", (long)i);
 	}
-	if (p->lock_future & ~(unsigned)(MCL_FUTURE | MCL_ONFAULT) || p->protection_keys & ~KEYS_ALL)
+	if (p->lock_future & ~(unsigned)(MCL_FUTURE | MCL_ONFAULT))
 		return corrupt(err, "memory attributes of process", p->pid);
 	return 0;
 }

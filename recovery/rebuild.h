@@ -72,8 +72,7 @@ struct recovery {
 	size_t n_socket_files;
 };
 
-/* ---- stub.c -----------------------------------------------------------------------------------
- */
+/* ---- stub.c -------------------------------------------------------------------------------- */
 
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err);
 /* The thread that acts for the process: the first that lives. */
@@ -88,8 +87,7 @@ const char *capsule_path(struct recovery *rec, const char *path, char *buf, size
 /* Whether path leads to something else inside the capsule than outside. */
 bool capsule_path_is_private(const char *path);
 
-/* ---- restore_tree.c ---------------------------------------------------------------------------
- */
+/* ---- restore_tree.c ------------------------------------------------------------------------ */
 
 int stub_found_session(struct stub *stub, struct err *err);
 int stub_set_group(struct stub *stub, int32_t group, struct err *err);
@@ -101,8 +99,7 @@ int stub_forget_children(struct recovery *rec, size_t process, struct err *err);
 /* Into the job-control stop that it was in, its registers set. Leaves other signal masks behind. */
 int stub_stop(struct stub *stub, struct err *err);
 
-/* ---- vdso.c -----------------------------------------------------------------------------------
- */
+/* ---- vdso.c -------------------------------------------------------------------------------- */
 
 /* Empties the address space but for what is inherited, and puts the vdso where the model has it. */
 int stub_clear(struct recovery *rec, struct stub *stub, struct err *err);
@@ -123,8 +120,7 @@ int taken_ranges(const Snap__Snapshot *model, const struct proc_map *maps, size_
 int vdso_redirect(const void *saved, size_t saved_len, const void *now, size_t now_len,
 		  uint64_t now_addr, void *out, size_t *ret_n, struct err *err);
 
-/* ---- CPU specific (x86_64.c) ------------------------------------------------------------------
- */
+/* ---- CPU specific (x86_64.c) --------------------------------------------------------------- */
 
 #define NATIVE_JUMP_SIZE 12
 void native_jump(uint8_t code[NATIVE_JUMP_SIZE], uint64_t target);
@@ -137,8 +133,7 @@ uint64_t native_dynamic_xstate(void);
 /* Number of arch_prctl(2) and the option that asks for such permission; -1: no such thing. */
 long native_xstate_permission_call(uint64_t *ret_option);
 
-/* ---- restore_mm.c, fill.c ---------------------------------------------------------------------
- */
+/* ---- restore_mm.c, fill.c ------------------------------------------------------------------ */
 
 /* The early (then those of its image, fosters included) or late regions of a stub, i < stub_n_regions.
  * NULL: that one does not count. */
@@ -159,8 +154,7 @@ int stub_fill(struct recovery *rec, struct stub *stub, bool late, struct err *er
 /* Only reads (and so checks) them. */
 int stub_verify_pages(struct recovery *rec, struct stub *stub, bool late, struct err *err);
 
-/* ---- restore_files.c, temporary.c -------------------------------------------------------------
- */
+/* ---- restore_files.c, temporary.c ---------------------------------------------------------- */
 
 int file_verify(struct recovery *rec, size_t index, struct err *err);
 int file_identify(struct recovery *rec, size_t index, struct err *err);
@@ -173,15 +167,14 @@ int file_fill(struct recovery *rec, const Snap__File *file, int fd, struct err *
 /* Opens model file `index` with open(2) flags in our process. */
 int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct err *err);
 
-/* ---- restore_shm.c ---------------------------------------------------------------------------- */
+/* ---- restore_shm.c ------------------------------------------------------------------------- */
 
 /* Makes a directory, link, … of the capsule's own /dev/shm; nothing for a regular file. */
 int private_make(struct recovery *rec, size_t index, struct err *err);
 /* When all files are there: further names of regular files; owner, mode and times of the others. */
 int private_finish(struct recovery *rec, size_t index, struct err *err);
 
-/* ---- restore_fds.c ----------------------------------------------------------------------------
- */
+/* ---- restore_fds.c ------------------------------------------------------------------------- */
 
 int open_file(struct recovery *rec, size_t index, struct err *err);
 int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err);
@@ -189,8 +182,7 @@ int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n, int *numbers,
 	      struct err *err);
 
-/* ---- restore_ipc.c ----------------------------------------------------------------------------
- */
+/* ---- restore_ipc.c ------------------------------------------------------------------------- */
 
 /* Each opens description `index`, and with it those that are other ends of the same object. */
 int open_pipe(struct recovery *rec, size_t index, struct err *err);
@@ -198,13 +190,13 @@ int set_nonblock(int fd, uint32_t flags);
 int lock_open_file(struct recovery *rec, size_t index, struct err *err);
 int stub_take_locks(struct stub *stub, struct err *err);
 
-/* ---- restore_sockets.c ------------------------------------------------------------------------ */
+/* ---- restore_sockets.c --------------------------------------------------------------------- */
 
 /* All of them, with what was unread in them, unless open file `index` is made already. */
 int restore_sockets(struct recovery *rec, size_t index, struct err *err);
 /* After a failure: their files go again. */
 void unix_remove_paths(struct recovery *rec);
-/* ---- restore_pty.c, restore_special.c --------------------------------------------------------- */
+/* ---- restore_pty.c, restore_special.c ------------------------------------------------------ */
 
 /* Makes the terminal with its settings and queues; then descriptions of it can be opened; then it becomes
  * its session's controlling terminal, is locked, …, and ours are closed. */
@@ -214,7 +206,7 @@ int terminal_finish(struct recovery *rec, size_t index, struct err *err);
 void terminal_forget(struct terminal_slot *slot);
 int open_pidfd(struct recovery *rec, size_t index, struct err *err);
 
-/* ---- restore_event_fds.c ---------------------------------------------------------------------- */
+/* ---- restore_event_fds.c ------------------------------------------------------------------- */
 
 int open_eventfd(struct recovery *rec, size_t index, struct err *err);
 int open_signalfd(struct recovery *rec, size_t index, struct err *err);
@@ -222,8 +214,7 @@ int open_timerfd(struct recovery *rec, size_t index, struct err *err);
 int open_epoll(struct recovery *rec, size_t index, struct err *err);
 int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err);
 
-/* ---- restore_process.c, credentials.c, timers.c -----------------------------------------------
- */
+/* ---- restore_process.c, credentials.c, timers.c -------------------------------------------- */
 
 int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
@@ -231,8 +222,7 @@ int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *er
 int stub_set_zombie_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err);
 
-/* ---- restore_controls.c -----------------------------------------------------------------------
- */
+/* ---- restore_controls.c -------------------------------------------------------------------- */
 
 /* prctl(2) and its like for one thread. */
 int stub_set_controls(struct stub *stub, size_t thread, struct err *err);
@@ -243,8 +233,7 @@ int stub_set_filters(struct stub *stub, struct err *err);
 /* Syscall user dispatch. No call can be made in the threads' names afterwards. */
 int stub_set_dispatch(struct stub *stub, struct err *err);
 
-/* ---- restore_threads.c, restart.c -------------------------------------------------------------
- */
+/* ---- restore_threads.c, restart.c ---------------------------------------------------------- */
 
 int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_restart(struct stub *stub, size_t thread, struct err *err);

@@ -17,7 +17,7 @@
 #include "recovery/batch.h"
 #include "store/base/log.h"
 
-/* ---- limits ----------------------------------------------------------------------------------- */
+/* ---- limits -------------------------------------------------------------------------------- */
 
 static rlim_t to_rlim(uint64_t value)
 {
@@ -48,7 +48,7 @@ static int queue_limits(struct batch *b, const Snap__Process *p, struct err *err
 	return 0;
 }
 
-/* ---- controls --------------------------------------------------------------------------------- */
+/* ---- controls ------------------------------------------------------------------------------ */
 
 /* PR_SPEC_PRCTL: it can be set. What the kernel starts with is not set: it may forbid even that. */
 static int queue_speculation(struct batch *b, const Snap__ThreadControl *c, struct err *err)
@@ -127,7 +127,7 @@ int stub_set_policies(struct stub *stub, struct err *err)
 	return batch_run(&b, err);
 }
 
-/* ---- filters ---------------------------------------------------------------------------------- */
+/* ---- filters ------------------------------------------------------------------------------- */
 
 /* How many of the oldest filters all threads have. Those are installed for all at once, so that a later
  * SECCOMP_FILTER_FLAG_TSYNC finds them related (kernel/seccomp.c, is_ancestor). */

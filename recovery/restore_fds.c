@@ -147,8 +147,7 @@ int open_file(struct recovery *rec, size_t index, struct err *err)
 	}
 }
 
-/* ---- sending ----------------------------------------------------------------------------------
- */
+/* ---- sending ------------------------------------------------------------------------------- */
 
 static int send_fds(int socket, const int *fds, size_t n, struct err *err)
 {
@@ -237,8 +236,7 @@ int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n,
 	return result;
 }
 
-/* ---- placing ----------------------------------------------------------------------------------
- */
+/* ---- placing ------------------------------------------------------------------------------- */
 
 /* Above all numbers of the job. Arriving descriptors take the lowest free numbers, and those of the
  * job that are not placed yet are enough of these. */

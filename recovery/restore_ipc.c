@@ -94,7 +94,7 @@ static bool any_packets(const struct recovery *rec, uint64_t object)
 	return false;
 }
 
-/* ---- named ------------------------------------------------------------------------------------ */
+/* ---- named --------------------------------------------------------------------------------- */
 
 static int find_or_make_fifo(struct recovery *rec, const Snap__File *file, char *path, size_t len,
 			     struct err *err)
@@ -200,7 +200,7 @@ int open_pipe(struct recovery *rec, size_t index, struct err *err)
 	return 0;
 }
 
-/* ---- locks ------------------------------------------------------------------------------------ */
+/* ---- locks --------------------------------------------------------------------------------- */
 
 static struct flock to_flock(const Snap__FileLock *lock)
 {

@@ -28,7 +28,7 @@ uint64_t queued_bytes(const Snap__OpenFile *open)
 	return sum;
 }
 
-/* ---- streams ---------------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------------- */
 
 /* Waits for room; where none comes, makes some. */
 static int wait_for_room(int fd, size_t left, int *waited_ms, struct err *err)
@@ -170,7 +170,7 @@ int fill_streams(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- datagrams -------------------------------------------------------------------------------- */
+/* ---- datagrams ----------------------------------------------------------------------------- */
 
 static bool same_bytes(const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
 {

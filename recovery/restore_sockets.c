@@ -68,7 +68,7 @@ void set_int_option(int fd, int level, int name, int value)
 	setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-/* ---- options ---------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------- */
 
 static void set_options(int fd, const Snap__OpenFile *open, enum socket_option_when when)
 {
@@ -120,7 +120,7 @@ int make_socket(struct recovery *rec, size_t index, struct err *err)
 	return steal_fd(&fd);
 }
 
-/* ---- last ------------------------------------------------------------------------------------- */
+/* ---- last ---------------------------------------------------------------------------------- */
 
 /* Everything that was sent has arrived: a reset throws away what is under way. */
 static void await_arrival(int fd, uint64_t bytes)
@@ -207,7 +207,7 @@ static int finish(struct sockets *s, size_t index, struct err *err)
 	return set_nonblock(fd, open->flags) < 0 ? err_sys(err, "flags of a socket") : 0;
 }
 
-/* ---- all -------------------------------------------------------------------------------------- */
+/* ---- all ----------------------------------------------------------------------------------- */
 
 /* A trial takes no names and ports: they may be in use by the running job. */
 static int make_rest_plain(struct sockets *s, struct err *err)

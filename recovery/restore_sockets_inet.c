@@ -35,7 +35,7 @@ static bool is_tcp(const struct sockets *s, size_t i)
 	       (model_of(s, i)->domain == AF_INET || model_of(s, i)->domain == AF_INET6);
 }
 
-/* ---- one connection --------------------------------------------------------------------------- */
+/* ---- one connection ------------------------------------------------------------------------ */
 
 /* What is wanted of a temporary connection: addresses may be empty (any will do). */
 struct wanted {
@@ -191,7 +191,7 @@ static int connect_ends(const struct wanted *w, int *ret_client, int *ret_server
 	return 0;
 }
 
-/* ---- connected -------------------------------------------------------------------------------- */
+/* ---- connected ----------------------------------------------------------------------------- */
 
 static bool somebody_listens(const struct sockets *s, uint16_t port)
 {
@@ -270,7 +270,7 @@ int inet_make_connected(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- all others ------------------------------------------------------------------------------- */
+/* ---- all others ---------------------------------------------------------------------------- */
 
 static int bind_netlink(int fd, const ProtobufCBinaryData *address, struct err *err)
 {
@@ -340,7 +340,7 @@ int inet_make_others(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- waiting to be accepted ------------------------------------------------------------------- */
+/* ---- waiting to be accepted ---------------------------------------------------------------- */
 
 static int await_connection(int fd, struct err *err)
 {
@@ -391,7 +391,7 @@ int inet_make_pending(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- UDP -------------------------------------------------------------------------------------- */
+/* ---- UDP ----------------------------------------------------------------------------------- */
 
 int inet_connect_datagram(struct sockets *s, struct err *err)
 {

@@ -150,7 +150,7 @@ int inside_listen(struct stub *stub, int number, uint32_t backlog, struct err *e
 	return call(stub, NULL, err, "listen", SYS_listen, ARGS((uint64_t)number, backlog));
 }
 
-/* ---- sending ---------------------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------------------------- */
 
 #define RIGHTS_MOST (STUB_SEND - 1) /* sent into the process together with the socket */
 

@@ -34,7 +34,7 @@ static bool same_bytes(const ProtobufCBinaryData *a, const ProtobufCBinaryData *
 	return a->len == b->len && memcmp(a->data, b->data, a->len) == 0;
 }
 
-/* ---- paths ------------------------------------------------------------------------------------ */
+/* ---- paths --------------------------------------------------------------------------------- */
 
 /* The path of a bound socket, whole, as the job knows it; NULL: abstract or no name. malloc'ed. */
 static char *whole_path(const ProtobufCBinaryData *address, const char *directory)
@@ -172,7 +172,7 @@ int unix_finish_paths(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- named and listening ---------------------------------------------------------------------- */
+/* ---- named and listening ------------------------------------------------------------------- */
 
 static int take(struct sockets *s, size_t index, struct stub *stub, int number, struct err *err)
 {
@@ -227,7 +227,7 @@ int unix_make_named(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- connected -------------------------------------------------------------------------------- */
+/* ---- connected ----------------------------------------------------------------------------- */
 
 /* The two ends of a connection; -1: that one is no more. */
 struct ends {
@@ -395,7 +395,7 @@ int unix_make_connected(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- waiting to be accepted ------------------------------------------------------------------- */
+/* ---- waiting to be accepted ---------------------------------------------------------------- */
 
 static int make_one_pending(struct sockets *s, size_t listener, const Snap__PendingConnection *p,
 			    struct err *err)
@@ -436,7 +436,7 @@ int unix_make_pending(struct sockets *s, struct err *err)
 	return 0;
 }
 
-/* ---- datagram sockets ------------------------------------------------------------------------- */
+/* ---- datagram sockets ---------------------------------------------------------------------- */
 
 static int connect_one(struct sockets *s, size_t index, struct err *err)
 {

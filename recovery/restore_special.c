@@ -69,7 +69,7 @@ int open_pidfd(struct recovery *rec, size_t index, struct err *err)
 	return rec->open_fds[index] < 0 || set_nonblock(rec->open_fds[index], open->flags) < 0 ? err_sys(err, "pidfd of process %d", open->pid) : 0;
 }
 
-/* ---- leases ------------------------------------------------------------------------------------ */
+/* ---- leases -------------------------------------------------------------------------------- */
 
 /* The process that takes a lease becomes the one that is told of its end: the owner is set afterwards. */
 int queue_lease(struct batch *b, const Snap__OpenFile *open, int number, struct err *err)

@@ -183,8 +183,7 @@ int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err)
 	return rec->host->new_ids ? tell_new_ids(stub, err) : 0;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------------------------- */
 
 /* From here on the kernel may write into the thread's rseq area whenever it runs. */
 static int set_last(struct stub *stub, size_t index, struct err *err)

@@ -32,8 +32,7 @@ int stub_set_group(struct stub *stub, int32_t group, struct err *err)
 			 ARGS(0, group == stub->model->pid ? 0 : (uint64_t)group));
 }
 
-/* ---- ends -------------------------------------------------------------------------------------
- */
+/* ---- ends ---------------------------------------------------------------------------------- */
 
 /* Lets the thread run until its process has ended; signals are delivered. */
 static int run_to_end(struct stub *stub, int *ret_status, struct err *err)
@@ -153,8 +152,7 @@ int stub_end(struct recovery *rec, size_t member, struct err *err)
 	return end_helper(rec, stub, &rec->plan.lineage.births[member], err);
 }
 
-/* ---- what parents have been told --------------------------------------------------------------
- */
+/* ---- what parents have been told ----------------------------------------------------------- */
 
 /* SIGCHLD, or what clone(2) was told: the signal was sent again, whatever became of the first one.
  */
@@ -200,8 +198,7 @@ int stub_forget_children(struct recovery *rec, size_t process, struct err *err)
 	return batch_run(&b, err);
 }
 
-/* ---- job control ------------------------------------------------------------------------------
- */
+/* ---- job control --------------------------------------------------------------------------- */
 
 /* Has t, at the delivery of a SIGSTOP, act on signo instead. 1: the process is stopping, 0: signo
  * does not stop it (its group is orphaned): it waits for another interrupt. Either way it executes

@@ -26,7 +26,7 @@ struct sockets {
 	struct socket_slot *slots; /* as model->open_files */
 };
 
-/* ---- restore_sockets.c ------------------------------------------------------------------------ */
+/* ---- restore_sockets.c --------------------------------------------------------------------- */
 
 bool is_socket(const struct recovery *rec, size_t index);
 /* Never NULL: for a snapshot of a version without it, what it meant. */
@@ -41,7 +41,7 @@ int set_early_options(int fd, const Snap__OpenFile *open, struct err *err);
 const char *socket_label(const struct recovery *rec, size_t index, char *buf, size_t len);
 void set_int_option(int fd, int level, int name, int value);
 
-/* ---- restore_sockets_inside.c: made and used by a process of the job --------------------------- */
+/* ---- restore_sockets_inside.c: made and used by a process of the job ----------------------- */
 
 /* The process of that peer, or another one where it is no more. */
 struct stub *stub_of_peer(struct recovery *rec, const Snap__Peer *peer);
@@ -62,7 +62,7 @@ int inside_take(struct stub *stub, int number, struct err *err);
 int inside_send(struct recovery *rec, int from, const Snap__SocketMessage *m,
 		const ProtobufCBinaryData *to, const char *directory, int *ret_code, struct err *err);
 
-/* ---- restore_sockets_unix.c ------------------------------------------------------------------- */
+/* ---- restore_sockets_unix.c ---------------------------------------------------------------- */
 
 /* In this order. */
 int unix_make_named(struct sockets *s, struct err *err);
@@ -72,7 +72,7 @@ int unix_connect_datagram(struct sockets *s, bool mutual, struct err *err);
 /* Paths that led nowhere any more. */
 int unix_finish_paths(struct sockets *s, struct err *err);
 
-/* ---- restore_sockets_inet.c ------------------------------------------------------------------- */
+/* ---- restore_sockets_inet.c ---------------------------------------------------------------- */
 
 int inet_make_connected(struct sockets *s, struct err *err);
 int inet_make_others(struct sockets *s, struct err *err);
@@ -90,7 +90,7 @@ int choose_port(int fd, const ProtobufCBinaryData *address);
 /* After connect(2). */
 void forget_choice(int fd);
 
-/* ---- restore_socket_queues.c ------------------------------------------------------------------ */
+/* ---- restore_socket_queues.c --------------------------------------------------------------- */
 
 int fill_streams(struct sockets *s, struct err *err);
 int fill_datagrams(struct sockets *s, struct err *err);

@@ -40,8 +40,7 @@ static int open_dir_of(const struct tree_restore *r, const struct tree *tree, ui
 	return fd < 0 ? err_sys(err, "directory %s", path) : fd;
 }
 
-/* ---- the stash: links to files that have none of the names they are to have -------------------
- */
+/* ---- the stash: links to files that have none of the names they are to have ---------------- */
 
 static int open_stash(struct tree_restore *r, struct err *err)
 {
@@ -128,8 +127,7 @@ static int remove_stash(struct tree_restore *r, struct err *err)
 	return 0;
 }
 
-/* ---- removing ---------------------------------------------------------------------------------
- */
+/* ---- removing ------------------------------------------------------------------------------ */
 
 /* Whether a name on disk stays: it leads to what it is to lead to. */
 static bool stays(const struct tree_restore *r, const struct tree_object *dir,
@@ -191,8 +189,7 @@ static int remove_all(struct tree_restore *r, struct err *err)
 	return 0;
 }
 
-/* ---- making -----------------------------------------------------------------------------------
- */
+/* ---- making -------------------------------------------------------------------------------- */
 
 /* Another name for what is placed or stashed. */
 static int link_name(struct tree_restore *r, int fd, const char *name, uint32_t object,
@@ -288,8 +285,7 @@ static int set_directories(struct tree_restore *r, struct err *err)
 	return 0;
 }
 
-/* ---- the root ---------------------------------------------------------------------------------
- */
+/* ---- the root ------------------------------------------------------------------------------ */
 
 static int make_root(struct tree_restore *r, struct err *err)
 {

@@ -34,8 +34,7 @@ bool tree_name_is_right(const struct tree_restore *r, uint32_t dir, const struct
 	return disk != TREE_NOWHERE && disk == r->want.objects[e->object].other;
 }
 
-/* ---- which is which ---------------------------------------------------------------------------
- */
+/* ---- which is which ------------------------------------------------------------------------ */
 
 static void claim(struct tree_restore *r, uint32_t want, uint32_t disk)
 {
@@ -103,8 +102,7 @@ static int claim_all(struct tree_restore *r, struct err *err)
 	return 0;
 }
 
-/* ---- what is to be done -----------------------------------------------------------------------
- */
+/* ---- what is to be done -------------------------------------------------------------------- */
 
 static bool times_prove(const struct tree_restore *r, const struct tree_object *o)
 {
@@ -274,8 +272,7 @@ void tree_restore_free(struct tree_restore *r)
 	free(r);
 }
 
-/* ---- telling ----------------------------------------------------------------------------------
- */
+/* ---- telling ------------------------------------------------------------------------------- */
 
 static void print_line(const struct tree_restore *r, const char *verb, const struct tree *tree,
 		       uint32_t i, FILE *out)

@@ -62,8 +62,7 @@ int tree_set_attributes(int dir, const char *name, const struct tree_object *o, 
 	return 0;
 }
 
-/* ---- new ones ---------------------------------------------------------------------------------
- */
+/* ---- new ones ------------------------------------------------------------------------------ */
 
 /* The file gets its name only when it is whole. */
 static int make_regular(struct tree_restore *r, int dir, const char *name,
@@ -128,8 +127,7 @@ int tree_make_object(struct tree_restore *r, int dir, const char *name, uint32_t
 	return tree_set_attributes(dir, name, o, err);
 }
 
-/* ---- those that are there ---------------------------------------------------------------------
- */
+/* ---- those that are there ------------------------------------------------------------------ */
 
 static int open_to_write(int dir, const char *name)
 {

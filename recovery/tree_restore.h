@@ -58,7 +58,7 @@ void tree_restore_free(struct tree_restore *r);
 int tree_restore_content(const struct tree_restore *r, const char *path, struct stored_content *ret,
 			 struct err *err);
 
-/* ---- private ---- */
+/* ---- private ------------------------------------------------------------------------------- */
 
 static inline struct stored_content tree_content(const struct tree_restore *r,
 						 const struct tree_object *o)

@@ -6,7 +6,7 @@
 
 #include "store/txn.h"
 
-/* ---- jobs ---- */
+/* ---- jobs ---------------------------------------------------------------------------------- */
 
 /* ERR_NOT_FOUND where there is none. *ret: cat__job__free_unpacked(…, NULL). */
 int job_read(struct store *store, MDB_txn *txn, const char *name, Cat__Job **ret, struct err *err);
@@ -21,7 +21,7 @@ static inline void cleanup_job_p(Cat__Job **job)
 }
 #define cleanup_job __attribute__((cleanup(cleanup_job_p)))
 
-/* ---- snapshot records (FORMAT.md, "Snapshots") ---- */
+/* ---- snapshot records (FORMAT.md, "Snapshots") --------------------------------------------- */
 
 struct snapshot_head {
 	struct snapshot_info info; /* without job and seq */

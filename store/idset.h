@@ -20,7 +20,7 @@ bool idset_has(const struct idset *set, uint64_t id);
 /* Members in [first, last]. */
 uint64_t idset_count(const struct idset *set, uint64_t first, uint64_t last);
 
-/* ---- half-open ranges of ids ---- */
+/* ---- half-open ranges of ids --------------------------------------------------------------- */
 
 struct id_range {
 	uint64_t first, end;

@@ -95,7 +95,7 @@ void job_name_of(struct store *store, MDB_txn *txn, uint64_t id, char *buf, size
 	mdb_cursor_close(cursor);
 }
 
-/* ---- between the stored form and struct job_info ---- */
+/* ---- between the stored form and struct job_info ------------------------------------------- */
 
 static char *text_of(const ProtobufCBinaryData *data)
 {
@@ -281,7 +281,7 @@ int store_job_list(struct store *store, struct job_info **ret, size_t *ret_n, st
 	return 0;
 }
 
-/* ---- the job's lock ---- */
+/* ---- the job's lock ------------------------------------------------------------------------ */
 
 static int open_lock(struct store *store, uint64_t job, int flags)
 {
@@ -372,7 +372,7 @@ void store_job_unlock(int lock)
 		close(lock);
 }
 
-/* ---- dropping ---- */
+/* ---- dropping ------------------------------------------------------------------------------ */
 
 struct seq_list {
 	uint64_t *seq;

@@ -166,7 +166,7 @@ static int look_around(struct gc *gc, struct err *err)
 	return rc;
 }
 
-/* ---- marking ---- */
+/* ---- marking ------------------------------------------------------------------------------- */
 
 struct marker {
 	struct gc *gc;

@@ -19,8 +19,6 @@ static int check_descriptor(const Snap__Process *p, const Snap__Fd *fd, const Sn
 		what = "a pseudo-terminal by its number";
 	else if (o->kind == SNAP__OPEN_FILE__KIND__INSIDE)
 		what = "a file of /proc, by the number of a process";
-	else if (o->kind == SNAP__OPEN_FILE__KIND__MESSAGE_QUEUE)
-		what = "a message queue of the capsule's own";
 	if (!what)
 		return 0;
 	return err_set(err, ERR_UNSUPPORTED, "process %d: fd %d: %s, " WHY, p->pid, fd->number,
@@ -49,12 +47,6 @@ static int check_process(const Snap__Snapshot *m, const Snap__Process *p, struct
 	return 0;
 }
 
-static bool has_ipc(const Snap__Ipc *ipc)
-{
-	return ipc &&
-	       (ipc->n_segments || ipc->n_semaphores || ipc->n_queues || ipc->n_message_queues);
-}
-
 int new_ids_check(const Snap__Snapshot *m, struct err *err)
 {
 	if (m->n_processes > 1)
@@ -62,10 +54,6 @@ int new_ids_check(const Snap__Snapshot *m, struct err *err)
 			       "the job has %zu processes, which know each other by number, " WHY
 			       ": only jobs of one process can be saved here",
 			       m->n_processes);
-	if (has_ipc(m->ipc))
-		return err_set(err, ERR_UNSUPPORTED,
-			       "the job has System V IPC or message queues, known by "
-			       "numbers and names of a capsule's own");
 	if (m->n_private_entries)
 		return err_set(err, ERR_UNSUPPORTED, "%s is in a capsule's own /dev/shm",
 			       m->private_entries[0]->path);

@@ -106,7 +106,7 @@ void page_table_free(struct page_table *table)
 	free(table);
 }
 
-/* ---- walking ---- */
+/* ---- walking ------------------------------------------------------------------------------- */
 
 static void forget_path(struct page_table *table)
 {
@@ -237,7 +237,7 @@ static int find_leaf(struct page_table *table, uint64_t index, bool create, stru
 	return 1;
 }
 
-/* ---- putting ---- */
+/* ---- putting ------------------------------------------------------------------------------- */
 
 /* The id under which a nonzero page is to stand: old where the content is the same. */
 static int content_id(struct store_session *session, const void *page, uint64_t old,
@@ -309,7 +309,7 @@ int page_table_put(struct page_table *table, uint64_t first, const void *pages, 
 	return 0;
 }
 
-/* ---- clearing ---- */
+/* ---- clearing ------------------------------------------------------------------------------ */
 
 /* Below node, whose first page is base: empties [low, high], both in node. */
 static int clear_below(struct page_table *table, struct tnode *node, uint64_t base, uint64_t low,
@@ -366,7 +366,7 @@ int page_table_clear(struct page_table *table, uint64_t first, uint64_t n, struc
 	return clear_below(table, table->root, 0, first, last < most ? last : most, err);
 }
 
-/* ---- looking ---- */
+/* ---- looking ------------------------------------------------------------------------------- */
 
 int page_table_has(struct page_table *table, uint64_t index, struct err *err)
 {
@@ -430,7 +430,7 @@ int page_table_next(struct page_table *table, uint64_t from, uint64_t limit, uin
 	return 1;
 }
 
-/* ---- finishing ---- */
+/* ---- finishing ----------------------------------------------------------------------------- */
 
 /* Writes what changed at and below node. *ret 0: nothing is in it. */
 static int write_below(struct page_table *table, struct tnode *node, uint64_t *ret, struct err *err)

@@ -172,7 +172,7 @@ int page_reader_next(struct page_reader *reader, uint64_t from, struct page_run 
 	return rc;
 }
 
-/* ---- two tables ---- */
+/* ---- two tables ---------------------------------------------------------------------------- */
 
 /* Id of the node of that level over index: 0 where there is none, or index is beyond the root. Nodes above
  * the root count as none too; the caller does not ask for them. */

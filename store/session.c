@@ -46,7 +46,7 @@ static void session_free(struct store_session *session)
 	free(session);
 }
 
-/* ---- beginning ---- */
+/* ---- beginning ----------------------------------------------------------------------------- */
 
 static int begin_in_txn(struct store_session *session, MDB_txn *txn, const char *job,
 			uint64_t parent, struct err *err)
@@ -135,7 +135,7 @@ void session_counts(const struct store_session *session, struct session_counts *
 	*ret = session->counts;
 }
 
-/* ---- taking back what a session wrote ---- */
+/* ---- taking back what a session wrote ------------------------------------------------------ */
 
 /* Deletes records with ids in [first, end) while the budget lasts. 1: there may be more, 0: done. */
 static int delete_ids(MDB_txn *txn, MDB_dbi dbi, uint64_t first, uint64_t end, unsigned *budget,
@@ -273,7 +273,7 @@ int sessions_reclaim(struct store *store, struct err *err)
 	return rc;
 }
 
-/* ---- publishing ---- */
+/* ---- publishing ---------------------------------------------------------------------------- */
 
 /* The rest of the last block, which was never used, goes back. */
 static void give_back(const struct store_session *session, struct next_ids *next)

@@ -15,7 +15,7 @@
 /* Compressed pages above this are kept raw: reading them back is then a copy. */
 #define WORTH_LEN  (STORE_PAGE_SIZE - 256u)
 
-/* ---- ids ---- */
+/* ---- ids ----------------------------------------------------------------------------------- */
 
 static int append_range(uint64_t **array, size_t *n, uint64_t first, uint64_t end, struct err *err)
 {
@@ -64,7 +64,7 @@ int session_put_record(struct store_session *session, MDB_txn *txn, struct err *
 			   MAGIC_SESSION, &session->record.base, "the session", err);
 }
 
-/* ---- writing what was gathered ---- */
+/* ---- writing what was gathered ------------------------------------------------------------- */
 
 /* The batch is in the store: its buffers serve again. */
 static void recycle(struct store_session *session, struct batch *batch)
@@ -207,7 +207,7 @@ static int next_id(struct store_session *session, bool pages, uint64_t *ret, str
 	return 0;
 }
 
-/* ---- pages ---- */
+/* ---- pages --------------------------------------------------------------------------------- */
 
 /* Compresses into out (room for a page); raw where that is not worth it. */
 static size_t compress_page(struct store_session *session, const void *page, void *out,
@@ -281,7 +281,7 @@ int session_page_hash(struct store_session *session, uint64_t id, struct page_ha
 	return rc;
 }
 
-/* ---- nodes ---- */
+/* ---- nodes --------------------------------------------------------------------------------- */
 
 int session_node(struct store_session *session, uint64_t id, unsigned *ret_level,
 		 uint64_t slots[NODE_SLOTS], struct err *err)

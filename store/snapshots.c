@@ -82,7 +82,7 @@ int snapshot_each(struct store *store, MDB_txn *txn, uint64_t job, snapshot_fn *
 	return failed;
 }
 
-/* ---- listing ---- */
+/* ---- listing ------------------------------------------------------------------------------- */
 
 struct lister {
 	struct store *store;
@@ -133,7 +133,7 @@ int store_snapshot_list(struct store *store, const char *job, struct snapshot_in
 	return *ret ? 0 : err_sys(err, "cannot list snapshots");
 }
 
-/* ---- loading ---- */
+/* ---- loading ------------------------------------------------------------------------------- */
 
 static int load_in_txn(struct store *store, MDB_txn *txn, const char *job, uint64_t seq,
 		       struct snapshot_info *ret_info, Snap__Snapshot **ret_model, struct err *err)
@@ -178,7 +178,7 @@ int store_snapshot_load(struct store *store, const char *job, uint64_t seq,
 	return rc;
 }
 
-/* ---- dropping ---- */
+/* ---- dropping ------------------------------------------------------------------------------ */
 
 /* Whether a session that still lives (or whose remains are still there) was taken against it. */
 static int is_parent(struct store *store, MDB_txn *txn, uint64_t job, uint64_t seq,

@@ -33,7 +33,7 @@ int source_page(struct page_source *source, uint64_t id, void *page, struct err 
 int source_node(struct page_source *source, uint64_t id, unsigned *ret_level,
 		uint64_t slots[NODE_SLOTS], struct err *err);
 
-/* ---- hashes of pages, kept across transactions ---- */
+/* ---- hashes of pages, kept across transactions --------------------------------------------- */
 
 struct hash_pack {
 	uint64_t first, used_at;

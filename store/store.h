@@ -36,7 +36,7 @@ struct page_hash { /* XXH3-128 with the store's secret */
 	uint64_t lo, hi;
 };
 
-/* ---- opening -------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 enum store_flags {
 	STORE_READ = 0,        /* must exist; nothing is written but LMDB's reader table */
@@ -50,7 +50,7 @@ int store_open(struct store **ret, const char *dir, int flags, struct err *err);
 void store_close(struct store *store);
 const char *store_dir(const struct store *store);
 
-/* ---- jobs ----------------------------------------------------------------------------------- */
+/* ---- jobs ---------------------------------------------------------------------------------- */
 
 enum job_state {
 	JOB_NEW,      /* registered, no process yet */
@@ -102,7 +102,7 @@ void store_job_stdin_path(const struct store *store, const struct job_info *job,
 void store_job_socket_path(const struct store *store, const struct job_info *job, char *buf,
 			   size_t len);
 
-/* ---- snapshots ------------------------------------------------------------------------------ */
+/* ---- snapshots ----------------------------------------------------------------------------- */
 
 struct snapshot_info {
 	char job[128];
@@ -158,7 +158,7 @@ typedef void verify_report(void *ctx, const char *job, uint64_t seq, const char 
 int store_verify(struct store *store, const char *job, uint64_t seq, verify_report *report, void *ctx,
 		 uint64_t *ret_problems, struct err *err);
 
-/* ---- writing a snapshot --------------------------------------------------------------------- */
+/* ---- writing a snapshot -------------------------------------------------------------------- */
 
 enum store_codec { CODEC_NONE, CODEC_LZ4, CODEC_ZSTD };
 
@@ -212,7 +212,7 @@ int page_table_next(struct page_table *table, uint64_t from, uint64_t limit, uin
 /* Writes changed nodes; *ret_root is the new root (0: empty). Unchanged table: the same root. Frees. */
 int page_table_finish(struct page_table *table, uint64_t *ret_root, struct err *err);
 
-/* ---- reading pages -------------------------------------------------------------------------- */
+/* ---- reading pages ------------------------------------------------------------------------- */
 
 enum page_kind { PAGE_ABSENT, PAGE_ZERO, PAGE_DATA };
 

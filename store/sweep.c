@@ -28,7 +28,7 @@ struct pack_list {
 	size_t n, room;
 };
 
-/* ---- looking at packs ---- */
+/* ---- looking at packs ---------------------------------------------------------------------- */
 
 static void count_live(const struct gc *gc, const struct pack_view *view, struct pack_use *use)
 {
@@ -115,7 +115,7 @@ static int look_some(struct gc *gc, struct pack_list *list, uint64_t *at, struct
 	return rc ? err_lmdb(err, rc, "cannot read packs") : 1;
 }
 
-/* ---- deleting ---- */
+/* ---- deleting ------------------------------------------------------------------------------ */
 
 struct id_list {
 	uint64_t *id;
@@ -190,7 +190,7 @@ static int drop_dead_packs(struct gc *gc, const struct pack_list *packs, struct 
 	return rc;
 }
 
-/* ---- merging ---- */
+/* ---- merging ------------------------------------------------------------------------------- */
 
 /*
  * Packs from..to-1 that fit in one; dead ones among them are gone already. *ret_gain: bytes saved. They
@@ -320,7 +320,7 @@ static int merge_sparse(struct gc *gc, const struct pack_list *packs, struct err
 	return 0;
 }
 
-/* ---- nodes ---- */
+/* ---- nodes --------------------------------------------------------------------------------- */
 
 static int look_at_nodes(struct gc *gc, struct id_list *dead, uint64_t *at, struct err *err)
 {

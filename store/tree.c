@@ -200,7 +200,7 @@ uint32_t tree_lookup(const struct tree *tree, const char *path)
 	}
 }
 
-/* ---- by inode ---- */
+/* ---- by inode ------------------------------------------------------------------------------ */
 
 static size_t place_of(const struct tree_index *index, uint64_t device, uint64_t inode)
 {

@@ -101,7 +101,7 @@ int tree_path_of(const struct tree *tree, uint32_t dir, const char *name, char *
 /* Object at a relative path; TREE_NOWHERE: none. */
 uint32_t tree_lookup(const struct tree *tree, const char *path);
 
-/* ---- by inode ---- */
+/* ---- by inode ------------------------------------------------------------------------------ */
 
 struct tree_index { /* starts as {0} */
 	uint32_t *places;
@@ -113,7 +113,7 @@ uint32_t tree_index_find(const struct tree_index *index, const struct tree *tree
 			 uint64_t inode);
 void tree_index_clear(struct tree_index *index);
 
-/* ---- bytes: pure (treecodec.c) ---- */
+/* ---- bytes: pure (treecodec.c) ------------------------------------------------------------- */
 
 #define TREE_RECORD	    128u
 #define TREE_RECORDS_A_PAGE (STORE_PAGE_SIZE / TREE_RECORD)
@@ -140,7 +140,7 @@ int tree_xattr_next(const uint8_t *set, uint32_t set_len, uint32_t *at, struct t
 int tree_xattr_append(uint8_t **set, uint32_t *set_len, const char *name, const void *value,
 		      uint32_t len);
 
-/* ---- the store (treestore.c) ---- */
+/* ---- the store (treestore.c) --------------------------------------------------------------- */
 
 /* Pages that `bytes` take. */
 static inline uint64_t tree_pages(uint64_t bytes)

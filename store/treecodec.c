@@ -90,7 +90,7 @@ int tree_record_decode(const uint8_t record[TREE_RECORD], struct tree_object *re
 	return 0;
 }
 
-/* ---- names ---- */
+/* ---- names --------------------------------------------------------------------------------- */
 
 int tree_listing_encode(const struct tree *tree, const struct tree_object *dir, uint8_t **ret,
 			size_t *ret_len, struct err *err)
@@ -167,7 +167,7 @@ int tree_listing_decode(const uint8_t *bytes, size_t len, uint32_t n, struct tre
 	return 0;
 }
 
-/* ---- extended attributes ---- */
+/* ---- extended attributes ------------------------------------------------------------------- */
 
 int tree_xattr_next(const uint8_t *set, uint32_t set_len, uint32_t *at, struct tree_xattr *ret)
 {

@@ -33,7 +33,7 @@ bool tree_place(struct tree *tree, struct tree_stretch *stretch, uint64_t bytes)
 	return true;
 }
 
-/* ---- loading ---- */
+/* ---- loading ------------------------------------------------------------------------------- */
 
 struct loading {
 	struct tree *tree;
@@ -169,7 +169,7 @@ int tree_load(struct tree *ret, struct store *store, const Snap__Tree *model, st
 	return 0;
 }
 
-/* ---- storing ---- */
+/* ---- storing ------------------------------------------------------------------------------- */
 
 static int put_bytes(struct tree *tree, struct page_table *contents, struct tree_stretch *stretch,
 		     const void *bytes, size_t len, struct err *err)

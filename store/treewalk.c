@@ -63,7 +63,7 @@ void tree_object_from_stat(struct tree_object *o, const struct stat *st)
 	o->ctime = nanoseconds(&st->st_ctim);
 }
 
-/* ---- opening ---- */
+/* ---- opening ------------------------------------------------------------------------------- */
 
 /* Its owner may have taken the permission to read it away, from itself too. */
 static int open_own(int root, const char *path, int flags)
@@ -112,7 +112,7 @@ int tree_walk_open(struct tree_walk *walk, uint32_t object, int flags)
 	return open_path(walk, path, flags | O_NONBLOCK | O_NOCTTY);
 }
 
-/* ---- reading directories ---- */
+/* ---- reading directories ------------------------------------------------------------------- */
 
 static int no_memory(struct err *err)
 {

@@ -64,7 +64,7 @@ int tree_walk_open(struct tree_walk *walk, uint32_t object, int flags);
 int open_beneath(int root, const char *path, int flags);
 void tree_object_from_stat(struct tree_object *o, const struct stat *st);
 
-/* ---- one object by directory descriptor and name, for those who change it ---- */
+/* ---- one object by directory descriptor and name, for those who change it ------------------ */
 
 /* Extended attributes as a coded set (*set NULL: none). 0, or -1 with errno. */
 int read_xattrs(int dir, const char *name, uint8_t **set, uint32_t *len);

@@ -51,7 +51,7 @@ int txn_commit(struct store *store, MDB_txn *txn, bool sync, struct err *err);
 void txn_end(struct store *store, MDB_txn *txn);
 int store_sync(struct store *store, struct err *err);
 
-/* ---- keys ---- */
+/* ---- keys ---------------------------------------------------------------------------------- */
 
 struct id_key { /* packs, nodes, sessions: MDB_INTEGERKEY */
 	uint8_t bytes[8];
@@ -63,7 +63,7 @@ struct id_key id_key(uint64_t id);
 struct snapshot_key snapshot_key(uint64_t job, uint64_t seq);
 #define KEY_VAL(key) (&(MDB_val){sizeof((key).bytes), (key).bytes})
 
-/* ---- records ---- */
+/* ---- records ------------------------------------------------------------------------------- */
 
 /* 1: found, 0: not there, -1. what names it in messages. */
 int record_get(MDB_txn *txn, MDB_dbi dbi, MDB_val *key, MDB_val *ret, const char *what,

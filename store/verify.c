@@ -239,7 +239,7 @@ static int verify_job(struct verifier *v, const char *job, struct err *err)
 	return rc;
 }
 
-/* ---- the whole store ---- */
+/* ---- the whole store ----------------------------------------------------------------------- */
 
 typedef void check_fn(struct verifier *v, MDB_val *key, MDB_val *value);
 

@@ -40,8 +40,7 @@ static const struct cli_spec spec = {
 	.most = 1,
 };
 
-/* ---- the file table -----------------------------------------------------------------------------
- */
+/* ---- the file table ------------------------------------------------------------------------ */
 
 static const char *file_kind(const Snap__File *file)
 {
@@ -153,8 +152,7 @@ static void print_trees(const Snap__Snapshot *model)
 	}
 }
 
-/* ---- processes ----------------------------------------------------------------------------------
- */
+/* ---- processes ----------------------------------------------------------------------------- */
 
 static uint64_t mapped_bytes(const Snap__Process *process)
 {
@@ -203,8 +201,7 @@ static void print_processes(const Snap__Snapshot *model)
 	}
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------------------------- */
 
 static void print_info(const struct snapshot_info *info, const Snap__Host *host)
 {

@@ -154,8 +154,7 @@ static int run_trial(struct trial *t, bool user_namespace)
 	return pid < 0 || waitpid(pid, NULL, 0) < 0 ? -1 : 0;
 }
 
-/* ---- what it means ------------------------------------------------------------------------------
- */
+/* ---- what it means ------------------------------------------------------------------------- */
 
 /* What is known to forbid user namespaces, and how to allow them. */
 static const char *userns_hint(void)

@@ -24,8 +24,7 @@
 #define SYS_pidfd_getfd 438
 #endif
 
-/* ---- a child to try things on -------------------------------------------------------------------
- */
+/* ---- a child to try things on -------------------------------------------------------------- */
 
 static pid_t start_sleeper(void)
 {
@@ -116,8 +115,7 @@ static void try_on_child(struct doctor_report *report)
 	end_sleeper(pid);
 }
 
-/* ---- trackers, CPU, kernel ----------------------------------------------------------------------
- */
+/* ---- trackers, CPU, kernel ----------------------------------------------------------------- */
 
 static void try_trackers(struct doctor_report *report)
 {

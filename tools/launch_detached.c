@@ -18,8 +18,7 @@
 
 #define LOOK_AGAIN_MS 50
 
-/* ---- the watchdog's side ------------------------------------------------------------------------
- */
+/* ---- the watchdog's side ------------------------------------------------------------------- */
 
 /* Where messages go until the caller has left. The one thing a log sink, which takes no context,
  * must find by itself: a descriptor of this number, which nothing else here uses. */
@@ -62,8 +61,7 @@ static void be_watchdog(const struct watchdog_config *config, int message_socket
 	_exit(status);
 }
 
-/* ---- the caller's side --------------------------------------------------------------------------
- */
+/* ---- the caller's side --------------------------------------------------------------------- */
 
 static void relay_messages(int message_socket, int timeout_ms)
 {

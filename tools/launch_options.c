@@ -342,8 +342,7 @@ static int set_option(struct launch_options *options, int key, const char *value
 	}
 }
 
-/* ---- what is kept with the job ----------------------------------------------------------------
- */
+/* ---- what is kept with the job ------------------------------------------------------------- */
 
 /* How a job is watched; not how one command talks, or what it does this once. */
 static bool is_kept(int key)

@@ -67,8 +67,7 @@ size_t objects_refused(const struct object_list *objects)
 	return n;
 }
 
-/* ---- descriptors ------------------------------------------------------------------------------
- */
+/* ---- descriptors --------------------------------------------------------------------------- */
 
 /* The schema's name of the kind, as a word: what a newer collector may add is named too. */
 static void kind_name(Snap__OpenFile__Kind kind, char *buf, size_t len)
@@ -157,8 +156,7 @@ static int add_descriptors(struct object_list *l, const Snap__Snapshot *m, const
 	return 0;
 }
 
-/* ---- the rest of a process --------------------------------------------------------------------
- */
+/* ---- the rest of a process ----------------------------------------------------------------- */
 
 static bool is_shared(const Snap__Region *r)
 {
@@ -256,8 +254,7 @@ static int add_process(struct object_list *l, const Snap__Snapshot *m, const Sna
 	return add_count(l, p, "locks", p->n_locks, "POSIX file locks", err);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------
- */
+/* ---- refusals ------------------------------------------------------------------------------ */
 
 void objects_parse_refusal(const char *text, int *ret_pid, int *ret_fd, const char **ret_rest)
 {
@@ -319,8 +316,7 @@ int objects_list(struct object_list *ret, const Snap__Snapshot *model,
 	return 0;
 }
 
-/* ---- printing ---------------------------------------------------------------------------------
- */
+/* ---- printing ------------------------------------------------------------------------------ */
 
 static const char *name_of(const Snap__Snapshot *m, int pid)
 {

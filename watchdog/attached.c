@@ -16,8 +16,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
-/* ---- the target -------------------------------------------------------------------------------
- */
+/* ---- the target ---------------------------------------------------------------------------- */
 
 static int read_argv(struct attach_target *t, const char *comm, struct err *err)
 {
@@ -185,8 +184,7 @@ bool attached_still_runs(const struct job_info *job)
 	       stat.start_time == job->leader_start && stat.state != 'Z' && stat.state != 'X';
 }
 
-/* ---- in a capsule's place ---------------------------------------------------------------------
- */
+/* ---- in a capsule's place ------------------------------------------------------------------ */
 
 /* One pawl at a time: a lock on a file of /proc belongs to the process it is about, and goes with
  * us. */
@@ -226,8 +224,7 @@ int attached_create(struct capsule **ret, const struct attach_target *target, st
 	return 0;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------------------------- */
 
 /* include/uapi/linux/pidfd.h; exit_code of processes that have been collected: Linux 6.15. */
 struct pidfd_exit_info {

@@ -111,8 +111,7 @@ int wd_begin(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-/* ---- where to start from ----------------------------------------------------------------------
- */
+/* ---- where to start from ------------------------------------------------------------------- */
 
 static int add_candidate(struct resume *resume, uint64_t seq, struct err *err)
 {
@@ -164,8 +163,7 @@ int wd_choose_start(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-/* ---- services ---------------------------------------------------------------------------------
- */
+/* ---- services ------------------------------------------------------------------------------ */
 
 int wd_start_services(struct watchdog *w, struct err *err)
 {

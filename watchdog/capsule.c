@@ -29,8 +29,7 @@ static const char *const user_hint =
 	"kernel.unprivileged_userns_clone, AppArmor; in a chroot they always are; `pawl doctor` tells "
 	"more)";
 
-/* ---- creation ---------------------------------------------------------------------------------
- */
+/* ---- creation ------------------------------------------------------------------------------ */
 
 struct sockets {
 	int requests[2], events[2], stub[2];
@@ -277,8 +276,7 @@ int capsule_create(struct capsule **ret, const struct capsule_config *config, st
 	return 0;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------------------------- */
 
 void capsule_kill(struct capsule *c)
 {
@@ -318,8 +316,7 @@ void capsule_destroy(struct capsule *c)
 	free(c);
 }
 
-/* ---- requests ---------------------------------------------------------------------------------
- */
+/* ---- requests ------------------------------------------------------------------------------ */
 
 static int recv_reply(int fd, struct init_reply *ret, int *ret_fd)
 {

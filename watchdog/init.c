@@ -21,8 +21,7 @@ struct init {
 	pid_t leader; /* 0: none yet */
 };
 
-/* ---- messages ---------------------------------------------------------------------------------
- */
+/* ---- messages ------------------------------------------------------------------------------ */
 
 /* A failed send means that the watchdog is gone; the end of file on `requests` then ends us. */
 static void send_reply(const struct init *init, const struct init_reply *reply, int fd)
@@ -52,8 +51,7 @@ static void send_event(const struct init *init, int kind, int status, int left_b
 	send(init->plan->events, &event, sizeof(event), MSG_NOSIGNAL);
 }
 
-/* ---- children ---------------------------------------------------------------------------------
- */
+/* ---- children ------------------------------------------------------------------------------ */
 
 pid_t init_clone(pid_t vpid, int *ret_pidfd)
 {
@@ -194,8 +192,7 @@ static void reap(struct init *init)
 		send_event(init, CAPSULE_LEADER_EXITED, status, has_others(init));
 }
 
-/* ---- serving ----------------------------------------------------------------------------------
- */
+/* ---- serving ------------------------------------------------------------------------------- */
 
 static int watch(struct init *init, pid_t vpid)
 {

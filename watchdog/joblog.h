@@ -36,8 +36,7 @@
 
 enum joblog_stream { JOBLOG_STDOUT = 1, JOBLOG_STDERR = 2, JOBLOG_TERMINAL = 3 };
 
-/* ---- writing: one writer a job, the watchdog that holds the job's lock -------------------------
- */
+/* ---- writing: one writer a job, the watchdog that holds the job's lock --------------------- */
 
 struct joblog;
 
@@ -62,8 +61,7 @@ uint64_t joblog_bytes(const struct joblog *log);
 /* To disk, what has been written. May run beside the functions above. */
 int joblog_sync(struct joblog *log, struct err *err);
 
-/* ---- reading: at any time, beside a writer -----------------------------------------------------
- */
+/* ---- reading: at any time, beside a writer ------------------------------------------------- */
 
 struct joblog_reader;
 

@@ -17,8 +17,7 @@
  * time goes to snapshots. UINT64_MAX where interval is 0. */
 uint64_t policy_next_due(uint64_t started, uint64_t finished, uint64_t interval);
 
-/* ---- deaths -----------------------------------------------------------------------------------
- */
+/* ---- deaths -------------------------------------------------------------------------------- */
 
 struct death_facts {
 	int status;	  /* wait(2) status of the job's leader */
@@ -45,8 +44,7 @@ uint64_t policy_roll_back(const struct retry_state *state, unsigned retries, uin
 			  uint64_t interval, const uint64_t *good, size_t n_good);
 void retry_note(struct retry_state *state, uint64_t seq, uint64_t now);
 
-/* ---- hanging ----------------------------------------------------------------------------------
- */
+/* ---- hanging ------------------------------------------------------------------------------- */
 
 struct hang_state { /* zeroed at the start */
 	bool known;
@@ -61,8 +59,7 @@ void hang_rebase(struct hang_state *state, uint64_t cpu);
 /* The job stood still for a reason (stopped by job control): start anew. */
 void hang_reset(struct hang_state *state);
 
-/* ---- retention --------------------------------------------------------------------------------
- */
+/* ---- retention ----------------------------------------------------------------------------- */
 
 /* Marks the snapshots to drop: drop[i] for infos[i], ascending by seq as store_snapshot_list gives
  * them. Kept: the newest `keep`, the newest of each of the last keep_hourly hours and keep_daily

@@ -10,8 +10,7 @@
 #include "store/base/log.h"
 #include "watchdog/supervise.h"
 
-/* ---- candidates -------------------------------------------------------------------------------
- */
+/* ---- candidates ---------------------------------------------------------------------------- */
 
 static void say_damaged(struct watchdog *w, uint64_t seq, const struct err *why)
 {
@@ -98,8 +97,7 @@ int wd_dry_run(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-/* ---- rebuilding -------------------------------------------------------------------------------
- */
+/* ---- rebuilding ---------------------------------------------------------------------------- */
 
 static int make_capsule(struct watchdog *w, struct err *err)
 {
@@ -186,8 +184,7 @@ int wd_resume_failed(struct watchdog *w, const struct err *why)
 	return -1;
 }
 
-/* ---- letting it go ----------------------------------------------------------------------------
- */
+/* ---- letting it go ------------------------------------------------------------------------- */
 
 /* What the rolled-back job will write again its reader has already. A person at a terminal sees it
  * again, after the message that says why. */

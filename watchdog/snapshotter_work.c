@@ -12,8 +12,7 @@
 #include "store/base/units.h"
 #include "watchdog/policy.h"
 
-/* ---- hooks of the checkpointer ----------------------------------------------------------------
- */
+/* ---- hooks of the checkpointer ------------------------------------------------------------- */
 
 static int ensure_capsule(Snap__Snapshot *model, struct err *err)
 {
@@ -57,8 +56,7 @@ static int on_publish(void *ctx, struct err *err)
 	return check_cancelled(w, err) < 0 ? -1 : pump_sync(w->config.pump, err);
 }
 
-/* ---- retention --------------------------------------------------------------------------------
- */
+/* ---- retention ----------------------------------------------------------------------------- */
 
 static long utc_offset(void)
 {
@@ -126,8 +124,7 @@ void snap_work_thin(struct snap_work *w, uint64_t protect)
 	forget_input(w);
 }
 
-/* ---- snapshots --------------------------------------------------------------------------------
- */
+/* ---- snapshots ----------------------------------------------------------------------------- */
 
 static int adopt_target(struct snap_work *w, struct err *err)
 {
@@ -226,8 +223,7 @@ static int do_take(struct snap_work *w, bool end, struct snap_result *result)
 	return 0;
 }
 
-/* ---- recovery ---------------------------------------------------------------------------------
- */
+/* ---- recovery ------------------------------------------------------------------------------ */
 
 static int do_rebuild(struct snap_work *w, const struct snap_command *command,
 		      struct snap_result *result)

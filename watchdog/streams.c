@@ -22,8 +22,7 @@ void streams_clear(struct streams *streams)
 	pump_clear(&streams->pump);
 }
 
-/* ---- what they are ----------------------------------------------------------------------------
- */
+/* ---- what they are ------------------------------------------------------------------------- */
 
 /* A file that its path does not lead us to, or not with the same rights, could never be put back as
  * it was: somebody else opened it for us. Its bytes are pumped like a pipe's then, and kept in the
@@ -122,8 +121,7 @@ void streams_from_model(struct streams *s, const Snap__Snapshot *model)
 		find_outer_terminal(s);
 }
 
-/* ---- making them ------------------------------------------------------------------------------
- */
+/* ---- making them --------------------------------------------------------------------------- */
 
 static struct capsule_stream identify(int fd, bool terminal)
 {
@@ -281,8 +279,7 @@ void streams_detach(struct streams *s)
 	pump_detach(&s->pump);
 }
 
-/* ---- the caller's terminal --------------------------------------------------------------------
- */
+/* ---- the caller's terminal ----------------------------------------------------------------- */
 
 static void note_mode(struct streams *s)
 {

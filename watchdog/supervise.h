@@ -92,8 +92,7 @@ struct watchdog {
 	int exec_errno; /* the command could not be executed */
 };
 
-/* ---- begin.c ----------------------------------------------------------------------------------
- */
+/* ---- begin.c ------------------------------------------------------------------------------- */
 
 /* Signals, store, name, lock, record, logs. */
 int wd_begin(struct watchdog *w, struct err *err);
@@ -105,23 +104,20 @@ int wd_start_services(struct watchdog *w, struct err *err);
 /* Writes the record as running under this process. */
 int wd_put_running(struct watchdog *w, struct err *err);
 
-/* ---- launch_job.c -----------------------------------------------------------------------------
- */
+/* ---- launch_job.c -------------------------------------------------------------------------- */
 
 int wd_launch(struct watchdog *w, struct err *err);
 /* The logs that the streams need (w->streams.kind is known). */
 int wd_open_logs(struct watchdog *w, struct err *err);
 struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t leader_vpid);
 
-/* ---- attach_job.c -----------------------------------------------------------------------------
- */
+/* ---- attach_job.c -------------------------------------------------------------------------- */
 
 int wd_attach(struct watchdog *w, struct err *err);
 /* The watchdog's job is one that pawl did not start and has not recovered. */
 bool wd_is_attached(const struct watchdog *w);
 
-/* ---- resume.c ---------------------------------------------------------------------------------
- */
+/* ---- resume.c ------------------------------------------------------------------------------ */
 
 /* Starts rebuilding the next candidate. 1: under way, 0: no candidate left, -1: failed. */
 int wd_resume_next(struct watchdog *w, struct err *err);
@@ -136,8 +132,7 @@ bool wd_plan_roll_back(struct watchdog *w);
 /* `recover --dry-run`. */
 int wd_dry_run(struct watchdog *w, struct err *err);
 
-/* ---- actions.c --------------------------------------------------------------------------------
- */
+/* ---- actions.c ----------------------------------------------------------------------------- */
 
 /* Moves to the next state and carries out its action. */
 void wd_handle(struct watchdog *w, enum wd_event event);
@@ -149,16 +144,14 @@ void wd_fail(struct watchdog *w, const struct err *err);
 void wd_signal_leader(struct watchdog *w, int signo);
 void wd_signal_group(struct watchdog *w, int signo);
 
-/* ---- look.c -----------------------------------------------------------------------------------
- */
+/* ---- look.c -------------------------------------------------------------------------------- */
 
 /* If it is time: looks for objects that cannot be saved, warns of them or ends the job. */
 void wd_look(struct watchdog *w, uint64_t now);
 /* CLOCK_MONOTONIC of the next look; UINT64_MAX: not now. */
 uint64_t wd_next_look(const struct watchdog *w);
 
-/* ---- notice.c ---------------------------------------------------------------------------------
- */
+/* ---- notice.c ------------------------------------------------------------------------------ */
 
 /* A warning for later: recovery may put back the very file that standard error goes to, and would
  * take with it what was said before. */
@@ -168,8 +161,7 @@ void wd_tell_notices(struct watchdog *w);
  * file description again, as at a launch: else we would write over each other. leader: host pid. */
 void wd_share_descriptions(pid_t leader);
 
-/* ---- finish.c ---------------------------------------------------------------------------------
- */
+/* ---- finish.c ------------------------------------------------------------------------------ */
 
 /* Ends the capsule and closes what belonged to it; the job's output is drained first. */
 void wd_retire_capsule(struct watchdog *w);

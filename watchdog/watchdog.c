@@ -21,8 +21,7 @@
 #define SAME_SIGNAL_NS	   (NSEC_PER_SEC / 100)
 #define HANG_LOOKS	   16
 
-/* ---- job control ------------------------------------------------------------------------------
- */
+/* ---- job control --------------------------------------------------------------------------- */
 
 /* The job was stopped at the caller's terminal: so is pawl, with the default action, as the shell
  * expects; the rest of a pipeline too. In an orphaned group (no shell to continue it) the kernel
@@ -66,8 +65,7 @@ static void continued(struct watchdog *w)
 		wd_signal_group(w, SIGCONT);
 }
 
-/* ---- what has happened ------------------------------------------------------------------------
- */
+/* ---- what has happened --------------------------------------------------------------------- */
 
 /* timeout(1) signals its child and then its whole group: the child twice, within microseconds. */
 static void interrupt(struct watchdog *w, int signo)
@@ -281,8 +279,7 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 		wd_handle(w, WE_STOP);
 }
 
-/* ---- time -------------------------------------------------------------------------------------
- */
+/* ---- time ---------------------------------------------------------------------------------- */
 
 static void look_for_hanging(struct watchdog *w, uint64_t now)
 {
@@ -350,8 +347,7 @@ static int poll_timeout(const struct watchdog *w)
 	return at > 3600 * 1000 ? 3600 * 1000 : (int)at;
 }
 
-/* ---- the loop ---------------------------------------------------------------------------------
- */
+/* ---- the loop ------------------------------------------------------------------------------ */
 
 struct sources {
 	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 3];

@@ -73,7 +73,7 @@ struct watchdog_config {
  * report on (then the exit is PAWL_EXIT_FAILED or, from err kind, misuse/126/127 by *ret_exit). */
 int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err *err);
 
-/* ---- control: talking to the watchdog of a running job ---------------------------------------- */
+/* ---- control: talking to the watchdog of a running job ------------------------------------- */
 
 /* ERR_NOT_FOUND where the job does not run. snapshot: waits until durable. stop: waits until the job has
  * ended. */

@@ -44,8 +44,7 @@ int text_read(char **ret, struct err *err, const char *fmt, ...)
 	return -1;
 }
 
-/* ---- limits -----------------------------------------------------------------------------------
- */
+/* ---- limits -------------------------------------------------------------------------------- */
 
 static const char *const limit_names[PROC_N_LIMITS] = {
 	[RLIMIT_CPU] = "Max cpu time",
@@ -103,8 +102,7 @@ int proc_parse_limits(const char *text, struct proc_limit ret[PROC_N_LIMITS], st
 	return 0;
 }
 
-/* ---- fdinfo -----------------------------------------------------------------------------------
- */
+/* ---- fdinfo -------------------------------------------------------------------------------- */
 
 static void skip_word(struct text *t)
 {
@@ -234,8 +232,7 @@ int proc_read_fdinfo(pid_t pid, int fd, struct proc_fdinfo *ret, struct err *err
 	return 0;
 }
 
-/* ---- timers -----------------------------------------------------------------------------------
- */
+/* ---- timers -------------------------------------------------------------------------------- */
 
 /* "notify: signal/pid.2634" (fs/proc/base.c, show_timer) */
 static bool take_notify(struct text *t, struct proc_timer *timer)
@@ -335,8 +332,7 @@ int proc_read_timers(pid_t pid, struct proc_timer **ret, size_t *ret_n, struct e
 	return 0;
 }
 
-/* ---- directories, sched ------------------------------------------------------------------------
- */
+/* ---- directories, sched -------------------------------------------------------------------- */
 
 static int compare_ints(const void *a, const void *b)
 {

@@ -6,7 +6,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/units.h"
 
-/* ---- epoll ------------------------------------------------------------------------------------ */
+/* ---- epoll --------------------------------------------------------------------------------- */
 
 static bool take_label(struct text *t, const char *label)
 {
@@ -70,7 +70,7 @@ int proc_read_epoll(pid_t pid, int fd, struct proc_epoll_entry **ret, size_t *re
 	return proc_parse_epoll(text, ret, ret_n, err);
 }
 
-/* ---- timerfd ---------------------------------------------------------------------------------- */
+/* ---- timerfd ------------------------------------------------------------------------------- */
 
 /* "(99, 999900670)": seconds and nanoseconds. */
 static bool take_time(struct text *t, uint64_t *ret)

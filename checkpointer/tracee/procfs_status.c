@@ -7,8 +7,7 @@
 #include "checkpointer/tracee/procfs_text.h"
 #include "store/base/cleanup.h"
 
-/* ---- stat -------------------------------------------------------------------------------------
- */
+/* ---- stat ---------------------------------------------------------------------------------- */
 
 /* Fields of /proc/PID/stat by their number in proc(5), from the 4th on. Kept as 64-bit values: the
  * kernel prints some of them as signed, text_any takes both. */
@@ -96,8 +95,7 @@ int proc_read_stat(pid_t pid, pid_t tid, struct proc_stat *ret, struct err *err)
 	return 0;
 }
 
-/* ---- status -----------------------------------------------------------------------------------
- */
+/* ---- status -------------------------------------------------------------------------------- */
 
 enum status_kind {
 	S_NAME,

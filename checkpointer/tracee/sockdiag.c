@@ -19,7 +19,7 @@
  * of a full accept queue is the largest single answer. */
 #define ANSWER_ROOM (64u << 10)
 
-/* ---- attributes ------------------------------------------------------------------------------- */
+/* ---- attributes ---------------------------------------------------------------------------- */
 
 struct attributes {
 	const char *p;
@@ -53,7 +53,7 @@ static uint32_t get_u32(const void *p, size_t index)
 	return value;
 }
 
-/* ---- Unix sockets ----------------------------------------------------------------------------- */
+/* ---- Unix sockets -------------------------------------------------------------------------- */
 
 static int take_icons(struct unix_info *info, const void *data, size_t len, struct err *err)
 {
@@ -172,7 +172,7 @@ int sockdiag_unix(uint32_t inode, struct unix_info *ret, struct err *err)
 	return sockdiag_parse_unix(NLMSG_DATA(head), head->nlmsg_len - NLMSG_HDRLEN, ret, err);
 }
 
-/* ---- Internet sockets ------------------------------------------------------------------------- */
+/* ---- Internet sockets ---------------------------------------------------------------------- */
 
 static void map_ipv4(struct inet_address *a, const void *ip)
 {
@@ -302,7 +302,7 @@ int sockdiag_list_inet(int protocol, struct inet_info **ret, size_t *ret_n, stru
 	return 0;
 }
 
-/* ---- addresses -------------------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------------------------- */
 
 int inet_address_from(struct inet_address *ret, const void *address, size_t len)
 {

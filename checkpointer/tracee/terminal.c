@@ -35,7 +35,7 @@ static bool is_canonical(const struct termios2 *s)
 	return (s->c_lflag & ICANON) && !(s->c_lflag & EXTPROC);
 }
 
-/* ---- flags of a description -------------------------------------------------------------------- */
+/* ---- flags of a description ---------------------------------------------------------------- */
 
 static int begin_nonblock(int fd)
 {
@@ -51,7 +51,7 @@ static void end_nonblock(int fd, int flags)
 		fcntl(fd, F_SETFL, flags);
 }
 
-/* ---- reading them empty ------------------------------------------------------------------------ */
+/* ---- reading them empty -------------------------------------------------------------------- */
 
 static int append(ProtobufCBinaryData *to, const char *data, size_t n)
 {
@@ -157,7 +157,7 @@ static int drain_output(int master, Snap__Terminal *t)
 	return result;
 }
 
-/* ---- writing them again ------------------------------------------------------------------------ */
+/* ---- writing them again -------------------------------------------------------------------- */
 
 /* Room comes when the kernel's worker has carried away what was written before. */
 static int put(int fd, const void *data, size_t len)
@@ -275,7 +275,7 @@ static int fill_input(int master, int slave, const struct termios2 *s, const Sna
 	return flags < 0 ? -1 : result;
 }
 
-/* ---- stopped output ---------------------------------------------------------------------------- */
+/* ---- stopped output ------------------------------------------------------------------------ */
 
 static bool takes_output(int slave)
 {
@@ -311,7 +311,7 @@ static int stop_again(int master, int slave, const struct termios2 *s, const Sna
 	return put(master, &s->c_cc[VSTOP], 1) == 0 && becomes(slave, false) ? 0 : -1;
 }
 
-/* ---- all of it --------------------------------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------------------------- */
 
 static int read_settings(int master, int slave, struct termios2 *s, Snap__Terminal *t)
 {

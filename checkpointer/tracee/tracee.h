@@ -98,7 +98,7 @@ int tracee_syscall_at(struct tracee *t, uint64_t insn, long nr, const uint64_t a
  * first thread has ended. */
 int tracee_pidfd(pid_t pid);
 
-/* ---- memory of the process (tgid), the tracee need not be stopped -------------------------------*/
+/* ---- memory of the process (tgid), the tracee need not be stopped -------------------------- */
 
 /* process_vm_readv/writev, whole or error. */
 int mem_read(pid_t pid, uint64_t addr, void *buf, size_t len, struct err *err);

@@ -294,7 +294,7 @@ void arch_prepare_touch_xstate(struct arch_regs *regs, uint64_t blob)
 	prepare_entry(regs, blob + (uint64_t)(blob_touch - arch_blob_start));
 }
 
-/* ---- the CPU ---------------------------------------------------------------------------------- */
+/* ---- the CPU ------------------------------------------------------------------------------- */
 
 enum cpuid_word {
 	W_1_ECX,

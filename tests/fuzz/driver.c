@@ -86,8 +86,7 @@ static void add_input(struct driver *d, const uint8_t *data, size_t size)
 	d->n++;
 }
 
-/* ---- mutation -----------------------------------------------------------------------------------
- */
+/* ---- mutation ------------------------------------------------------------------------------ */
 
 static void flip_bits(struct driver *d, size_t size)
 {
@@ -175,8 +174,7 @@ static size_t mutate(struct driver *d)
 	return size;
 }
 
-/* ---- running ------------------------------------------------------------------------------------
- */
+/* ---- running ------------------------------------------------------------------------------- */
 
 static void run_one(const uint8_t *data, size_t size)
 {

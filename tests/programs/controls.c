@@ -37,7 +37,7 @@
 #define TEXT_MAX       16384
 #define IOPRIO(class, level) ((class) << 13 | (level))
 
-/* ---- what a thread can see of itself ---------------------------------------------------------- */
+/* ---- what a thread can see of itself ------------------------------------------------------- */
 
 struct text {
 	char buf[TEXT_MAX];
@@ -103,7 +103,7 @@ static void describe(struct text *t)
 	put(t, "merge %d mdwe %d\n", prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0), prctl(PR_GET_MDWE, 0, 0, 0, 0));
 }
 
-/* ---- what it changes -------------------------------------------------------------------------- */
+/* ---- what it changes ----------------------------------------------------------------------- */
 
 static void set_scheduling(int index)
 {
@@ -177,7 +177,7 @@ static void set_privileges(int index)
 	}
 }
 
-/* ---- syscall user dispatch -------------------------------------------------------------------- */
+/* ---- syscall user dispatch ----------------------------------------------------------------- */
 
 static volatile char selector;
 static volatile int dispatched;
@@ -224,7 +224,7 @@ static void wait_dispatched(const struct target *t)
 	}
 }
 
-/* ---- memory policies -------------------------------------------------------------------------- */
+/* ---- memory policies ----------------------------------------------------------------------- */
 
 static void set_mdwe(void)
 {
@@ -275,7 +275,7 @@ static void set_locked(void)
 	check_locked();
 }
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------------------------- */
 
 struct member {
 	const struct target *target;

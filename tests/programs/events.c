@@ -107,7 +107,7 @@ static void set_up_locks(struct events *e)
 	CHECK(flock(e->locked, LOCK_EX) == 0);
 }
 
-/* ---- checks ----------------------------------------------------------------------------------- */
+/* ---- checks -------------------------------------------------------------------------------- */
 
 static void check_text(int fd, const char *text)
 {

@@ -122,7 +122,7 @@ static void expect(int fd, const char *text)
 	CHECK(memcmp(buf, text, strlen(text)) == 0);
 }
 
-/* ---- queues filled to the brim ---------------------------------------------------------------- */
+/* ---- queues filled to the brim ------------------------------------------------------------- */
 
 static long fill(int fd, uint64_t seed)
 {
@@ -168,7 +168,7 @@ static void drain(int fd, uint64_t seed, long bytes)
 	}
 }
 
-/* ---- TCP -------------------------------------------------------------------------------------- */
+/* ---- TCP ----------------------------------------------------------------------------------- */
 
 static void set_up_options(struct sockets *s)
 {
@@ -293,7 +293,7 @@ static void check_tcp(struct sockets *s)
 	CHECK(recv(s->unbound, &byte, 1, 0) < 0 && errno == ENOTCONN);
 }
 
-/* ---- UDP -------------------------------------------------------------------------------------- */
+/* ---- UDP ----------------------------------------------------------------------------------- */
 
 static int udp(int family)
 {
@@ -360,7 +360,7 @@ static void check_udp(struct sockets *s)
 	expect_from(s->udp6, "more", port_of(s->udp_lonely));
 }
 
-/* ---- all of it -------------------------------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------------------------- */
 
 static void set_up_epoll(struct sockets *s)
 {
@@ -396,7 +396,7 @@ static int all_in_one(struct sockets *s)
 	return target_pass(&s->target);
 }
 
-/* ---- exchanging all the time ------------------------------------------------------------------ */
+/* ---- exchanging all the time --------------------------------------------------------------- */
 
 #define CLIENTS 3
 

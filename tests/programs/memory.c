@@ -63,7 +63,7 @@ static void run(const struct target *t)
 	target_wait(t);
 }
 
-/* ---- guard regions ---------------------------------------------------------------------------- */
+/* ---- guard regions ------------------------------------------------------------------------- */
 
 static void install(char *at, size_t pages)
 {
@@ -124,7 +124,7 @@ static void test_guard(const struct target *t)
 		check_guarded(file, 10, ".#........", 3);
 }
 
-/* ---- sealing and locking ---------------------------------------------------------------------- */
+/* ---- sealing and locking ------------------------------------------------------------------- */
 
 static void test_sealed(const struct target *t)
 {
@@ -193,7 +193,7 @@ static void test_locked(const struct target *t)
 	CHECK(pattern_holds(now, MIB / 2, 8) && pattern_holds(later, MIB / 4, 9));
 }
 
-/* ---- addresses -------------------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------------------------- */
 
 static unsigned long lowest(void)
 {
@@ -255,7 +255,7 @@ static void test_many(const struct target *t)
 	}
 }
 
-/* ---- shared anonymous memory ------------------------------------------------------------------ */
+/* ---- shared anonymous memory --------------------------------------------------------------- */
 
 static long shared_kib(void)
 {
@@ -292,7 +292,7 @@ static void test_partial(const struct target *t)
 	CHECK(shared_kib() < 64 * 1024);
 }
 
-/* ---- huge pages ------------------------------------------------------------------------------- */
+/* ---- huge pages ---------------------------------------------------------------------------- */
 
 #define HUGE (2 * MIB)
 
@@ -330,7 +330,7 @@ static void test_huge(const struct target *t)
 	CHECK(munmap(private, PAGE) < 0 && errno == EINVAL);
 }
 
-/* ---- protection keys -------------------------------------------------------------------------- */
+/* ---- protection keys ----------------------------------------------------------------------- */
 
 static void test_keys(const struct target *t)
 {

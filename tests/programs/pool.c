@@ -82,8 +82,7 @@ static void set_up(struct pool *p, const struct target *t)
 		pattern_fill(p->sparse + at, PAGE, 8);
 }
 
-/* ---- what a child makes of it -----------------------------------------------------------------
- */
+/* ---- what a child makes of it -------------------------------------------------------------- */
 
 /* Every child writes a page in each MiB, drops another one and zeroes a third. */
 static void change_table(const struct pool *p, uint64_t who)

@@ -47,8 +47,7 @@ static long need(long result, const char *what)
 	return result;
 }
 
-/* ---- namespaces and root ----------------------------------------------------------------------
- */
+/* ---- namespaces and root ------------------------------------------------------------------- */
 
 static long make_namespace(int flag)
 {
@@ -97,8 +96,7 @@ static long make_root(const struct target *t)
 	return need(chroot(t->dir), "needs root");
 }
 
-/* ---- filters ----------------------------------------------------------------------------------
- */
+/* ---- filters ------------------------------------------------------------------------------- */
 
 static long make_filter(const struct target *t)
 {
@@ -145,8 +143,7 @@ static void check_strict(long made)
 	CHECK(write(strict_pipe[1], "x", 1) == 1);
 }
 
-/* ---- a tracer ---------------------------------------------------------------------------------
- */
+/* ---- a tracer ------------------------------------------------------------------------------ */
 
 static long make_traced(const struct target *t)
 {
@@ -171,8 +168,7 @@ static void check_traced(long child)
 	CHECK(waitpid((pid_t)child, &status, 0) == child);
 }
 
-/* ---- descriptors and memory -------------------------------------------------------------------
- */
+/* ---- descriptors and memory ---------------------------------------------------------------- */
 
 static long make_io_uring(const struct target *t)
 {
@@ -280,8 +276,7 @@ static long make_bpf(const struct target *t)
 		    "bpf is not allowed here");
 }
 
-/* ---- the rest ---------------------------------------------------------------------------------
- */
+/* ---- the rest ------------------------------------------------------------------------------ */
 
 static long make_session_keyring(const struct target *t)
 {
@@ -316,8 +311,7 @@ static long make_deadline(const struct target *t)
 	return need(syscall(SYS_sched_setattr, 0, &a, 0), "SCHED_DEADLINE is not allowed here");
 }
 
-/* ---- IPC that belongs to no process -----------------------------------------------------------
- */
+/* ---- IPC that belongs to no process -------------------------------------------------------- */
 
 static long make_sysv_shm(const struct target *t)
 {

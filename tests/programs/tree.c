@@ -97,8 +97,7 @@ static void wait_for_member(enum member who)
 	CHECK(shared->place[who].pid != 0);
 }
 
-/* ---- the shapes -------------------------------------------------------------------------------
- */
+/* ---- the shapes ---------------------------------------------------------------------------- */
 
 /* fork, setsid, fork: an orphan in a session whose leader is dead. */
 static void session_orphan(void)
@@ -167,8 +166,7 @@ static void worker(void)
 	live(WORKER, 0);
 }
 
-/* ---- zombies and stopped ones -----------------------------------------------------------------
- */
+/* ---- zombies and stopped ones -------------------------------------------------------------- */
 
 static volatile sig_atomic_t children_heard, usr_heard;
 

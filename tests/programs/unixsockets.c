@@ -96,7 +96,7 @@ static void check_name(int fd, bool peer, const struct sockets *s, const char *n
 	CHECK(strcmp(want.sun_path, got.sun_path) == 0);
 }
 
-/* ---- pairs ------------------------------------------------------------------------------------ */
+/* ---- pairs --------------------------------------------------------------------------------- */
 
 static void set_up_pairs(struct sockets *s)
 {
@@ -175,7 +175,7 @@ static void check_pairs(struct sockets *s)
 	CHECK_EQ(recv(s->broken, &byte, 1, 0), 0);
 }
 
-/* ---- listening -------------------------------------------------------------------------------- */
+/* ---- listening ----------------------------------------------------------------------------- */
 
 static void set_up_listening(struct sockets *s)
 {
@@ -240,7 +240,7 @@ static void check_listening(struct sockets *s)
 	CHECK(accept(s->listener, NULL, NULL) < 0 && errno == EAGAIN);
 }
 
-/* ---- abstract names and relative paths -------------------------------------------------------- */
+/* ---- abstract names and relative paths ----------------------------------------------------- */
 
 static void abstract_address(const struct sockets *s, struct sockaddr_un *a, socklen_t *len)
 {
@@ -295,7 +295,7 @@ static void check_names(struct sockets *s)
 	expect(s->relative, "near");
 }
 
-/* ---- datagrams -------------------------------------------------------------------------------- */
+/* ---- datagrams ----------------------------------------------------------------------------- */
 
 static void send_to(const struct sockets *s, int fd, const char *name, const char *text)
 {
@@ -366,7 +366,7 @@ static void check_datagrams(struct sockets *s)
 	free(path);
 }
 
-/* ---- descriptors and credentials in flight ---------------------------------------------------- */
+/* ---- descriptors and credentials in flight ------------------------------------------------- */
 
 static void send_rights(int fd, const char *text, const int *fds, size_t n)
 {
@@ -460,7 +460,7 @@ static void check_flying(struct sockets *s)
 	CHECK_EQ(sender.gid, getegid());
 }
 
-/* ---- epoll ------------------------------------------------------------------------------------ */
+/* ---- epoll --------------------------------------------------------------------------------- */
 
 static void watch(struct sockets *s, int fd, uint32_t events)
 {
@@ -511,7 +511,7 @@ static int all_in_one(struct sockets *s)
 	return target_pass(&s->target);
 }
 
-/* ---- several processes ------------------------------------------------------------------------ */
+/* ---- several processes --------------------------------------------------------------------- */
 
 static pid_t peer_pid(int fd)
 {

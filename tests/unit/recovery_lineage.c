@@ -14,8 +14,7 @@
 #define MAX_PIDS  400
 #define HISTORIES 4000
 
-/* ---- the kernel -------------------------------------------------------------------------------
- */
+/* ---- the kernel ---------------------------------------------------------------------------- */
 
 struct proc {
 	bool used, zombie, subreaper;
@@ -100,8 +99,7 @@ static void do_exit(struct kernel *k, int pid)
 		k->p[pid].used = false;
 }
 
-/* ---- lives ------------------------------------------------------------------------------------
- */
+/* ---- lives --------------------------------------------------------------------------------- */
 
 struct history {
 	struct kernel k;
@@ -171,8 +169,7 @@ static void step(struct history *h)
 	}
 }
 
-/* ---- how they ended ---------------------------------------------------------------------------
- */
+/* ---- how they ended ------------------------------------------------------------------------ */
 
 static void add_to_model(Snap__Snapshot *m, const struct kernel *k, int pid)
 {
@@ -205,8 +202,7 @@ static Snap__Snapshot *make_model(const struct kernel *k)
 	}
 }
 
-/* ---- born again -------------------------------------------------------------------------------
- */
+/* ---- born again ---------------------------------------------------------------------------- */
 
 struct rebirth {
 	struct kernel k;

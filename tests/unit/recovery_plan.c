@@ -290,8 +290,7 @@ static void test_every_step_has_a_text(void **state)
 	snap__snapshot__free_unpacked(m, NULL);
 }
 
-/* ---- models that must be refused --------------------------------------------------------------
- */
+/* ---- models that must be refused ----------------------------------------------------------- */
 
 static void no_processes(Snap__Snapshot *m)
 {

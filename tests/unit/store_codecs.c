@@ -116,7 +116,7 @@ static void test_doubled_frame(void **state)
 				      NULL, &err), ERR_CORRUPT, &err);
 }
 
-/* ---- nodes ---- */
+/* ---- nodes --------------------------------------------------------------------------------- */
 
 static void check_node(const uint64_t slots[NODE_SLOTS], unsigned level, size_t most)
 {
@@ -199,7 +199,7 @@ static void test_node_fuzz(void **state)
 	}
 }
 
-/* ---- packs ---- */
+/* ---- packs --------------------------------------------------------------------------------- */
 
 static size_t build_pack(struct pack_builder *b, unsigned n, uint64_t gap)
 {
@@ -315,7 +315,7 @@ static void test_pack_fuzz(void **state)
 	free(b.table);
 }
 
-/* ---- snapshot records ---- */
+/* ---- snapshot records ---------------------------------------------------------------------- */
 
 static void test_snapshot_record(void **state)
 {
@@ -368,7 +368,7 @@ static void test_snapshot_record(void **state)
 	snap__snapshot__free_unpacked(model, NULL);
 }
 
-/* ---- small structures ---- */
+/* ---- small structures ---------------------------------------------------------------------- */
 
 static void test_idset(void **state)
 {
@@ -420,7 +420,7 @@ static void test_dedup(void **state)
 	dedup_clear(&table);
 }
 
-/* ---- LMDB's file ---- */
+/* ---- LMDB's file --------------------------------------------------------------------------- */
 
 struct memory {
 	const uint8_t *bytes;

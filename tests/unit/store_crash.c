@@ -187,7 +187,7 @@ static void test_two_writers(void **state)
 	store_close(store);
 }
 
-/* ---- full disks ---- */
+/* ---- full disks ---------------------------------------------------------------------------- */
 
 /* Tries to save an image of n pages; returns 0 or the kind of error. */
 static enum err_kind try_to_save(struct store *store, uint64_t n, uint64_t seed)

@@ -69,7 +69,7 @@ static void note(void *ctx, const char *job, uint64_t seq, const char *line)
 	snprintf(f->all + used, sizeof(f->all) - used, "%s@%d: %s\n", job, (int)seq, line);
 }
 
-/* ---- in the values, through LMDB ---- */
+/* ---- in the values, through LMDB ----------------------------------------------------------- */
 
 /* Flips one bit of the value that `at` (counting records) leads to; n: which byte. Returns its length,
  * 0 where there is no such record. Twice the same call restores it. */
@@ -211,7 +211,7 @@ static void test_gc_with_damaged_record(void **state)
 	store_close(store);
 }
 
-/* ---- anywhere in the file ---- */
+/* ---- anywhere in the file ------------------------------------------------------------------ */
 
 /* In a child: 0 fine, 1 wrong content or something else unseemly. */
 static int open_and_read(void)
@@ -294,7 +294,7 @@ static void test_file(void **state)
 	assert_int_equal(open_and_read(), 0);
 }
 
-/* ---- and writing into such a file ---- */
+/* ---- and writing into such a file ---------------------------------------------------------- */
 
 /* In a child: whatever comes of it, it ends by itself. */
 static void write_and_collect(void)

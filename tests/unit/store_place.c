@@ -232,7 +232,7 @@ static void test_reading_does_not_write(void **state)
 	store_close(store);
 }
 
-/* ---- jobs ---- */
+/* ---- jobs ---------------------------------------------------------------------------------- */
 
 static void test_job_names(void **state)
 {
@@ -351,7 +351,7 @@ static void test_drop_removes_files(void **state)
 	store_close(store);
 }
 
-/* ---- snapshots in the catalogue ---- */
+/* ---- snapshots in the catalogue ------------------------------------------------------------ */
 
 static void test_snapshot_catalogue(void **state)
 {

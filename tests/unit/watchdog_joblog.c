@@ -209,8 +209,7 @@ static void test_no_log(void **state)
 	assert_fails(joblog_reader_open(&reader, *state, 0, &err), ERR_NOT_FOUND, &err);
 }
 
-/* ---- kept input -------------------------------------------------------------------------------
- */
+/* ---- kept input ---------------------------------------------------------------------------- */
 
 static struct stdinlog *open_input(const char *path)
 {
