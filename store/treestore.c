@@ -206,6 +206,8 @@ static int put_details(struct tree *tree, struct tree_object *o, struct page_tab
 		o->size = strlen(o->target);
 		return put_bytes(tree, contents, &o->content, o->target, o->size, err);
 	}
+	if (o->kind == TREE_REGULAR && tree_pages(o->size) > o->content.room)
+		return err_set(err, ERR_BUSY, "a file has grown since it was read");
 	if (o->kind != TREE_DIRECTORY)
 		return 0;
 	if (tree_listing_encode(tree, o, &listing, &len, err) < 0)

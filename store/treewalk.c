@@ -145,7 +145,13 @@ static int object_of(struct tree_walk *walk, const struct stat *st, uint32_t *re
 		return 0;
 	id = tree_index_find(&walk->index, tree, st->st_dev, st->st_ino);
 	if (id != TREE_NOWHERE && tree->objects[id].kind == kind_of(st->st_mode)) {
+		struct tree_object was = tree->objects[id];
+
 		tree_object_from_stat(&tree->objects[id], st);
+		/* Changed since it was looked at, or another one that was given the number of one that is gone. */
+		if (tree->objects[id].size != was.size || tree->objects[id].mtime != was.mtime ||
+		    tree->objects[id].ctime != was.ctime)
+			tree->objects[id].mark |= TREE_READ_AGAIN;
 		*ret = id;
 		return 0;
 	}

@@ -3,9 +3,11 @@
  */
 #include "unit.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "checkpointer/map_notes.h"
@@ -82,28 +84,43 @@ static void only_what_the_job_set_is_compared(void **state)
 	assert_false(map_flags_agree(&paused, &after));
 }
 
-/* On this very process: what madvise sets between the two readings is seen. */
+/* On a live process, which waits to be told: what madvise sets between the two readings is seen. */
 static void advice_given_meanwhile_makes_the_notes_fail(void **state)
 {
 	const size_t len = 1 << 20;
-	char *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), told;
 	struct map_notes notes = {0};
 	const struct map_list *list;
+	int to[2], from[2];
 	struct err err;
+	pid_t pid;
 
 	(void)state;
 	assert_ptr_not_equal(memory, MAP_FAILED);
 	assert_int_equal(madvise(memory, len, MADV_DONTDUMP), 0);
-	assert_int_equal(map_notes_take(&notes, getpid(), &err), 0);
-	assert_int_equal(map_notes_read(&notes, getpid(), 0, 0, &list, &err), 0);
+	assert_int_equal(pipe(to) | pipe(from), 0);
+	pid = fork();
+	if (pid == 0) {
+		if (read(to[0], &told, 1) == 1 && madvise(memory, len, MADV_DONTFORK) == 0 &&
+		    write(from[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	assert_true(pid > 0);
+	usleep(100000); /* it has come to rest in its read */
+	assert_int_equal(map_notes_take(&notes, pid, &err), 0);
+	assert_int_equal(map_notes_read(&notes, pid, 0, 0, &list, &err), 0);
 	for (size_t i = 0; i < list->n; i++)
 		if (list->maps[i].start == (uintptr_t)memory)
 			assert_true(list->maps[i].vm_flags & VMF_DONTDUMP);
 	assert_true(notes.list[0].used);
 	assert_true(map_notes_hold(&notes));
-	assert_int_equal(madvise(memory, len, MADV_DONTFORK), 0);
+	assert_int_equal(write(to[1], "", 1), 1);
+	assert_int_equal(read(from[0], &told, 1), 1);
 	assert_false(map_notes_hold(&notes));
 	map_notes_free(&notes);
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
 	munmap(memory, len);
 }
 
