@@ -13,33 +13,43 @@
  */
 
 #define LISTING_ROOM 4096u
+#define KINDS	     3u
 
-struct ipc_kind {
+static const struct {
 	const char *path, *what;
+} kinds[KINDS] = {
+	{"/proc/sysvipc/shm", "System V shared memory"},
+	{"/proc/sysvipc/sem", "a System V semaphore set"},
+	{"/proc/sysvipc/msg", "a System V message queue"},
 };
 
-/* The first bytes of a /proc file as the process sees it, terminated. NULL: err is set. */
-static const char *read_as(struct collected_process *p, const char *path, struct err *err)
+/* The first bytes of each listing as the process sees it, terminated, in its mirror; empty where there is
+ * none: a kernel without System V IPC, or a job without /proc. Two rounds, whatever their number. */
+static int read_listings(struct collected_process *p, const char *ret[KINDS], struct err *err)
 {
 	struct tracee *thread = &p->frozen->threads[0]->tracee;
-	struct remote_call *call;
+	struct remote_call *opened[KINDS];
+	int64_t fds[KINDS];
 	uint64_t addr;
-	char *text;
-	int64_t fd;
 
 	remote_reset(&p->remote);
-	call = remote_call(&p->remote, SYS_openat, (uint64_t)AT_FDCWD,
-			   remote_push_string(&p->remote, path), O_RDONLY | O_CLOEXEC);
+	for (size_t i = 0; i < KINDS; i++)
+		opened[i] = remote_call(&p->remote, SYS_openat, (uint64_t)AT_FDCWD,
+					remote_push_string(&p->remote, kinds[i].path),
+					O_RDONLY | O_CLOEXEC);
 	if (remote_run(&p->remote, thread, err) < 0)
-		return NULL;
-	fd = call->ret;
+		return -1;
+	for (size_t i = 0; i < KINDS; i++)
+		fds[i] = opened[i]->ret;
 	remote_reset(&p->remote);
-	text = remote_data(&p->remote, LISTING_ROOM + 1, &addr);
-	if (fd < 0) /* a kernel without System V IPC, or a job without /proc */
-		return text;
-	remote_call(&p->remote, SYS_read, (uint64_t)fd, addr, LISTING_ROOM);
-	remote_call(&p->remote, SYS_close, (uint64_t)fd);
-	return remote_run(&p->remote, thread, err) < 0 ? NULL : text;
+	for (size_t i = 0; i < KINDS; i++) {
+		ret[i] = remote_data(&p->remote, LISTING_ROOM + 1, &addr);
+		if (fds[i] < 0)
+			continue;
+		remote_call(&p->remote, SYS_read, (uint64_t)fds[i], addr, LISTING_ROOM);
+		remote_call(&p->remote, SYS_close, (uint64_t)fds[i]);
+	}
+	return remote_run(&p->remote, thread, err);
 }
 
 static int refuse_first(const char *text, const char *what, struct err *err)
@@ -55,26 +65,22 @@ static int refuse_first(const char *text, const char *what, struct err *err)
 
 int collect_sysv(struct collection *c, struct err *err)
 {
-	static const struct ipc_kind kinds[] = {
-		{"/proc/sysvipc/shm", "System V shared memory"},
-		{"/proc/sysvipc/sem", "a System V semaphore set"},
-		{"/proc/sysvipc/msg", "a System V message queue"},
-	};
 	struct collected_process *p = NULL;
+	const char *texts[KINDS];
 
 	/* An attached job, or one without a capsule, shares the namespace with others. */
 	if (c->config->root.attached || c->config->new_ids)
 		return 0;
 	for (size_t i = 0; i < c->n && !p; i++)
 		p = c->processes[i].remote.mirror ? &c->processes[i] : NULL;
-	for (size_t i = 0; p && i < sizeof(kinds) / sizeof(*kinds); i++) {
-		const char *text = read_as(p, kinds[i].path, err);
-
-		if (!text ||
-		    refusals_go_on(&c->refusals, refuse_first(text, kinds[i].what, err), err) < 0)
+	if (!p)
+		return 0;
+	if (read_listings(p, texts, err) < 0)
+		return -1;
+	for (size_t i = 0; i < KINDS; i++)
+		if (refusals_go_on(&c->refusals, refuse_first(texts[i], kinds[i].what, err), err) <
+		    0)
 			return -1;
-	}
-	if (p)
-		remote_reset(&p->remote);
+	remote_reset(&p->remote);
 	return 0;
 }

@@ -138,21 +138,22 @@ static int enqueue(struct tree_walk *walk, uint32_t dir, struct err *err)
 static int object_of(struct tree_walk *walk, const struct stat *st, uint32_t *ret, struct err *err)
 {
 	struct tree *tree = walk->tree;
-	uint32_t id;
+	uint32_t known, id;
 
 	*ret = TREE_NOWHERE;
 	if (st->st_dev == walk->spared.device && st->st_ino == walk->spared.inode)
 		return 0;
-	id = tree_index_find(&walk->index, tree, st->st_dev, st->st_ino);
-	if (id != TREE_NOWHERE && tree->objects[id].kind == kind_of(st->st_mode)) {
-		struct tree_object was = tree->objects[id];
+	known = tree_index_find(&walk->index, tree, st->st_dev, st->st_ino);
+	if (known != TREE_NOWHERE && tree->objects[known].kind == kind_of(st->st_mode)) {
+		struct tree_object *o = &tree->objects[known];
+		struct tree_object was = *o;
 
-		tree_object_from_stat(&tree->objects[id], st);
-		/* Changed since it was looked at, or another one that was given the number of one that is gone. */
-		if (tree->objects[id].size != was.size || tree->objects[id].mtime != was.mtime ||
-		    tree->objects[id].ctime != was.ctime)
-			tree->objects[id].mark |= TREE_READ_AGAIN;
-		*ret = id;
+		tree_object_from_stat(o, st);
+		/* Changed since it was looked at, or another one that was given the number of one
+		 * that is gone. */
+		if (o->size != was.size || o->mtime != was.mtime || o->ctime != was.ctime)
+			o->mark |= TREE_READ_AGAIN;
+		*ret = known;
 		return 0;
 	}
 	id = tree_add(tree);
@@ -161,11 +162,9 @@ static int object_of(struct tree_walk *walk, const struct stat *st, uint32_t *re
 	tree_object_from_stat(&tree->objects[id], st);
 	tree->objects[id].mark = TREE_READ_AGAIN;
 	/* The number of one that is gone, given to a new one: the index must find the new one. */
-	if (tree_index_find(&walk->index, tree, st->st_dev, st->st_ino) != TREE_NOWHERE) {
-		uint32_t old = tree_index_find(&walk->index, tree, st->st_dev, st->st_ino);
-
-		tree->objects[old].inode = 0;
-		tree->objects[old].device = 0;
+	if (known != TREE_NOWHERE) {
+		tree->objects[known].inode = 0;
+		tree->objects[known].device = 0;
 	}
 	if (tree_index_add(&walk->index, tree, id) < 0)
 		return no_memory(err);

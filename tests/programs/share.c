@@ -120,20 +120,6 @@ static pid_t start_headless(void)
 	pthread_exit(NULL);
 }
 
-static char state_of(pid_t pid)
-{
-	char path[64], text[512] = {0};
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY);
-	CHECK(fd >= 0);
-	CHECK(read(fd, text, sizeof(text) - 1) > 0);
-	close(fd);
-	CHECK(strrchr(text, ')') != NULL);
-	return strrchr(text, ')')[2];
-}
-
 static void check_status(pid_t pid, int expected)
 {
 	int status;
@@ -156,13 +142,13 @@ int main(int argc, char **argv)
 	files = start(live_with_files, CLONE_FILES);
 	directory = start(live_with_directory, CLONE_FS);
 	headless = start_headless();
-	for (int i = 0; i < 1000 && (!shared->ended_pid || state_of(headless) != 'Z'); i++)
+	for (int i = 0; i < 1000 && (!shared->ended_pid || process_state(headless) != 'Z'); i++)
 		usleep(2000);
-	CHECK_EQ(state_of(headless), 'Z');
+	CHECK_EQ(process_state(headless), 'Z');
 	target_ready(&target);
 	target_wait(&target);
 
-	CHECK_EQ(state_of(headless), 'Z');
+	CHECK_EQ(process_state(headless), 'Z');
 	CHECK_EQ(plain, 1);
 	shared->step = CHANGE;
 	for (int i = 0; i < 1000 && !shared->seen[0]; i++)

@@ -107,3 +107,17 @@ bool pattern_holds(const void *buf, size_t len, uint64_t seed)
 			return false;
 	return true;
 }
+
+char process_state(pid_t pid)
+{
+	char path[64], text[512] = {0};
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	fd = open(path, O_RDONLY);
+	CHECK(fd >= 0);
+	CHECK(read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	CHECK(strrchr(text, ')') != NULL);
+	return strrchr(text, ')')[2];
+}

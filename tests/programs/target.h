@@ -49,6 +49,8 @@ void target_fail(const char *file, int line, const char *what, long long a, long
 
 int64_t now_ns(int clock);
 void sleep_ms(long ms);
+/* The letter that /proc/PID/stat shows. */
+char process_state(pid_t pid);
 /* A 64-bit mixer (splitmix64's finaliser): cheap deterministic data. */
 uint64_t mix64(uint64_t x);
 /* Fills with, and compares against, words of mix64(seed + index). len: a multiple of 8. */

@@ -257,26 +257,12 @@ static void stop_child(pid_t pid, int signo, bool collect)
 		CHECK_EQ(waitpid(pid, &status, WUNTRACED), pid);
 }
 
-static char state_of(pid_t pid)
-{
-	char path[64], text[512] = {0};
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY);
-	CHECK(fd >= 0);
-	CHECK(read(fd, text, sizeof(text) - 1) > 0);
-	close(fd);
-	CHECK(strrchr(text, ')') != NULL);
-	return strrchr(text, ')')[2];
-}
-
 /* A process that is let go is on its way back into its stop for a moment. */
 static void check_stopped(pid_t pid)
 {
-	for (int i = 0; i < 200 && state_of(pid) != 'T'; i++)
+	for (int i = 0; i < 200 && process_state(pid) != 'T'; i++)
 		sleep_ms(5);
-	CHECK_EQ(state_of(pid), 'T');
+	CHECK_EQ(process_state(pid), 'T');
 }
 
 int main(int argc, char **argv)

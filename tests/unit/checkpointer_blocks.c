@@ -17,25 +17,6 @@
 
 static struct err err;
 
-static int setup(void **state)
-{
-	char *dir = strdup(fixture_dir());
-
-	*state = fixture_open(dir, "job");
-	free(dir);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	char *dir = strdup(store_dir(*state));
-
-	store_close(*state);
-	fixture_remove(dir);
-	free(dir);
-	return 0;
-}
-
 static int make_file(void)
 {
 	int fd = memfd_create("blocks", MFD_CLOEXEC);
@@ -186,9 +167,9 @@ static void test_mappings(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_unchanged, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_changed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_mappings, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unchanged, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_changed, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_mappings, fixture_set_up, fixture_tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

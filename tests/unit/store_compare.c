@@ -148,33 +148,14 @@ static void test_other_shapes(void **state)
 	free(t);
 }
 
-static int setup(void **state)
-{
-	char *dir = strdup(fixture_dir());
-
-	*state = fixture_open(dir, "job");
-	free(dir);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	char *dir = strdup(store_dir(*state));
-
-	store_close(*state);
-	fixture_remove(dir);
-	free(dir);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_few_changes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_many_changes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_built_apart, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_equal, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_other_shapes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_few_changes, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_many_changes, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_built_apart, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_equal, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_other_shapes, fixture_set_up, fixture_tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

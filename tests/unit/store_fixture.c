@@ -198,3 +198,22 @@ uint64_t fixture_problems(struct store *store)
 	MUST(store_verify(store, NULL, 0, print_problem, NULL, &problems, &err));
 	return problems;
 }
+
+int fixture_set_up(void **state)
+{
+	char *dir = strdup(fixture_dir());
+
+	*state = fixture_open(dir, "job");
+	free(dir);
+	return 0;
+}
+
+int fixture_tear_down(void **state)
+{
+	char *dir = strdup(store_dir(*state));
+
+	store_close(*state);
+	fixture_remove(dir);
+	free(dir);
+	return 0;
+}

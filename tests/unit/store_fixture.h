@@ -25,6 +25,10 @@ void fixture_remove(const char *dir);
 /* Opens (making it) and makes sure the job is there. */
 struct store *fixture_open(const char *dir, const char *job);
 
+/* cmocka's: *state is a store in a fresh directory, with the job "job"; and its end. */
+int fixture_set_up(void **state);
+int fixture_tear_down(void **state);
+
 /* Page content that is a function of seed; about half of it compresses. seed 0: zeroes. */
 void fixture_page(void *page, uint64_t seed);
 

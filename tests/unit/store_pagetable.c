@@ -7,25 +7,6 @@
 
 static struct err err;
 
-static int setup(void **state)
-{
-	char *dir = strdup(fixture_dir());
-
-	*state = fixture_open(dir, "job");
-	free(dir);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	char *dir = strdup(store_dir(*state));
-
-	store_close(*state);
-	fixture_remove(dir);
-	free(dir);
-	return 0;
-}
-
 static uint64_t publish(struct store_session *session, uint64_t root, uint64_t *ret_stored)
 {
 	struct snapshot_info info = {.time = 1};
@@ -292,13 +273,13 @@ static void test_unchanged_stretches(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_save_and_read, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unchanged_costs_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_counts, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_incompressible, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_random_edits, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_clear_all, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unchanged_stretches, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_save_and_read, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_unchanged_costs_nothing, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_counts, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_incompressible, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_random_edits, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_clear_all, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_unchanged_stretches, fixture_set_up, fixture_tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
