@@ -100,27 +100,59 @@ static int scan_process(struct taking *t, struct collected_process *p, struct er
 		return -1;
 	k->alive = true;
 	if (taking_open_table(t, k, err) < 0 ||
-	    tracked_scan_frozen(k, p, c->tracker, &c->copies, &t->info.pages_candidate, err) < 0)
+	    tracked_scan_frozen(k, p, c->tracker, err) < 0)
 		return err_wrap(err, "memory of process %d", p->frozen->vpid);
 	t->info.pages_resident += scan_result_pages(&k->now);
 	return 0;
 }
 
-static int describe_frozen(struct taking *t, struct err *err)
+static int scan_memory(struct taking *t, struct err *err)
 {
-	struct checkpointer *c = t->c;
-
-	if (collect_begin(&t->collection, &t->config, &t->tree, c->sleeps, &t->notes, err) < 0)
-		return -1;
 	for (size_t i = 0; i < t->tree.n; i++)
 		if (!t->tree.processes[i].zombie && collected_own_memory(&t->collection.processes[i]) &&
 		    scan_process(t, &t->collection.processes[i], err) < 0)
 			return -1;
-	if (contents_capture_job_files(&t->collection, t->session, &t->known, err) < 0)
-		return -1;
-	if (saved_trees_frozen(c->trees, &t->collection, t->store, err) < 0)
-		return -1;
+	return 0;
+}
+
+static int copy_memory(struct taking *t, struct err *err)
+{
+	struct checkpointer *c = t->c;
+
+	for (size_t i = 0; i < c->tracked.n; i++)
+		if (c->tracked.list[i].alive &&
+		    tracked_copy_frozen(&c->tracked.list[i], &c->copies, &t->info.pages_candidate, err) < 0)
+			return err_wrap(err, "memory of process %d", c->tracked.list[i].vpid);
+	return 0;
+}
+
+static int run_frozen_hook(struct taking *t, struct err *err)
+{
 	return t->hooks->frozen ? t->hooks->frozen(t->hooks->ctx, t->collection.model, err) : 0;
+}
+
+static int describe_frozen(struct taking *t, struct err *err)
+{
+	struct pausing *p = &t->pausing;
+
+	pausing_end(p, PAUSE_FREEZE);
+	if (collect_begin(&t->collection, &t->config, &t->tree, t->c->sleeps, &t->notes, err) < 0)
+		return -1;
+	pausing_end(p, PAUSE_DESCRIBE);
+	if (scan_memory(t, err) < 0)
+		return -1;
+	pausing_end(p, PAUSE_SCAN);
+	if (copy_memory(t, err) < 0)
+		return -1;
+	pausing_end(p, PAUSE_COPY);
+	if (contents_capture_job_files(&t->collection, t->session, &t->known, err) < 0 ||
+	    saved_trees_frozen(t->c->trees, &t->collection, t->store, err) < 0)
+		return -1;
+	pausing_end(p, PAUSE_FILES);
+	if (run_frozen_hook(t, err) < 0)
+		return -1;
+	pausing_end(p, PAUSE_STREAMS);
+	return 0;
 }
 
 static void resume(struct taking *t)
@@ -129,7 +161,8 @@ static void resume(struct taking *t)
 		return;
 	thaw_tree(&t->tree);
 	t->frozen = false;
-	t->pause_ns = clock_ns(CLOCK_MONOTONIC) - t->pause_ns + t->arming_ns;
+	pausing_end(&t->pausing, PAUSE_RELEASE);
+	t->pause_ns = t->pausing.mark - t->pause_ns + t->pausing.ns[PAUSE_ARM];
 }
 
 /* Freezes, describes, and (unless the job is to end) lets it run again. */
@@ -142,6 +175,7 @@ static int take_frozen(struct taking *t, bool end, struct err *err)
 		return -1;
 	t->frozen = true;
 	t->pause_ns = t->tree.begin_ns;
+	pausing_begin(&t->pausing, t->pause_ns);
 	t->info.time = clock_ns(CLOCK_REALTIME);
 	t->info.processes = (uint32_t)t->tree.n;
 	for (size_t i = 0; i < t->tree.n; i++)
@@ -203,6 +237,8 @@ static int publish(struct taking *t, bool end, struct err *err)
 	if (finish_pages(t, err) < 0)
 		return -1;
 	if (t->hooks->publish && t->hooks->publish(t->hooks->ctx, err) < 0)
+		return -1;
+	if (pausing_note(&t->pausing, t->collection.model, err) < 0)
 		return -1;
 	session_counts(t->session, &counts);
 	t->info.pages_changed = counts.pages_changed;
@@ -321,6 +357,7 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 		*ret_info = t.info;
 	}
 	resume(&t);
+	pausing_log(&t.pausing);
 	if (result < 0 && err->kind == ERR_FULL)
 		say_what_is_missing(&t, err);
 	tracked_set_done(&c->tracked, result == 0);

@@ -121,12 +121,12 @@ static int arm_new_processes(struct taking *t, struct err *err)
 		return 0;
 	if (freeze_tree(&tree, &t->c->config.root, err) < 0)
 		return -1;
-	t->arming_ns = tree.begin_ns;
+	pausing_begin(&t->pausing, tree.begin_ns);
 	for (size_t i = 0; result == 0 && i < tree.n; i++)
 		if (wants_arming(t->c, &tree.processes[i]))
 			result = arm_process(t, &tree.processes[i], err);
 	thaw_tree(&tree);
-	t->arming_ns = clock_ns(CLOCK_MONOTONIC) - t->arming_ns;
+	pausing_end(&t->pausing, PAUSE_ARM);
 	return result;
 }
 

@@ -9,6 +9,7 @@
 #include "checkpointer/copies.h"
 #include "checkpointer/freeze.h"
 #include "checkpointer/map_notes.h"
+#include "checkpointer/pausing.h"
 #include "checkpointer/sleeps.h"
 #include "checkpointer/tracked.h"
 #include "checkpointer/trees.h"
@@ -39,7 +40,7 @@ struct taking {
 	struct map_notes notes;
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
-	uint64_t arming_ns; /* an earlier stop, part of the pause */
+	struct pausing pausing;
 	bool frozen;
 	bool again; /* failed only by what is mostly over at the next attempt */
 };

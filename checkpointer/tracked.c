@@ -334,7 +334,7 @@ int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind k
 }
 
 int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
-			struct page_copies *copies, uint64_t *candidates, struct err *err)
+			struct err *err)
 {
 	struct tracee *leader = &p->frozen->threads[0]->tracee;
 
@@ -353,5 +353,11 @@ int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tra
 			return -1;
 		}
 	}
+	return 0;
+}
+
+int tracked_copy_frozen(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
+			struct err *err)
+{
 	return pages_capture(t->pid, t->table, &t->now, copies, CAPTURE_FROZEN, candidates, err);
 }

@@ -49,9 +49,12 @@ int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind k
 int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
 			struct err *err);
 
-/* In the pause: makes the tracker where there is none, scans, copies what is written. */
+/* In the pause: makes the tracker where there is none, and scans. */
 int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
-			struct page_copies *copies, uint64_t *candidates, struct err *err);
+			struct err *err);
+/* Then: copies what is written. */
+int tracked_copy_frozen(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
+			struct err *err);
 
 /* The snapshot is published (or not): keep what the next one needs, drop the rest. */
 void tracked_set_done(struct tracked_set *set, bool published);

@@ -1,5 +1,6 @@
 #include "tools/commands.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -226,9 +227,58 @@ static void print_info(const struct snapshot_info *info, const Snap__Host *host)
 		printf("parent    %s@%llu\n", info->job, (unsigned long long)info->parent);
 }
 
+/* What the job stood still for; the parts that took no time are left out. */
+static const struct {
+	const char *name, *key;
+	size_t at;
+} pause_parts[] = {
+	{"arming", "arm", offsetof(Snap__Pause, arm)},
+	{"freeze", "freeze", offsetof(Snap__Pause, freeze)},
+	{"description", "describe", offsetof(Snap__Pause, describe)},
+	{"page tables", "scan", offsetof(Snap__Pause, scan)},
+	{"pages", "copy", offsetof(Snap__Pause, copy)},
+	{"files", "files", offsetof(Snap__Pause, files)},
+	{"streams", "streams", offsetof(Snap__Pause, streams)},
+	{"release", "release", offsetof(Snap__Pause, release)},
+};
+#define N_PAUSE_PARTS (sizeof(pause_parts) / sizeof(pause_parts[0]))
+
+static uint64_t pause_part(const Snap__Pause *pause, size_t i)
+{
+	return *(const uint64_t *)(const void *)((const char *)pause + pause_parts[i].at);
+}
+
+static void print_pause(const Snap__Pause *pause)
+{
+	const char *comma = "";
+	char text[32];
+
+	if (!pause)
+		return;
+	printf("pause     ");
+	for (size_t i = 0; i < N_PAUSE_PARTS; i++) {
+		if (pause_part(pause, i) == 0)
+			continue;
+		printf("%s%s %s", comma, pause_parts[i].name,
+		       format_duration(pause_part(pause, i) * 1000, text, sizeof(text)));
+		comma = ", ";
+	}
+	printf("\n");
+}
+
+static json_t *pause_json(const Snap__Pause *pause)
+{
+	json_t *o = json_object();
+
+	for (size_t i = 0; pause && i < N_PAUSE_PARTS; i++)
+		json_object_set_new(o, pause_parts[i].key, json_integer((json_int_t)pause_part(pause, i)));
+	return o;
+}
+
 static void print_snapshot(const struct snapshot_info *info, const Snap__Snapshot *model)
 {
 	print_info(info, model->host);
+	print_pause(model->pause);
 	printf("processes\n");
 	print_processes(model);
 	printf("files\n");
@@ -246,6 +296,7 @@ static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snaps
 		json_object_set_new(o, "kernel", report_text(model->host->kernel));
 		json_object_set_new(o, "machine", report_text(model->host->machine));
 	}
+	json_object_set_new(o, "pause_parts_us", pause_json(model->pause));
 	json_object_set_new(o, "process_list", processes_json(model));
 	json_object_set_new(o, "file_list", files_json(model));
 	json_object_set_new(o, "directory_list", trees_json(model));

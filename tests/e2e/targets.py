@@ -36,6 +36,10 @@ TARGETS = [
     "pool",
     "pty",
     "rseq",
+    "scale pool16",
+    "scale processes40",
+    "scale regions3000",
+    "scale threads200",
     "seccomp",
     "seccomp strict",
     "share",
@@ -51,6 +55,13 @@ TARGETS = [
     "unixsockets",
     "unixsockets children",
     "vdso",
+]
+# As many as a big job has: with --long only.
+LARGE = [
+    "scale pool1024",
+    "scale processes500",
+    "scale regions20000",
+    "scale threads2000",
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
 WITHOUT = {
@@ -147,11 +158,12 @@ def taking(path, spec, reason=None):
 
 
 def add_targets():
-    for spec in TARGETS:
+    for spec in TARGETS + LARGE:
         name = spec.replace(" ", "-")
         for path, function in PATHS.items():
             reason = WITHOUT.get(spec, {}).get(path)
-            harness.add_case(f"{name}/{path}", taking(function, spec, reason), root=True)
+            harness.add_case(f"{name}/{path}", taking(function, spec, reason), root=True,
+                             long=spec in LARGE)
         harness.add_case(f"{name}/repeatedly", taking(CAMPAIGN, spec), long=True)
 
 
@@ -165,7 +177,7 @@ def summary(results):
         else:
             count.setdefault(target, []).append(path)
     runs = sum(map(len, count.values()))
-    print(f"{len(count)} of {len(TARGETS)} targets ran, {runs} times "
+    print(f"{len(count)} of {len(TARGETS) + len(LARGE)} targets ran, {runs} times "
           f"({', '.join(PATHS)}); {sum(map(len, missing.values()))} runs cannot be made here:")
     for reason, names in sorted(missing.items()):
         print(f"  {reason}: {', '.join(names)}")
