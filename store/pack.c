@@ -106,27 +106,29 @@ int64_t pack_find(const struct pack_view *view, uint64_t id)
 	return -1;
 }
 
-static bool unpack(const struct pack_view *view, const struct pack_entry *e, void *dctx, void *page)
+int page_unpack(const void *data, size_t len, enum store_codec codec, struct page_hash hash,
+		const struct store_secret *secret, void *dctx, void *page)
 {
-	const char *data = (const char *)view->bytes + e->offset;
+	size_t n;
 
-	if (e->offset < PACK_HEADER || e->offset > view->entries ||
-	    e->len > view->entries - e->offset)
-		return false;
-	switch (e->codec) {
+	switch (codec) {
 	case CODEC_NONE:
-		if (e->len != STORE_PAGE_SIZE)
-			return false;
-		memcpy(page, data, STORE_PAGE_SIZE);
-		return true;
+		n = len;
+		if (n == STORE_PAGE_SIZE)
+			memcpy(page, data, STORE_PAGE_SIZE);
+		break;
 	case CODEC_LZ4:
-		return LZ4_decompress_safe(data, page, e->len, STORE_PAGE_SIZE) == STORE_PAGE_SIZE;
+		n = (size_t)LZ4_decompress_safe(data, page, (int)len, STORE_PAGE_SIZE);
+		break;
 	case CODEC_ZSTD:
-		return ZSTD_decompressDCtx(dctx, page, STORE_PAGE_SIZE, data, e->len) ==
-		       STORE_PAGE_SIZE;
+		n = ZSTD_decompressDCtx(dctx, page, STORE_PAGE_SIZE, data, len);
+		break;
 	default:
-		return false;
+		return -1;
 	}
+	if (n != STORE_PAGE_SIZE)
+		return -1;
+	return hash_equal(hash_bytes(secret, page, STORE_PAGE_SIZE), hash) ? 0 : -1;
 }
 
 int pack_page(const struct pack_view *view, uint32_t i, const struct store_secret *secret,
@@ -134,8 +136,9 @@ int pack_page(const struct pack_view *view, uint32_t i, const struct store_secre
 {
 	struct pack_entry e = pack_entry(view, i);
 
-	if (!unpack(view, &e, dctx, page) ||
-	    !hash_equal(hash_bytes(secret, page, STORE_PAGE_SIZE), e.hash))
+	if (e.offset < PACK_HEADER || e.offset > view->entries ||
+	    e.len > view->entries - e.offset ||
+	    page_unpack(view->bytes + e.offset, e.len, e.codec, e.hash, secret, dctx, page) < 0)
 		return err_set(err, ERR_CORRUPT,
 			       "stored page %" PRIu64 " in pack %" PRIu64 " is damaged", e.id,
 			       view->first);

@@ -49,6 +49,10 @@ int64_t pack_find(const struct pack_view *view, uint64_t id);
 int pack_page(const struct pack_view *view, uint32_t i, const struct store_secret *secret,
 	      void *dctx, void *page, struct err *err);
 
+/* One stored page, alone. -1: it does not decompress to a page with that hash. */
+int page_unpack(const void *data, size_t len, enum store_codec codec, struct page_hash hash,
+		const struct store_secret *secret, void *dctx, void *page);
+
 /* Pages per pack at most: bounds the builder's table. An entry alone takes PACK_ENTRY bytes. */
 #define PACK_MAX_PAGES 16384u
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/pageids.h"
 #include "store/source.h"
 
 #define READ_CHUNK 2048u /* pages in one read transaction */
@@ -168,6 +169,54 @@ int page_reader_next(struct page_reader *reader, uint64_t from, struct page_run 
 	if (source_begin(&reader->source, err) < 0)
 		return -1;
 	rc = next_run(reader, from, ret, err);
+	source_end(&reader->source);
+	return rc;
+}
+
+/* Within one leaf. */
+static struct page_ids ids_at(const struct page_reader *reader, uint64_t index)
+{
+	const uint64_t *slots = reader->at[0].slots;
+	unsigned slot = node_slot_of(0, index), end = slot + 1;
+	bool zero = slots[slot] == ID_ZERO;
+
+	while (end < NODE_SLOTS && slots[end] == (zero ? slots[slot] : slots[end - 1] + 1))
+		end++;
+	return (struct page_ids){index, end - slot, slots[slot]};
+}
+
+static int next_ids(struct page_reader *reader, uint64_t from, struct page_ids *ret,
+		    struct err *err)
+{
+	for (;;) {
+		uint64_t skip;
+		int rc = find_leaf(reader, from, &skip, err);
+
+		if (rc < 0)
+			return -1;
+		if (rc == 0) {
+			if (skip == 0)
+				return 0;
+			from = skip;
+			continue;
+		}
+		if (reader->at[0].slots[node_slot_of(0, from)] != ID_ABSENT) {
+			*ret = ids_at(reader, from);
+			return 1;
+		}
+		if (++from == 0)
+			return 0;
+	}
+}
+
+int page_reader_next_ids(struct page_reader *reader, uint64_t from, struct page_ids *ret,
+			 struct err *err)
+{
+	int rc;
+
+	if (source_begin(&reader->source, err) < 0)
+		return -1;
+	rc = next_ids(reader, from, ret, err);
 	source_end(&reader->source);
 	return rc;
 }

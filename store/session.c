@@ -299,6 +299,24 @@ static int put_snapshot(struct store_session *session, MDB_txn *txn, const Snap_
 	return rc ? err_lmdb(err, rc, "cannot write the snapshot's record") : 0;
 }
 
+/* Its own number where that is free. */
+static int take_foreign_number(struct store *store, MDB_txn *txn, Cat__Job *job,
+			       struct snapshot_info *info, struct err *err)
+{
+	MDB_val value;
+	int taken = info->seq ? snapshot_find(store, txn, job->id, info->seq, &value, NULL, err) : 1;
+
+	if (taken < 0)
+		return -1;
+	if (taken)
+		info->seq = job->last_seq + 1;
+	if (job->last_seq < info->seq)
+		job->last_seq = info->seq;
+	if (job->generation < info->generation)
+		job->generation = info->generation;
+	return 0;
+}
+
 static int publish_in_txn(struct store_session *session, MDB_txn *txn, const Snap__Snapshot *model,
 			  struct snapshot_info *info, struct err *err)
 {
@@ -312,9 +330,13 @@ static int publish_in_txn(struct store_session *session, MDB_txn *txn, const Sna
 		return -1;
 	if (job->id != session->record.job)
 		return err_set(err, ERR_NOT_FOUND, "job '%s' was removed", session->job);
-	info->seq = ++job->last_seq;
-	info->generation = job->generation;
-	info->generation = job->generation;
+	if (session->import) {
+		if (take_foreign_number(store, txn, job, info, err) < 0)
+			return -1;
+	} else {
+		info->seq = ++job->last_seq;
+		info->generation = job->generation;
+	}
 	give_back(session, &next);
 	if (batch_write(&session->gathering, store, txn, err) < 0 ||
 	    put_snapshot(session, txn, model, info, job->id, err) < 0 ||
@@ -351,7 +373,8 @@ static int publish(struct store_session *session, const Snap__Snapshot *model,
 	if (session_settle(session, err) < 0 || check_roots(session, model, err) < 0)
 		return -1;
 	snprintf(info->job, sizeof(info->job), "%s", session->job);
-	info->parent = session->record.parent;
+	if (!session->import)
+		info->parent = session->record.parent;
 	info->bytes_stored = session->counts.bytes_stored;
 	if (txn_write(store, &txn, err) < 0)
 		return -1;
@@ -376,4 +399,11 @@ int session_publish(struct store_session *session, const Snap__Snapshot *model,
 	rc = store_sync(session->store, err);
 	session_free(session);
 	return rc;
+}
+
+int session_publish_import(struct store_session *session, const Snap__Snapshot *model,
+			   struct snapshot_info *info, struct err *err)
+{
+	session->import = true;
+	return session_publish(session, model, info, err);
 }

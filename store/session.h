@@ -43,6 +43,7 @@ struct store_session {
 	void *cctx;                 /* ZSTD_CCtx */
 	struct session_counts counts;
 	bool failed;                /* a write failed: only abort is left */
+	bool import;                /* the snapshot comes from another store */
 };
 
 /* Hash of a page by id: of this session or stored. ERR_CORRUPT where it cannot be told. */

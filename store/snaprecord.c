@@ -135,27 +135,47 @@ static int compare_ids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+struct root_list {
+	uint64_t *roots;
+	size_t n, room;
+};
+
+static int add_root(void *ctx, uint64_t *root, struct err *err)
+{
+	struct root_list *list = ctx;
+
+	if (*root == 0)
+		return 0;
+	if (list->n == list->room) {
+		size_t room = list->room ? 2 * list->room : 16;
+		uint64_t *more = reallocarray(list->roots, room, sizeof(*more));
+
+		if (!more)
+			return err_sys(err, "roots");
+		list->roots = more;
+		list->room = room;
+	}
+	list->roots[list->n++] = *root;
+	return 0;
+}
+
 int snapshot_roots(const Snap__Snapshot *model, uint64_t **ret, size_t *ret_n, struct err *err)
 {
-	uint64_t *roots = calloc(
-		model->n_processes + model->n_files + 2 * model->n_trees + 1, sizeof(*roots));
-	size_t i, n = 0, distinct = 0;
+	struct root_list list = {0};
+	size_t i, distinct = 0;
 
-	if (!roots)
-		return err_sys(err, "roots");
-	for (i = 0; i < model->n_processes; i++)
-		roots[n++] = model->processes[i]->pages_root;
-	for (i = 0; i < model->n_files; i++)
-		roots[n++] = model->files[i]->content_root;
-	for (i = 0; i < model->n_trees; i++) {
-		roots[n++] = model->trees[i]->objects_root;
-		roots[n++] = model->trees[i]->contents_root;
+	/* add_root only reads. */
+	if (snap_each_root((Snap__Snapshot *)model, add_root, &list, err) < 0) {
+		free(list.roots);
+		return -1;
 	}
-	qsort(roots, n, sizeof(*roots), compare_ids);
-	for (i = 0; i < n; i++)
-		if (roots[i] && (distinct == 0 || roots[distinct - 1] != roots[i]))
-			roots[distinct++] = roots[i];
-	*ret = roots;
+	if (!list.roots && !(list.roots = calloc(1, sizeof(*list.roots))))
+		return err_sys(err, "roots");
+	qsort(list.roots, list.n, sizeof(*list.roots), compare_ids);
+	for (i = 0; i < list.n; i++)
+		if (distinct == 0 || list.roots[distinct - 1] != list.roots[i])
+			list.roots[distinct++] = list.roots[i];
+	*ret = list.roots;
 	*ret_n = distinct;
 	return 0;
 }

@@ -69,3 +69,20 @@ int snap_append_bytes(ProtobufCBinaryData **array, size_t *n, const void *data, 
 	(*array)[(*n)++] = element;
 	return 0;
 }
+
+int snap_each_root(Snap__Snapshot *model, snap_root_fn *fn, void *ctx, struct err *err)
+{
+	int rc = 0;
+	size_t i;
+
+	for (i = 0; rc == 0 && i < model->n_processes; i++)
+		rc = fn(ctx, &model->processes[i]->pages_root, err);
+	for (i = 0; rc == 0 && i < model->n_files; i++)
+		rc = fn(ctx, &model->files[i]->content_root, err);
+	for (i = 0; rc == 0 && i < model->n_trees; i++) {
+		rc = fn(ctx, &model->trees[i]->objects_root, err);
+		if (rc == 0)
+			rc = fn(ctx, &model->trees[i]->contents_root, err);
+	}
+	return rc;
+}

@@ -43,6 +43,11 @@ void *snap_append_raw(void ***array, size_t *n, size_t size, const void *init);
 		(type *)snap_append_raw((void ***)(array), (n), sizeof(type), &init_);      \
 	})
 
+/* Calls fn with every field of the model that is the root of a page table, 0 ones too, until it fails. */
+struct err;
+typedef int snap_root_fn(void *ctx, uint64_t *root, struct err *err);
+int snap_each_root(Snap__Snapshot *model, snap_root_fn *fn, void *ctx, struct err *err);
+
 /* strdup/memdup into a protobuf field; 0 or -1 (out of memory). The old value is freed. */
 int snap_set_string(char **field, const char *text);
 int snap_set_bytes(ProtobufCBinaryData *field, const void *data, size_t len);

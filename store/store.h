@@ -95,6 +95,11 @@ int store_job_put(struct store *store, const struct job_info *info, struct err *
 /* *ret: malloc'ed array; clear each, then free. */
 int store_job_list(struct store *store, struct job_info **ret, size_t *ret_n, struct err *err);
 
+/* The record of a job from another store: made here where the job is missing; where it is there and of a
+ * lower generation, what is said of the job (state, command, options, generations) is taken over. The caller
+ * holds the job's lock where it is there. */
+int store_job_import(struct store *store, const struct job_info *from, struct err *err);
+
 /* Path of the job's log / pumped standard input / control socket; buf of PATH_MAX. */
 void store_job_log_path(const struct store *store, const struct job_info *job, char *buf, size_t len);
 void store_job_stdin_path(const struct store *store, const struct job_info *job, char *buf,
@@ -125,6 +130,10 @@ struct snapshot_info {
 /* Ascending. *ret malloc'ed. A record that fails its checksum is listed with `time` 0. */
 int store_snapshot_list(struct store *store, const char *job, struct snapshot_info **ret,
 			size_t *ret_n, struct err *err);
+/* A snapshot is the same wherever it was copied to where time and generation are the same. 1 and its number
+ * here, 0: it is not here, -1. */
+int store_snapshot_same(struct store *store, const char *job, uint64_t time, uint64_t generation,
+			uint64_t *ret_seq, struct err *err);
 /* seq 0: the newest. Either ret may be NULL. Model freed by snap__snapshot__free_unpacked. */
 int store_snapshot_load(struct store *store, const char *job, uint64_t seq,
 			struct snapshot_info *ret_info, Snap__Snapshot **ret_model, struct err *err);
@@ -191,6 +200,12 @@ struct page_hash session_digest(const struct store_session *session, const void 
  * info's job, seq, parent, generation and bytes_stored are filled in. */
 int session_publish(struct store_session *session, const Snap__Snapshot *model,
 		    struct snapshot_info *info, struct err *err);
+
+/* As session_publish, for a snapshot that was made in another store: info's time, generation, parent and
+ * cost stay as they are, and so does its number where the job has no snapshot of that number (else it
+ * becomes the next one; info->seq says which). The job's generation is raised to it where it is lower. */
+int session_publish_import(struct store_session *session, const Snap__Snapshot *model,
+			   struct snapshot_info *info, struct err *err);
 
 /* A page table under construction: starts as the table at root (0: empty), in this session. */
 int page_table_edit(struct page_table **ret, struct store_session *session, uint64_t root,

@@ -22,6 +22,8 @@ enum err_kind {
 	ERR_GONE,        /* the process died while we worked on it: an ordinary result */
 	ERR_FULL,        /* no space: disk, quota or map; earlier snapshots stay good */
 	ERR_DENIED,      /* permission; msg names what forbids it */
+	ERR_FENCED,      /* a replica: somebody else has resumed the job since; msg names who */
+	ERR_UNREACHABLE, /* a destination does not answer now; try again later */
 };
 
 struct err {
