@@ -18,8 +18,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define PAGE_WORDS  512
-#define RANDOM_PART 256 /* words of a page that do not compress */
+#include "halfpage.h"
 
 struct job {
 	uint64_t (*pages)[PAGE_WORDS];
@@ -39,13 +38,6 @@ struct worker {
 	int64_t longest_ns; /* worker 0: longest step */
 };
 
-static uint64_t mix(uint64_t x)
-{
-	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-	x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-	return x ^ (x >> 31);
-}
-
 static int64_t now_ns(void)
 {
 	struct timespec ts;
@@ -60,20 +52,6 @@ static void sleep_until(int64_t at_ns)
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL))
 		;
-}
-
-static void write_page(uint64_t *page, uint64_t index, uint64_t version)
-{
-	uint64_t x = mix(index * 0x9e3779b97f4a7c15ull + version + 1) | 1;
-
-	for (int i = 0; i < RANDOM_PART; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		page[i] = x;
-	}
-	for (int i = RANDOM_PART; i < PAGE_WORDS; i++)
-		page[i] = version;
 }
 
 /* A page's part of the digest: depends on its place and on every word of it. */
