@@ -28,6 +28,7 @@ import uuid
 USER = "pawltest"
 SKIP_EXIT = 77
 STOPPED_EXIT = 85
+PATIENCE = 120  # seconds: no wait of a test ends sooner, for many may share the machine
 CASES = []
 
 
@@ -73,6 +74,8 @@ def check_equal(got, expected, what):
 
 
 def wait_until(condition, seconds, what):
+    """seconds: how long it takes on a slow machine; a loaded one is given PATIENCE."""
+    seconds = max(seconds, PATIENCE)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
@@ -152,6 +155,7 @@ class Running:
         return f"exit {result.status}: {result.err[-800:]!r}"
 
     def wait(self, seconds=120):
+        seconds = max(seconds, PATIENCE)
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -7,7 +7,7 @@ import subprocess
 import termios
 import threading
 
-from harness import wait_until
+from harness import PATIENCE, wait_until
 
 
 class Terminal:
@@ -49,7 +49,7 @@ class Terminal:
     def describe(self):
         return f"exit {self.wait()}: {self.output[-800:]!r}"
 
-    def wait(self, seconds=30):
+    def wait(self, seconds=PATIENCE):
         return self.process.wait(seconds)
 
 
