@@ -86,7 +86,7 @@ static int load_parent(struct checkpointer *c, struct store *store, const char *
 	if (store_snapshot_load(store, name, parent, NULL, &c->last, err) < 0)
 		return -1;
 	c->last_seq = parent;
-	sleeps_seed(c->sleeps, c->last);
+	sleeps_seed(c->sleeps, c->last, proc_clock_lead(c->config.root.pid));
 	return 0;
 }
 

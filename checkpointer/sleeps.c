@@ -13,8 +13,7 @@ struct sleep {
 	pid_t vtid;
 	uint64_t ip, sp; /* behind the syscall instruction; the stack pointer there */
 	long nr;
-	uint64_t since;  /* CLOCK_MONOTONIC of pawl, ns; 0: it went on when the job was recovered … */
-	uint64_t before; /* … having slept so long before */
+	uint64_t since; /* CLOCK_MONOTONIC of pawl, ns */
 	bool seen;
 };
 
@@ -62,8 +61,11 @@ static struct sleep *find_or_add(struct sleeps *sleeps, pid_t vtid)
 	return s;
 }
 
-void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model)
+void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model, int64_t lead)
 {
+	uint64_t taken = model->clocks->monotonic - (uint64_t)lead;
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+
 	for (size_t i = 0; i < model->n_processes; i++)
 		for (size_t j = 0; j < model->processes[i]->n_threads; j++) {
 			const Snap__Thread *t = model->processes[i]->threads[j];
@@ -80,8 +82,10 @@ void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model)
 			arch_unrewind_to_restart_block(&regs);
 			s->ip = arch_ip(&regs);
 			s->sp = arch_sp(&regs);
-			s->since = 0;
-			s->before = t->restart_elapsed;
+			s->since = taken - t->restart_elapsed;
+			/* A later boot's clock, of a job without a capsule: its wait went on from now. */
+			if (taken > now || t->restart_elapsed >= taken)
+				s->since = now - t->restart_elapsed;
 		}
 }
 
@@ -136,8 +140,6 @@ static int resolve_restart_block(struct sleeps *sleeps, struct frozen_process *p
 		s->nr = nr;
 		s->since = now - measured_sleep(t);
 	}
-	if (s && !s->since)
-		s->since = now - measured_sleep(t) - s->before;
 	for (unsigned i = 0; i < 6; i++)
 		arg[i] = arch_call_arg(saved, i);
 	arch_set_call(saved, arch_ip(saved), nr, arg);

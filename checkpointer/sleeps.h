@@ -21,8 +21,9 @@ struct sleeps;
 int sleeps_new(struct sleeps **ret, struct err *err);
 void sleeps_free(struct sleeps *sleeps);
 
-/* Threads of a recovered snapshot go on sleeping where it left them. */
-void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model);
+/* Threads of a recovered snapshot go on sleeping where it left them. lead: of the job's CLOCK_MONOTONIC
+ * before ours (proc_clock_lead). */
+void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model, int64_t lead);
 
 /*
  * Called with the thread's registers as frozen. Sets *ret_saved to what the snapshot holds (rewound

@@ -70,7 +70,13 @@ struct recovery {
 	uint64_t pages;		 /* filled */
 	char **socket_files;	 /* paths of Unix sockets made so far */
 	size_t n_socket_files;
+	int64_t clock_lead;	 /* of the job's CLOCK_MONOTONIC before ours, ns */
 };
+
+/* ns that the job's CLOCK_MONOTONIC has gone on since the snapshot. As while it is stopped by a signal, its
+ * timers and timed waits go on meanwhile: their ends fit what the clock shows it. 0 where a job without a
+ * capsule finds the clock of a machine that was started later. */
+uint64_t recovery_time_passed(const struct recovery *rec);
 
 /* ---- stub.c -------------------------------------------------------------------------------- */
 
@@ -236,7 +242,7 @@ int stub_set_dispatch(struct stub *stub, struct err *err);
 /* ---- restore_threads.c, restart.c ---------------------------------------------------------- */
 
 int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err);
-int stub_restart(struct stub *stub, size_t thread, struct err *err);
+int stub_restart(struct recovery *rec, struct stub *stub, size_t thread, struct err *err);
 int stub_set_registers(struct stub *stub, struct err *err);
 
 #endif

@@ -123,17 +123,25 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 	case PLAN_TIMERS:
 		return stub_set_timers(rec, stub, err);
 	case PLAN_RESTART:
-		return stub_restart(stub, step->object, err);
+		return stub_restart(rec, stub, step->object, err);
 	case PLAN_REGISTERS:
 		return stub_set_registers(stub, err);
 	}
 	return err_set(err, ERR_INVALID, "unknown step %d", step->kind);
 }
 
+uint64_t recovery_time_passed(const struct recovery *rec)
+{
+	uint64_t now = clock_ns(CLOCK_MONOTONIC) + (uint64_t)rec->clock_lead;
+
+	return now > rec->model->clocks->monotonic ? now - rec->model->clocks->monotonic : 0;
+}
+
 static int begin(struct recovery *rec, struct err *err)
 {
 	const Snap__Snapshot *model = rec->model;
 
+	rec->clock_lead = rec->host->init ? proc_clock_lead(rec->host->init) : 0;
 	if (plan_make(&rec->plan, model, rec->leave_files, err) < 0)
 		return -1;
 	rec->n_stubs = model->n_processes + rec->plan.lineage.n_helpers;

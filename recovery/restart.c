@@ -57,10 +57,13 @@ static int place_time(struct stub *stub, uint64_t from, uint64_t elapsed, uint64
 	return mem_write(stub->pid, *ret_addr, &time, sizeof(time), err);
 }
 
+/* A negative timeout of poll has no end. */
 static uint64_t remaining_ms(uint64_t ms, uint64_t elapsed)
 {
 	uint64_t passed = elapsed / 1000000u;
 
+	if ((int32_t)ms < 0)
+		return ms;
 	return ms > passed ? ms - passed : 0;
 }
 
@@ -119,13 +122,14 @@ static int call_and_interrupt(struct tracee *t, const struct arch_regs *regs, st
 	return wait_for(t, STOP_TRAP, err);
 }
 
-static int restart(struct stub *stub, size_t index, struct err *err)
+static int restart(struct recovery *rec, struct stub *stub, size_t index, struct err *err)
 {
 	const Snap__Thread *model = stub->model->threads[index];
 	struct arch_regs *saved = &stub->final[index];
 	struct arch_regs regs = *saved, result;
 	uint64_t arg[6];
-	int known = shorten(stub, saved, model->restart_elapsed, arg, err);
+	uint64_t elapsed = model->restart_elapsed + recovery_time_passed(rec);
+	int known = shorten(stub, saved, elapsed, arg, err);
 
 	if (known <= 0)
 		return known;
@@ -139,9 +143,9 @@ static int restart(struct stub *stub, size_t index, struct err *err)
 	return 0;
 }
 
-int stub_restart(struct stub *stub, size_t index, struct err *err)
+int stub_restart(struct recovery *rec, struct stub *stub, size_t index, struct err *err)
 {
-	if (restart(stub, index, err) < 0)
+	if (restart(rec, stub, index, err) < 0)
 		return err_wrap(err, "thread %d: going back to its wait",
 				stub->model->threads[index]->tid);
 	return 0;

@@ -60,17 +60,27 @@ static bool waits_for_reader(const Snap__TimerFd *timer)
 	return timer->remaining == 0 && timer->interval != 0 && timer->ticks == 1;
 }
 
-/* A timer set to an instant of the wall clock keeps that instant; every other one what remained of it. */
+/* A timer set to an instant of the wall clock keeps that instant; every other one what remains of it. */
+static uint64_t timer_value(struct recovery *rec, const Snap__TimerFd *timer, bool wall)
+{
+	uint64_t passed = recovery_time_passed(rec);
+
+	if (timer->remaining == 0)
+		return waits_for_reader(timer) ? 1 : 0;
+	if (wall)
+		return timer->remaining + rec->model->clocks->realtime;
+	return timer->remaining > passed ? timer->remaining - passed : 1;
+}
+
 static int arm_timerfd(struct recovery *rec, const Snap__TimerFd *timer, int fd)
 {
 	bool wall = (timer->clock == CLOCK_REALTIME || timer->clock == CLOCK_REALTIME_ALARM) &&
-		    (timer->flags & TFD_TIMER_ABSTIME) && timer->remaining;
-	uint64_t value = waits_for_reader(timer) ? 1 : timer->remaining;
-	struct itimerspec spec = {.it_interval = to_timespec(timer->interval)};
+		    timer->flags & TFD_TIMER_ABSTIME;
+	uint64_t value = timer_value(rec, timer, wall);
+	const struct itimerspec spec = {to_timespec(timer->interval), to_timespec(value)};
 	uint64_t ticks = timer->ticks;
 
-	spec.it_value = to_timespec(value + (wall ? rec->model->clocks->realtime : 0));
-	if (value && timerfd_settime(fd, wall ? timer->flags : 0, &spec, NULL) < 0)
+	if (value && timerfd_settime(fd, wall && timer->remaining ? timer->flags : 0, &spec, NULL) < 0)
 		return -1;
 	return ticks && !waits_for_reader(timer) ? ioctl(fd, TFD_IOC_SET_TICKS, &ticks) : 0;
 }

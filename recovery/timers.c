@@ -105,11 +105,24 @@ static int create_timers(struct stub *stub, struct err *err)
 	return choose_ids(stub, false, err);
 }
 
-static int queue_arming(struct batch *b, const Snap__Process *p, struct err *err)
+/* clock_getcpuclockid(3): clocks of processes and threads are negative numbers. */
+static bool is_cpu_clock(int32_t clock)
+{
+	return clock == CLOCK_PROCESS_CPUTIME_ID || clock == CLOCK_THREAD_CPUTIME_ID || clock < 0;
+}
+
+/* What is due goes off at once. */
+static uint64_t left_after(uint64_t remaining, uint64_t passed)
+{
+	return remaining > passed ? remaining - passed : 1;
+}
+
+static int queue_arming(struct batch *b, const Snap__Process *p, uint64_t passed, struct err *err)
 {
 	for (size_t i = 0; i < p->n_posix_timers; i++) {
 		const Snap__PosixTimer *t = p->posix_timers[i];
-		struct itimerspec spec = {to_timespec(t->interval), to_timespec(t->remaining)};
+		uint64_t left = left_after(t->remaining, is_cpu_clock(t->clock) ? 0 : passed);
+		struct itimerspec spec = {to_timespec(t->interval), to_timespec(left)};
 
 		if (t->remaining == 0)
 			continue;
@@ -121,7 +134,8 @@ static int queue_arming(struct batch *b, const Snap__Process *p, struct err *err
 	}
 	for (size_t i = 0; i < p->n_interval_timers; i++) {
 		const Snap__IntervalTimer *t = p->interval_timers[i];
-		struct itimerval value = {to_timeval(t->interval), to_timeval(t->value)};
+		uint64_t left = left_after(t->value, i == ITIMER_REAL ? passed : 0);
+		struct itimerval value = {to_timeval(t->interval), to_timeval(left)};
 
 		if (t->value == 0)
 			continue;
@@ -175,7 +189,7 @@ int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err)
 		return -1;
 	batch_begin(&b, stub, &stub->threads[0]);
 	if (queue_signals(&b, p->pending, p->n_pending, pid, 0, err) < 0 ||
-	    queue_arming(&b, p, err) < 0 || batch_run(&b, err) < 0)
+	    queue_arming(&b, p, recovery_time_passed(rec), err) < 0 || batch_run(&b, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n_threads; i++) {
 		const Snap__Thread *t = p->threads[i];

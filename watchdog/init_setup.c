@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "checkpointer/tracee/procfs.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
 #include "watchdog/init.h"
@@ -99,22 +100,9 @@ static int mount_more(const struct init_plan *plan)
 	return 0;
 }
 
-/* The line "NAME SECONDS NANOSECONDS" of timens_offsets. */
-static int64_t find_offset(const char *text, const char *name)
-{
-	const char *at = strstr(text, name);
-	char *end;
-	int64_t seconds;
-
-	if (!at)
-		return 0;
-	seconds = strtoll(at + strlen(name), &end, 10);
-	return seconds * (int64_t)NSEC_PER_SEC + strtoll(end, NULL, 10);
-}
-
 static int64_t wanted_offset(const char *now, const char *name, uint64_t wanted, clockid_t clock)
 {
-	return find_offset(now, name) + (int64_t)(wanted - clock_ns(clock));
+	return proc_parse_clock_offset(now, name) + (int64_t)(wanted - clock_ns(clock));
 }
 
 static int64_t floor_seconds(int64_t ns)

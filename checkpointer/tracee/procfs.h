@@ -166,6 +166,13 @@ struct proc_timer {
 int proc_parse_timers(const char *text, struct proc_timer **ret, size_t *ret_n, struct err *err);
 int proc_read_timers(pid_t pid, struct proc_timer **ret, size_t *ret_n, struct err *err);
 
+/* The line of a clock ("monotonic", "boottime") in /proc/PID/timens_offsets, nanoseconds; 0 where there is
+ * none (kernel/time/namespace.c, proc_timens_show_offsets). */
+int64_t proc_parse_clock_offset(const char *text, const char *clock);
+/* How far CLOCK_MONOTONIC is ahead of ours, ns, for the children of `pid` (its own is the same but for the
+ * process that made the namespace). 0 on kernels without time namespaces, and for one that is gone. */
+int64_t proc_clock_lead(pid_t pid);
+
 /* Numbers of the entries of /proc/PID/task or /proc/PID/fd, ascending, malloc'ed. */
 int proc_list_numbers(pid_t pid, const char *sub, int **ret, size_t *ret_n, struct err *err);
 

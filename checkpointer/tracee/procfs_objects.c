@@ -1,6 +1,7 @@
 #include "checkpointer/tracee/procfs.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "checkpointer/tracee/procfs_text.h"
 #include "store/base/cleanup.h"
@@ -136,4 +137,32 @@ int proc_read_timerfd(pid_t pid, int fd, struct proc_timerfd *ret, struct err *e
 	if (text_read(&text, err, "/proc/%d/fdinfo/%d", (int)pid, fd) < 0)
 		return -1;
 	return proc_parse_timerfd(text, ret, err);
+}
+
+/* ---- clocks -------------------------------------------------------------------------------- */
+
+int64_t proc_parse_clock_offset(const char *text, const char *clock)
+{
+	int64_t s, ns;
+	struct text line;
+
+	while (text_next_line(&text, &line))
+		if (text_prefix(&line, clock) && text_signed(&line, &s) && text_signed(&line, &ns))
+			return s * (int64_t)NSEC_PER_SEC + ns;
+	return 0;
+}
+
+static int64_t monotonic_offset(pid_t pid)
+{
+	cleanup_free char *text = NULL;
+	struct err ignored;
+
+	if (text_read(&text, &ignored, "/proc/%d/timens_offsets", (int)pid) < 0)
+		return 0;
+	return proc_parse_clock_offset(text, "monotonic");
+}
+
+int64_t proc_clock_lead(pid_t pid)
+{
+	return monotonic_offset(pid) - monotonic_offset(getpid());
 }

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define FAR_SECONDS  5000
-#define TOLERANCE_NS 500000000ll
+#define TOLERANCE_NS 1000000000ll
 #define TICK_NS	     50000000ll
 
 /* Seen by handlers. */

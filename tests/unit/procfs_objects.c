@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "checkpointer/tracee/procfs.h"
 
@@ -91,6 +92,17 @@ static void garbage_of_timers_is_named(void **state)
 		assert_fails(proc_parse_timerfd(hostile[i], &timer, &err), ERR_CORRUPT, &err);
 }
 
+static void clock_offsets_are_read(void **state)
+{
+	static const char text[] = "monotonic         -3 999999999\nboottime           7         1\n";
+
+	assert_int_equal(proc_parse_clock_offset(text, "monotonic"), -2000000001ll);
+	assert_int_equal(proc_parse_clock_offset(text, "boottime"), 7000000001ll);
+	assert_int_equal(proc_parse_clock_offset(text, "tai"), 0);
+	assert_int_equal(proc_parse_clock_offset("monotonic x 1\n", "monotonic"), 0);
+	assert_int_equal(proc_clock_lead(getpid()), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -99,6 +111,7 @@ int main(void)
 		cmocka_unit_test(garbage_of_epoll_is_named),
 		cmocka_unit_test(timers_are_read),
 		cmocka_unit_test(garbage_of_timers_is_named),
+		cmocka_unit_test(clock_offsets_are_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
