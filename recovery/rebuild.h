@@ -134,6 +134,10 @@ void native_jump(uint8_t code[NATIVE_JUMP_SIZE], uint64_t target);
 void native_call(uint8_t code[NATIVE_JUMP_SIZE], long nr);
 /* ELF e_machine of this CPU. */
 unsigned native_elf_machine(void);
+/* Bytes of the floating point registers (NT_PRFPREG) at the beginning of a thread's extended state, and the
+ * type of that one's note. */
+size_t native_fpregs_size(void);
+unsigned native_xstate_note(void);
 /* Components of an XSAVE area that need permission and are enabled at first use. */
 uint64_t native_dynamic_xstate(void);
 /* Number of arch_prctl(2) and the option that asks for such permission; -1: no such thing. */

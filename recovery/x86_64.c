@@ -2,6 +2,7 @@
 #include <elf.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 
 #include "recovery/rebuild.h"
 
@@ -40,6 +41,16 @@ void native_call(uint8_t code[NATIVE_JUMP_SIZE], long nr)
 unsigned native_elf_machine(void)
 {
 	return EM_X86_64;
+}
+
+size_t native_fpregs_size(void)
+{
+	return sizeof(struct user_fpregs_struct);
+}
+
+unsigned native_xstate_note(void)
+{
+	return NT_X86_XSTATE;
 }
 
 uint64_t native_dynamic_xstate(void)

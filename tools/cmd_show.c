@@ -5,12 +5,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "store/base/cleanup.h"
 #include "store/base/io.h"
-#include "store/base/log.h"
 #include "store/base/units.h"
 #include "tools/cli.h"
-#include "tools/jobref.h"
+#include "tools/loading.h"
 #include "tools/objects.h"
 #include "tools/report.h"
 
@@ -304,26 +302,6 @@ static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snaps
 	return o;
 }
 
-/* JOB alone is its latest good snapshot: damaged ones are passed over, and named. */
-static int load_latest_good(struct store *store, const char *job, struct snapshot_info *ret_info,
-			    Snap__Snapshot **ret_model, struct err *err)
-{
-	cleanup_free struct snapshot_info *list = NULL;
-	size_t n = 0;
-
-	if (store_snapshot_list(store, job, &list, &n, err) < 0)
-		return -1;
-	err_set(err, ERR_NOT_FOUND, "job %s has no snapshots yet", job);
-	while (n-- > 0) {
-		if (store_snapshot_load(store, job, list[n].seq, ret_info, ret_model, err) == 0)
-			return 0;
-		if (err->kind != ERR_CORRUPT)
-			return -1;
-		log_warn("%s", err->msg);
-	}
-	return -1;
-}
-
 static int print(const struct snapshot_info *info, const Snap__Snapshot *model, bool json,
 		 bool objects, struct err *err)
 {
@@ -346,18 +324,12 @@ static int show(const struct cli_args *args, bool objects, struct err *err)
 	cleanup_store struct store *store = NULL;
 	Snap__Snapshot *model = NULL;
 	struct snapshot_info info;
-	struct job_info job;
 	struct jobref ref;
 	int ret;
 
 	if (jobref_parse(args->operands[0], &ref, err) < 0 ||
 	    cli_open_store(args, STORE_READ, &store, err) < 0 ||
-	    cli_get_job(store, ref.job, &job, err) < 0)
-		return -1;
-	job_info_clear(&job);
-	ret = ref.seq ? store_snapshot_load(store, ref.job, ref.seq, &info, &model, err)
-		      : load_latest_good(store, ref.job, &info, &model, err);
-	if (ret < 0)
+	    load_snapshot(store, &ref, &info, &model, err) < 0)
 		return -1;
 	ret = print(&info, model, args->json, objects, err);
 	snap__snapshot__free_unpacked(model, NULL);

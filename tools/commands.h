@@ -6,7 +6,9 @@
 #define PAWL_TOOLS_COMMANDS_H
 
 int cmd_attach(int argc, char **argv);
+int cmd_diff(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_log(int argc, char **argv);

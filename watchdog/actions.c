@@ -66,6 +66,19 @@ static void report_run_on(struct watchdog *w)
 	w->stop_signal = 0;
 }
 
+static void report_standing(struct watchdog *w)
+{
+	struct err err;
+
+	err_set(&err, ERR_BUSY,
+		"job '%s' stands stopped since its recovery: it can be saved when it goes on (kill -CONT %d)",
+		w->job.name, w->job.leader_pid);
+	if (w->control) {
+		control_arm(w->control);
+		control_answer_snapshot(w->control, NULL, &err);
+	}
+}
+
 static void act(struct watchdog *w, enum wd_action action)
 {
 	switch (action) {
@@ -98,6 +111,9 @@ static void act(struct watchdog *w, enum wd_action action)
 		break;
 	case WA_RECOVER:
 		recover(w);
+		break;
+	case WA_REPORT_STANDING:
+		report_standing(w);
 		break;
 	case WA_REPORT_RUN_ON:
 		report_run_on(w);

@@ -284,7 +284,8 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	hang_reset(&w->hang);
 	wd_share_descriptions(built->leader);
 	wd_tell_notices(w);
-	log_info("job %s goes on from %s@%" PRIu64, w->job.name, w->job.name, w->resume.seq);
+	if (!command.stopped)
+		log_info("job %s goes on from %s@%" PRIu64, w->job.name, w->job.name, w->resume.seq);
 	streams_enter_terminal(&w->streams);
 	snapshotter_post(w->snapshotter, &command);
 	return 0;
@@ -303,9 +304,23 @@ static void print_pids(const struct watchdog *w)
 	fflush(stdout);
 }
 
+/* For the debugger: gdb would look for files in the capsule's mount namespace, which it may not enter. */
+static void stand(struct watchdog *w)
+{
+	struct err err;
+
+	if (store_snapshot_load(w->store, w->job.name, w->resume.seq, &w->final, NULL, &err) < 0)
+		log_warn("%s", err.msg);
+	print_pids(w);
+	log_info("job %s stands as it was at %s@%" PRIu64 ": look at it with gdb -iex 'set sysroot /' -p %d; "
+		 "kill -CONT lets its processes go on, pawl stop ends it",
+		 w->job.name, w->job.name, w->resume.seq, w->job.leader_pid);
+	wd_handle(w, WE_STANDS);
+}
+
 void wd_resume_done(struct watchdog *w)
 {
 	drop_model(&w->resume);
 	if (w->config->recover_stopped && w->retry.used == 0)
-		print_pids(w);
+		stand(w);
 }

@@ -20,6 +20,17 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_DIED] = {WD_RECOVERING, WA_RECOVER},
 		[WE_HUNG] = {WD_SAME, WA_KILL_HUNG},
 		[WE_LEAVE] = {WD_OVER, WA_LEAVE},
+		[WE_STANDS] = {WD_STANDING, WA_NONE},
+	},
+	/* Nothing has run since the snapshot: the job goes on from that. A new one would have it stopped, and
+	 * so would whatever is recovered from it. */
+	[WD_STANDING] = {
+		[WE_REQUEST] = {WD_SAME, WA_REPORT_STANDING},
+		[WE_STOP] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_INTERRUPT] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_EXITED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_DIED] = {WD_OVER, WA_FINISH_EXITED},
+		[WE_CONTINUED] = {WD_RUNNING, WA_NONE},
 	},
 	[WD_SNAPSHOT] = {
 		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
@@ -115,6 +126,7 @@ const char *wd_state_name(enum wd_state state)
 		[WD_SAME] = "same",
 		[WD_RECOVERING] = "recovering",
 		[WD_RUNNING] = "running",
+		[WD_STANDING] = "standing",
 		[WD_SNAPSHOT] = "snapshot",
 		[WD_STOP_PENDING] = "stop pending",
 		[WD_STOPPING] = "stopping",
@@ -149,6 +161,8 @@ const char *wd_event_name(enum wd_event event)
 		[WE_REBUILT] = "rebuilt",
 		[WE_REBUILD_FAILED] = "rebuild failed",
 		[WE_NO_CANDIDATE] = "no candidate",
+		[WE_STANDS] = "stands",
+		[WE_CONTINUED] = "continued",
 	};
 
 	return names[event];

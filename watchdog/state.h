@@ -12,6 +12,7 @@ enum wd_state {
 	WD_SAME = 0,	  /* only in the table: stay */
 	WD_RECOVERING,	  /* the job is being rebuilt, nothing of it runs */
 	WD_RUNNING,	  /* the job runs, no snapshot is under way */
+	WD_STANDING,	  /* rebuilt and left stopped for a debugger (recover --stopped) */
 	WD_SNAPSHOT,	  /* a snapshot is being taken or stored; the job runs */
 	WD_STOP_PENDING,  /* a stop waits for the snapshot that is under way */
 	WD_STOPPING,	  /* the final snapshot is being taken */
@@ -43,6 +44,8 @@ enum wd_event {
 	WE_REBUILT,	   /* the job stands rebuilt, stopped */
 	WE_REBUILD_FAILED, /* nothing of it is left */
 	WE_NO_CANDIDATE,   /* there is no snapshot left to rebuild from */
+	WE_STANDS,	   /* it is left stopped, as asked for */
+	WE_CONTINUED,	   /* whoever looked at it has let it go on */
 	WE_N_EVENTS,
 };
 
@@ -58,6 +61,7 @@ enum wd_action {
 	WA_LEAVE,	   /* over: the attached job runs on */
 	WA_RECOVER,	   /* rebuild from the next candidate */
 	WA_RELEASE,	   /* let the rebuilt job run */
+	WA_REPORT_STANDING, /* say that there is no snapshot while it stands */
 	WA_REPORT_RUN_ON,  /* say that the job could not be stopped and runs on */
 	WA_FINISH_EXITED,  /* over: the job's own status */
 	WA_FINISH_STOPPED, /* over: stopped, resumable */

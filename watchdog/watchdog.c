@@ -154,6 +154,7 @@ static void read_capsule(struct watchdog *w)
 			break;
 		case CAPSULE_LEADER_CONTINUED:
 			w->suspended = false;
+			wd_handle(w, WE_CONTINUED);
 			break;
 		}
 	}

@@ -54,6 +54,19 @@ static void test_no_snapshot_during_a_snapshot(void **state)
 	}
 }
 
+/* What stands for a debugger is not saved as stopped, and is ended without a snapshot. */
+static void test_standing(void **state)
+{
+	expect(WD_RUNNING, WE_STANDS, WD_STANDING, WA_NONE);
+	expect(WD_STANDING, WE_DUE, WD_STANDING, WA_NONE);
+	expect(WD_STANDING, WE_HUNG, WD_STANDING, WA_NONE);
+	expect(WD_STANDING, WE_REQUEST, WD_STANDING, WA_REPORT_STANDING);
+	expect(WD_STANDING, WE_STOP, WD_OVER, WA_FINISH_STOPPED);
+	expect(WD_STANDING, WE_INTERRUPT, WD_OVER, WA_FINISH_STOPPED);
+	expect(WD_STANDING, WE_CONTINUED, WD_RUNNING, WA_NONE);
+	expect(WD_RUNNING, WE_CONTINUED, WD_RUNNING, WA_NONE);
+}
+
 static void test_periodic(void **state)
 {
 	expect(WD_RUNNING, WE_DUE, WD_SNAPSHOT, WA_TAKE);
@@ -131,6 +144,7 @@ int main(void)
 		cmocka_unit_test(test_table_is_total),
 		cmocka_unit_test(test_over_is_final),
 		cmocka_unit_test(test_no_snapshot_during_a_snapshot),
+		cmocka_unit_test(test_standing),
 		cmocka_unit_test(test_periodic),
 		cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_second_signal_ends_at_once),
