@@ -1,36 +1,32 @@
 /*
- * Pages from the store into the processes, by as many threads as help.
+ * Pages from the store into the processes, by as many threads as there are cores for us.
  *
- * Each worker has a reader and a buffer of its own and takes the next piece of a list that is made
- * beforehand; writing is process_vm_writev(2), which any thread may do.
+ * What is to be filled is listed beforehand and sorted by where it is stored; the threads take slices of
+ * that list. Each page is decompressed into a buffer that stays in the CPU's cache, checked there, and
+ * copied from there to its place.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
-#include "recovery/batch.h"
+#include "recovery/fill.h"
 #include "recovery/readers.h"
 #include "store/base/cleanup.h"
+#include "store/fetch.h"
 
-#define PIECE_PAGES 512u /* 2 MiB: a chunk of the page table */
-#define MAX_WORKERS 8
-
-struct piece {
-	uint64_t root; /* of the page table that has it */
-	uint64_t first;
-	uint32_t n;
-	bool zero;
-};
+#define WINDOW	    (1u << 20) /* pages listed at once: 16 MiB of list for 4 GiB */
+#define SLICE	    1024u      /* pages */
+#define MAX_WORKERS 64
 
 struct fill {
 	struct store *store;
 	pid_t pid; /* 0: only read */
-	struct piece *pieces;
-	size_t n, room;
+	struct fill_ranges ranges;
+	struct page_places places;
 	atomic_size_t next;
 	atomic_bool failed;
 };
@@ -43,169 +39,85 @@ struct worker {
 	struct err err;
 };
 
-static int add_pieces(struct fill *fill, uint64_t root, uint64_t first, uint64_t end, bool zero,
-		      struct err *err)
-{
-	while (first < end) {
-		uint64_t stop = (first / PIECE_PAGES + 1) * PIECE_PAGES;
+/* ---- writing pages ------------------------------------------------------------------------- */
 
-		if (fill->n == fill->room) {
-			size_t room = fill->room ? fill->room * 2 : 256;
-			struct piece *grown = realloc(fill->pieces, room * sizeof(*grown));
-
-			if (!grown)
-				return err_set(err, ERR_SYSTEM, "out of memory");
-			fill->pieces = grown;
-			fill->room = room;
-		}
-		stop = stop < end ? stop : end;
-		fill->pieces[fill->n++] =
-			(struct piece){root, first, (uint32_t)(stop - first), zero};
-		first = stop;
-	}
-	return 0;
-}
-
-/* ---- what is to be written ----------------------------------------------------------------- */
-
-struct lister {
-	struct recovery *rec;
-	const struct stub *stub;
-	bool late;
-	struct readers readers;
-	struct fill *fill;
-	struct batch *drops; /* NULL where pages are only read */
+/* Pages that go side by side into memory of the same kind. */
+struct stretch {
+	uint64_t start;
+	size_t n;
+	bool copied; /* through the userfaultfd */
 };
 
-/* Zero pages of fresh anonymous memory need nothing: they are zero, and become resident when used.
- * Over a file they must be written. */
-static int list_fresh(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t start,
-		      struct err *err)
+static struct stretch next_stretch(const struct fill *fill, const struct page_place *places, size_t n)
 {
-	uint64_t at = start / STORE_PAGE_SIZE, end = r->end / STORE_PAGE_SIZE;
-	struct page_reader *reader;
-	struct page_run run;
-	int found;
+	struct stretch s = {.start = places[0].page * STORE_PAGE_SIZE, .n = 1};
+	uint64_t end = UINT64_MAX;
 
-	if (readers_get(&l->readers, root, &reader, err) < 0)
-		return -1;
-	while (at < end && (found = page_reader_next(reader, at, &run, err)) != 0) {
-		if (found < 0)
+	s.copied = fill_ranges_find(&fill->ranges, s.start, &end);
+	while (s.n < n && places[s.n].page == places[0].page + s.n &&
+	       places[s.n].page * STORE_PAGE_SIZE < end &&
+	       (s.copied ||
+		!fill_ranges_find(&fill->ranges, places[s.n].page * STORE_PAGE_SIZE, &end)))
+		s.n++;
+	return s;
+}
+
+/* local holds what `remote` describes. */
+static int write_stretches(pid_t pid, const char *local, const struct iovec *remote, size_t n, struct err *err)
+{
+	struct iovec from = {.iov_base = (void *)local};
+
+	for (size_t i = 0; i < n; i++)
+		from.iov_len += remote[i].iov_len;
+	if (n == 0 || process_vm_writev(pid, &from, 1, remote, n, 0) == (ssize_t)from.iov_len)
+		return 0;
+	/* One by one: the one that fails is named. */
+	for (size_t i = 0; i < n; i++) {
+		if (mem_write(pid, (uintptr_t)remote[i].iov_base, local, remote[i].iov_len, err) < 0)
 			return -1;
-		if (run.first >= end)
-			break;
-		at = run.first + run.n < end ? run.first + run.n : end;
-		if (run.kind == PAGE_ZERO && r->kind != SNAP__REGION__KIND__FILE_PRIVATE)
-			continue;
-		if (add_pieces(l->fill, root, run.first, at, run.kind == PAGE_ZERO, err) < 0)
-			return -1;
+		local += remote[i].iov_len;
 	}
 	return 0;
 }
 
-/* Pages that the parent has and the child has not (or only as zeroes of fresh memory). */
-static int drop_inherited(struct lister *l, const struct page_difference *d, struct err *err)
+static int put_pages(void *ctx, const struct page_place *places, size_t n, const void *pages, struct err *err)
 {
-	uint64_t start = d->first * STORE_PAGE_SIZE;
+	struct iovec remote[FETCH_PAGES];
+	struct fill *fill = ctx;
+	const char *from = pages, *page = pages;
+	size_t waiting = 0, at = 0;
 
-	if (!l->drops)
+	if (!fill->pid)
 		return 0;
-	return batch_call(l->drops, BATCH_MUST, err, SYS_madvise,
-			  ARGS(start, d->n * STORE_PAGE_SIZE, MADV_DONTNEED),
-			  "drop inherited pages at %#" PRIx64, start);
-}
+	while (at < n) {
+		struct stretch s = next_stretch(fill, places + at, n - at);
 
-/* The region from `start` to `end` has the pages of root `was`. */
-static int list_inherited(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t was,
-			  uint64_t start, uint64_t end, struct err *err)
-{
-	bool over_file = r->kind == SNAP__REGION__KIND__FILE_PRIVATE;
-	uint64_t at = start / STORE_PAGE_SIZE, limit = end / STORE_PAGE_SIZE;
-	struct page_reader *a, *b;
-	struct page_difference d;
-	int found;
-
-	if (was == root)
-		return 0;
-	if (readers_get(&l->readers, was, &a, err) < 0 ||
-	    readers_get(&l->readers, root, &b, err) < 0)
-		return -1;
-	for (; (found = page_readers_compare(a, b, at, limit, &d, err)) > 0; at = d.first + d.n) {
-		bool write = d.b == PAGE_DATA || (d.b == PAGE_ZERO && over_file);
-		/* What was not written into the parent is not there to be dropped. */
-		bool drop = !write && (d.a == PAGE_DATA || (d.a == PAGE_ZERO && over_file));
-
-		if (write &&
-		    add_pieces(l->fill, root, d.first, d.first + d.n, d.b == PAGE_ZERO, err) < 0)
+		at += s.n;
+		if (!s.copied) {
+			remote[waiting++] =
+				(struct iovec){(void *)s.start, s.n * STORE_PAGE_SIZE};
+			page += s.n * STORE_PAGE_SIZE;
+			continue;
+		}
+		if (write_stretches(fill->pid, from, remote, waiting, err) < 0 ||
+		    userfault_copy(fill->ranges.uffd, s.start, page, s.n, err) < 0)
 			return -1;
-		if (drop && drop_inherited(l, &d, err) < 0)
-			return -1;
+		waiting = 0;
+		from = page += s.n * STORE_PAGE_SIZE;
 	}
-	return found;
+	return write_stretches(fill->pid, from, remote, waiting, err);
 }
 
-static int list_region(struct lister *l, const Snap__Region *r, uint64_t root, struct err *err)
-{
-	const struct region_image *image = l->late ? NULL : stub_inherited(l->stub);
-	uint64_t end = inherit_end(image, r);
+/* ---- threads ------------------------------------------------------------------------------- */
 
-	for (size_t i = end > r->start ? image_find(image, r->start) : 0; end > r->start; i++) {
-		const struct image_piece *piece = &image->pieces[i];
-		uint64_t from = piece->region.start > r->start ? piece->region.start : r->start;
-		uint64_t till = piece->region.end < end ? piece->region.end : end;
-
-		if (list_inherited(l, r, root, piece_root(l->rec, piece), from, till, err) < 0)
-			return -1;
-		if (till == end)
-			break;
-	}
-	return list_fresh(l, r, root, end, err);
-}
-
-static int list_regions(struct lister *l, struct err *err)
-{
-	for (size_t i = 0; i < stub_n_regions(l->stub, l->late); i++) {
-		const Snap__Region *r = stub_region(l->rec, l->stub, l->late, i);
-
-		if (r && plan_region_has_pages(r) &&
-		    list_region(l, r, stub_region_root(l->rec, l->stub, l->late, i), err) < 0)
-			return -1;
-	}
-	return l->drops ? batch_run(l->drops, err) : 0;
-}
-
-static int list_pieces(struct recovery *rec, struct stub *stub, bool late, struct fill *fill,
-		       struct err *err)
-{
-	struct lister l = {.rec = rec, .stub = stub, .late = late, .fill = fill};
-	struct batch drops;
-	int result;
-
-	l.readers.store = rec->store;
-	if (stub_inherited(stub) && fill->pid) {
-		batch_begin(&drops, stub, &stub->threads[0]);
-		l.drops = &drops;
-	}
-	result = list_regions(&l, err);
-	readers_close(&l.readers);
-	return result;
-}
-
-/* ---- writing it ---------------------------------------------------------------------------- */
-
-static int work_on(struct fill *fill, struct readers *readers, char *buf, struct err *err)
+static int work_on(struct fill *fill, struct page_fetcher *fetcher, struct err *err)
 {
 	size_t i;
 
-	while (!fill->failed && (i = atomic_fetch_add(&fill->next, 1)) < fill->n) {
-		const struct piece *piece = &fill->pieces[i];
-		struct page_reader *reader;
+	while (!fill->failed && (i = atomic_fetch_add(&fill->next, SLICE)) < fill->places.n) {
+		size_t n = fill->places.n - i < SLICE ? fill->places.n - i : SLICE;
 
-		if (readers_get(readers, piece->root, &reader, err) < 0 ||
-		    page_reader_read(reader, piece->first, piece->n, buf, err) < 0)
-			return -1;
-		if (fill->pid && mem_write(fill->pid, piece->first * STORE_PAGE_SIZE, buf,
-					   (size_t)piece->n * STORE_PAGE_SIZE, err) < 0)
+		if (page_fetch(fetcher, fill->places.list + i, n, put_pages, fill, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -214,27 +126,36 @@ static int work_on(struct fill *fill, struct readers *readers, char *buf, struct
 static void *work(void *arg)
 {
 	struct worker *w = arg;
-	cleanup_free char *buf = malloc(PIECE_PAGES * STORE_PAGE_SIZE);
-	struct readers readers = {.store = w->fill->store};
+	struct page_fetcher *fetcher;
 
-	w->result = buf ? work_on(w->fill, &readers, buf, &w->err)
-			: err_set(&w->err, ERR_SYSTEM, "out of memory");
-	readers_close(&readers);
+	w->result = page_fetcher_open(&fetcher, w->fill->store, &w->err);
+	if (w->result == 0) {
+		w->result = work_on(w->fill, fetcher, &w->err);
+		page_fetcher_close(fetcher);
+	}
 	if (w->result < 0)
 		w->fill->failed = true;
 	return NULL;
+}
+
+static size_t cores_allowed(void)
+{
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+	return n > MAX_WORKERS ? MAX_WORKERS : n < 1 ? 1 : (size_t)n;
 }
 
 /* The caller's thread is the first worker, so that one that cannot be started costs only time. */
 static int run_workers(struct fill *fill, struct err *err)
 {
 	struct worker workers[MAX_WORKERS] = {0};
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	size_t n = cpus > MAX_WORKERS ? MAX_WORKERS : cpus < 1 ? 1 : (size_t)cpus;
+	size_t n = cores_allowed();
 	int result = 0;
 
-	if (n > fill->n / 4 + 1)
-		n = fill->n / 4 + 1;
+	if (n > fill->places.n / SLICE + 1)
+		n = fill->places.n / SLICE + 1;
+	fill->next = 0;
 	for (size_t i = 0; i < n; i++) {
 		workers[i].fill = fill;
 		workers[i].started =
@@ -252,17 +173,79 @@ static int run_workers(struct fill *fill, struct err *err)
 	return result;
 }
 
-static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t pid,
+/* ---- all of a process ---------------------------------------------------------------------- */
+
+static int run_window(struct fill *fill, struct err *err)
+{
+	int result;
+
+	page_places_sort(&fill->places); /* or not: then it is slower */
+	result = fill->places.n ? run_workers(fill, err) : 0;
+	fill->places.n = 0;
+	return result;
+}
+
+static int write_zeroes(struct fill *fill, const struct fill_piece *piece, struct err *err)
+{
+	static const char zeroes[64 * STORE_PAGE_SIZE];
+	uint64_t n;
+
+	for (uint64_t at = 0; at < piece->n && fill->pid; at += n) {
+		n = piece->n - at < 64 ? piece->n - at : 64;
+		if (mem_write(fill->pid, (piece->first + at) * STORE_PAGE_SIZE, zeroes,
+			      n * STORE_PAGE_SIZE, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int list_piece(struct fill *fill, struct readers *readers, const struct fill_piece *piece,
 		      struct err *err)
 {
-	struct fill fill = {.store = rec->store, .pid = pid};
-	int result = list_pieces(rec, stub, late, &fill, err);
+	struct page_reader *reader;
+	uint64_t n;
 
-	if (result == 0 && fill.n)
-		result = run_workers(&fill, err);
-	for (size_t i = 0; i < fill.n && pid; i++)
-		rec->pages += fill.pieces[i].n;
-	free(fill.pieces);
+	if (readers_get(readers, piece->root, &reader, err) < 0)
+		return -1;
+	for (uint64_t at = 0; at < piece->n; at += n) {
+		n = piece->n - at < WINDOW ? piece->n - at : WINDOW;
+		if (fill->places.n + n > WINDOW && run_window(fill, err) < 0)
+			return -1;
+		if (page_reader_places(reader, piece->first + at, n, &fill->places, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int run_pieces(struct fill *fill, const struct fill_pieces *pieces, struct err *err)
+{
+	struct readers readers = {.store = fill->store};
+	int result = 0;
+
+	for (size_t i = 0; i < pieces->n && result == 0; i++)
+		result = pieces->list[i].zero ? write_zeroes(fill, &pieces->list[i], err)
+					      : list_piece(fill, &readers, &pieces->list[i], err);
+	if (result == 0)
+		result = run_window(fill, err);
+	readers_close(&readers);
+	return result;
+}
+
+static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t pid, struct err *err)
+{
+	struct fill fill = {.store = rec->store, .pid = pid, .ranges.uffd = -1};
+	struct fill_pieces pieces = {0};
+	int result = fill_list(rec, stub, late, !pid, &pieces, err);
+
+	if (result == 0 && pid && !late)
+		result = fill_ranges_open(rec, stub, &fill.ranges, err);
+	if (result == 0)
+		result = run_pieces(&fill, &pieces, err);
+	for (size_t i = 0; i < pieces.n && pid; i++)
+		rec->pages += pieces.list[i].n;
+	fill_ranges_close(&fill.ranges);
+	page_places_clear(&fill.places);
+	fill_pieces_clear(&pieces);
 	return result == 0 ? 0 : err_wrap(err, "pages of process %d", stub->model->pid);
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/fetch.h"
 #include "store/pageids.h"
 #include "store/source.h"
 
@@ -217,6 +218,60 @@ int page_reader_next_ids(struct page_reader *reader, uint64_t from, struct page_
 	if (source_begin(&reader->source, err) < 0)
 		return -1;
 	rc = next_ids(reader, from, ret, err);
+	source_end(&reader->source);
+	return rc;
+}
+
+/* ---- places -------------------------------------------------------------------------------- */
+
+static int add_place(struct page_places *places, uint64_t id, uint64_t page, struct err *err)
+{
+	if (places->n == places->room) {
+		size_t room = places->room ? places->room * 2 : 4096;
+		struct page_place *more = reallocarray(places->list, room, sizeof(*more));
+
+		if (!more)
+			return err_sys(err, "list of pages");
+		places->list = more;
+		places->room = room;
+	}
+	places->list[places->n++] = (struct page_place){id, page};
+	return 0;
+}
+
+static int list_places(struct page_reader *reader, uint64_t first, uint64_t n, struct page_places *places,
+		       struct err *err)
+{
+	uint64_t end = first + n, skip;
+
+	while (first < end) {
+		int rc = find_leaf(reader, first, &skip, err);
+
+		if (rc < 0)
+			return -1;
+		if (rc == 0 && (skip == 0 || skip >= end))
+			break;
+		if (rc == 0) {
+			first = skip;
+			continue;
+		}
+		for (unsigned slot = node_slot_of(0, first); slot < NODE_SLOTS && first < end;
+		     slot++, first++)
+			if (reader->at[0].slots[slot] >= ID_FIRST &&
+			    add_place(places, reader->at[0].slots[slot], first, err) < 0)
+				return -1;
+	}
+	return 0;
+}
+
+int page_reader_places(struct page_reader *reader, uint64_t first, uint64_t n, struct page_places *places,
+		       struct err *err)
+{
+	int rc;
+
+	if (source_begin(&reader->source, err) < 0)
+		return -1;
+	rc = list_places(reader, first, n, places, err);
 	source_end(&reader->source);
 	return rc;
 }

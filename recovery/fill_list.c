@@ -1,0 +1,154 @@
+#include "recovery/fill.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "recovery/batch.h"
+#include "recovery/readers.h"
+
+static int add_piece(struct fill_pieces *pieces, uint64_t root, uint64_t first, uint64_t end, bool zero,
+		     struct err *err)
+{
+	if (pieces->n == pieces->room) {
+		size_t room = pieces->room ? pieces->room * 2 : 256;
+		struct fill_piece *grown = reallocarray(pieces->list, room, sizeof(*grown));
+
+		if (!grown)
+			return err_set(err, ERR_SYSTEM, "out of memory");
+		pieces->list = grown;
+		pieces->room = room;
+	}
+	pieces->list[pieces->n++] = (struct fill_piece){root, first, end - first, zero};
+	return 0;
+}
+
+struct lister {
+	struct recovery *rec;
+	const struct stub *stub;
+	bool late;
+	struct readers readers;
+	struct fill_pieces *pieces;
+	struct batch *drops; /* NULL where pages are only read */
+};
+
+/* Zero pages of fresh anonymous memory need nothing: they are zero, and become resident when used.
+ * Over a file they must be written. */
+static int list_fresh(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t start,
+		      struct err *err)
+{
+	uint64_t at = start / STORE_PAGE_SIZE, end = r->end / STORE_PAGE_SIZE;
+	struct page_reader *reader;
+	struct page_run run;
+	int found;
+
+	if (readers_get(&l->readers, root, &reader, err) < 0)
+		return -1;
+	while (at < end && (found = page_reader_next(reader, at, &run, err)) != 0) {
+		if (found < 0)
+			return -1;
+		if (run.first >= end)
+			break;
+		at = run.first + run.n < end ? run.first + run.n : end;
+		if (run.kind == PAGE_ZERO && r->kind != SNAP__REGION__KIND__FILE_PRIVATE)
+			continue;
+		if (add_piece(l->pieces, root, run.first, at, run.kind == PAGE_ZERO, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Pages that the parent has and the child has not (or only as zeroes of fresh memory). */
+static int drop_inherited(struct lister *l, const struct page_difference *d, struct err *err)
+{
+	uint64_t start = d->first * STORE_PAGE_SIZE;
+
+	if (!l->drops)
+		return 0;
+	return batch_call(l->drops, BATCH_MUST, err, SYS_madvise,
+			  ARGS(start, d->n * STORE_PAGE_SIZE, MADV_DONTNEED),
+			  "drop inherited pages at %#" PRIx64, start);
+}
+
+/* The region from `start` to `end` has the pages of root `was`. */
+static int list_inherited(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t was,
+			  uint64_t start, uint64_t end, struct err *err)
+{
+	bool over_file = r->kind == SNAP__REGION__KIND__FILE_PRIVATE;
+	uint64_t at = start / STORE_PAGE_SIZE, limit = end / STORE_PAGE_SIZE;
+	struct page_reader *a, *b;
+	struct page_difference d;
+	int found;
+
+	if (was == root)
+		return 0;
+	if (readers_get(&l->readers, was, &a, err) < 0 ||
+	    readers_get(&l->readers, root, &b, err) < 0)
+		return -1;
+	for (; (found = page_readers_compare(a, b, at, limit, &d, err)) > 0; at = d.first + d.n) {
+		bool write = d.b == PAGE_DATA || (d.b == PAGE_ZERO && over_file);
+		/* What was not written into the parent is not there to be dropped. */
+		bool drop = !write && (d.a == PAGE_DATA || (d.a == PAGE_ZERO && over_file));
+
+		if (write &&
+		    add_piece(l->pieces, root, d.first, d.first + d.n, d.b == PAGE_ZERO, err) < 0)
+			return -1;
+		if (drop && drop_inherited(l, &d, err) < 0)
+			return -1;
+	}
+	return found;
+}
+
+static int list_region(struct lister *l, const Snap__Region *r, uint64_t root, struct err *err)
+{
+	const struct region_image *image = l->late ? NULL : stub_inherited(l->stub);
+	uint64_t end = inherit_end(image, r);
+
+	for (size_t i = end > r->start ? image_find(image, r->start) : 0; end > r->start; i++) {
+		const struct image_piece *piece = &image->pieces[i];
+		uint64_t from = piece->region.start > r->start ? piece->region.start : r->start;
+		uint64_t till = piece->region.end < end ? piece->region.end : end;
+
+		if (list_inherited(l, r, root, piece_root(l->rec, piece), from, till, err) < 0)
+			return -1;
+		if (till == end)
+			break;
+	}
+	return list_fresh(l, r, root, end, err);
+}
+
+static int list_regions(struct lister *l, struct err *err)
+{
+	for (size_t i = 0; i < stub_n_regions(l->stub, l->late); i++) {
+		const Snap__Region *r = stub_region(l->rec, l->stub, l->late, i);
+
+		if (r && plan_region_has_pages(r) &&
+		    list_region(l, r, stub_region_root(l->rec, l->stub, l->late, i), err) < 0)
+			return -1;
+	}
+	return l->drops ? batch_run(l->drops, err) : 0;
+}
+
+int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, struct fill_pieces *ret,
+	      struct err *err)
+{
+	struct lister l = {.rec = rec, .stub = stub, .late = late, .pieces = ret};
+	struct batch drops;
+	int result;
+
+	l.readers.store = rec->store;
+	if (stub_inherited(stub) && !only_read) {
+		batch_begin(&drops, stub, &stub->threads[0]);
+		l.drops = &drops;
+	}
+	result = list_regions(&l, err);
+	readers_close(&l.readers);
+	return result;
+}
+
+void fill_pieces_clear(struct fill_pieces *pieces)
+{
+	free(pieces->list);
+	*pieces = (struct fill_pieces){0};
+}
