@@ -268,7 +268,7 @@ static int take_all(struct taking *t, bool end, struct err *err)
 	/* A job that is about to end would not be there to be asked again. */
 	if (!end && take_notes(t, err) < 0)
 		return -1;
-	if (take_frozen(t, end, err) < 0 || check_notes(t, err) < 0)
+	if (precopy_last(t, err) < 0 || take_frozen(t, end, err) < 0 || check_notes(t, err) < 0)
 		return -1;
 	return publish(t, end, err);
 }

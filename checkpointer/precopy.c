@@ -16,7 +16,7 @@
  * the freeze itself (a few milliseconds at 5 GB/s). */
 #define PRECOPY_ROUNDS_MOST 12
 #define PRECOPY_VAIN_ROUNDS 2
-#define PRECOPY_ENOUGH	    1024 /* pages */
+#define PRECOPY_ENOUGH	    256 /* pages */
 /* A process smaller than this is copied whole faster than it is stopped twice. */
 #define ARM_AT_LEAST (32ull << 20)
 /* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB.
@@ -149,13 +149,24 @@ int check_notes(struct taking *t, struct err *err)
 	return err_set(err, ERR_BUSY, "the job has changed the advice of its mappings meanwhile");
 }
 
-int precopy(struct taking *t, struct err *err)
+static int precopy_all(struct taking *t, struct err *err)
 {
-	if (arm_new_processes(t, err) < 0)
-		return -1;
 	for (size_t i = 0; i < t->c->tracked.n; i++)
 		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
 			return -1;
+	return 0;
+}
+
+int precopy(struct taking *t, struct err *err)
+{
+	if (arm_new_processes(t, err) < 0 || precopy_all(t, err) < 0)
+		return -1;
 	contents_read_ahead(&t->known, t->session, &t->c->config.root);
 	return 0;
+}
+
+/* The job has written on while files and flags were read. */
+int precopy_last(struct taking *t, struct err *err)
+{
+	return precopy_all(t, err);
 }

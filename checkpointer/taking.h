@@ -51,7 +51,9 @@ int taking_open_table(struct taking *t, struct tracked *p, struct err *err);
 /* While the job runs (but for the moment that arming takes): stores what can be stored before the
  * pause. */
 int precopy(struct taking *t, struct err *err);
-/* The last thing before the pause: the flags of big processes' mappings. */
+/* The last thing before the pause: as much of it again as the job has written meanwhile. */
+int precopy_last(struct taking *t, struct err *err);
+/* Before the pause: the flags of big processes' mappings. */
 int take_notes(struct taking *t, struct err *err);
 /* The first thing after it: whether they still hold. If not, t->again is set. */
 int check_notes(struct taking *t, struct err *err);

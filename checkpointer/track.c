@@ -26,7 +26,8 @@ int scan_result_add(struct scan_result *result, const struct scan_range *range, 
 	struct scan_range *last = result->n ? &result->ranges[result->n - 1] : NULL;
 
 	if (last && last->end == range->start && last->written == range->written &&
-	    last->zero == range->zero && last->file == range->file && last->guard == range->guard) {
+	    last->zero == range->zero && last->file == range->file && last->guard == range->guard &&
+	    last->absent == range->absent) {
 		last->end = range->end;
 		return 0;
 	}
@@ -40,6 +41,51 @@ int scan_result_add(struct scan_result *result, const struct scan_range *range, 
 		result->room = room;
 	}
 	result->ranges[result->n++] = *range;
+	return 0;
+}
+
+/* The index of the first range from `i` on that ends behind `at`. */
+static size_t skip_to(const struct scan_result *r, size_t i, uint64_t at)
+{
+	while (i < r->n && r->ranges[i].end <= at)
+		i++;
+	return i;
+}
+
+/* Whether range i holds `at`; where that changes next is at *next at the latest. */
+static bool holds(const struct scan_result *r, size_t i, uint64_t at, uint64_t *next)
+{
+	bool inside = i < r->n && r->ranges[i].start <= at;
+	uint64_t edge = i == r->n ? *next : inside ? r->ranges[i].end : r->ranges[i].start;
+
+	if (edge < *next)
+		*next = edge;
+	return inside;
+}
+
+int scan_result_complement(struct scan_result *result, uint64_t start, uint64_t end,
+			   const struct scan_result *absent, const struct scan_result *written,
+			   struct err *err)
+{
+	size_t a = 0, w = 0;
+
+	for (uint64_t at = start, next; at < end; at = next) {
+		struct scan_range range = {.start = at};
+		bool special;
+
+		next = end;
+		a = skip_to(absent, a, at);
+		w = skip_to(written, w, at);
+		special = holds(absent, a, at, &next);
+		range.written = holds(written, w, at, &next);
+		range.end = next;
+		if (special && absent->ranges[a].absent)
+			continue;
+		range.guard = special && absent->ranges[a].guard;
+		range.zero = range.written && written->ranges[w].zero;
+		if (scan_result_add(result, &range, err) < 0)
+			return -1;
+	}
 	return 0;
 }
 
@@ -62,6 +108,7 @@ static int add_regions(const struct page_region *vec, long n, bool all_written,
 			.end = vec[i].end,
 			.written = all_written || (vec[i].categories & PAGE_IS_WRITTEN),
 			.zero = vec[i].categories & PAGE_IS_PFNZERO,
+			.absent = !(vec[i].categories & (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)),
 			.file = vec[i].categories & PAGE_IS_FILE,
 			.guard = vec[i].categories & PAGE_IS_GUARD,
 		};
@@ -72,21 +119,22 @@ static int add_regions(const struct page_region *vec, long n, bool all_written,
 	return 0;
 }
 
-int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool all_written,
-		 struct scan_result *result, struct err *err)
+int pagemap_query(int pagemap, uint64_t start, uint64_t end, const struct page_query *query,
+		  bool all_written, struct scan_result *result, struct err *err)
 {
 	/* vec_len is never 0: kernels before 2025 then write through a null pointer's size. */
 	struct page_region vec[SCAN_VEC];
 	struct pm_scan_arg arg = {
 		.size = sizeof(arg),
-		.flags = flags,
+		.flags = query->flags,
 		.start = start,
 		.end = end,
 		.vec = (uint64_t)(uintptr_t)vec,
 		.vec_len = SCAN_VEC,
-		.category_anyof_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-		.return_mask = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE |
-			       PAGE_IS_WRITTEN | PAGE_IS_GUARD,
+		.category_inverted = query->inverted,
+		.category_mask = query->mask,
+		.category_anyof_mask = query->anyof,
+		.return_mask = query->categories | PAGE_IS_GUARD,
 	};
 
 	while (arg.start < end) {
@@ -108,6 +156,19 @@ int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool
 		arg.start = arg.walk_end;
 	}
 	return 0;
+}
+
+int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool all_written,
+		 struct scan_result *result, struct err *err)
+{
+	const struct page_query all = {
+		.flags = flags,
+		.anyof = PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+		.categories = PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | PAGE_IS_FILE |
+			      PAGE_IS_WRITTEN,
+	};
+
+	return pagemap_query(pagemap, start, end, &all, all_written, result, err);
 }
 
 /* /proc/PID/pagemap, one 64-bit word a page (Documentation/admin-guide/mm/pagemap.rst). */
@@ -218,10 +279,10 @@ bool tracker_can_precopy(const struct tracker *tracker)
 	return tracker->ops->precopy;
 }
 
-int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, bool arm_new,
+int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, unsigned how,
 		 struct scan_result *result, struct err *err)
 {
-	return tracker->ops->scan(tracker, start, end, arm_new, result, err);
+	return tracker->ops->scan(tracker, start, end, how, result, err);
 }
 
 int tracker_rearm(struct tracker *tracker, struct err *err)

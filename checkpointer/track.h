@@ -24,6 +24,7 @@ struct scan_range {
 	bool zero;           /* the shared zero page: reads as zeroes */
 	bool file;           /* a page of the mapped file itself, not a private copy */
 	bool guard;          /* no page, but a guard region (MADV_GUARD_INSTALL) */
+	bool absent;         /* no page: only where such were asked for, never in what tracker_scan gives */
 };
 
 struct scan_result {
@@ -42,12 +43,19 @@ int tracker_new(struct tracker **ret, enum tracker_kind kind, pid_t pid, struct 
 void tracker_free(struct tracker *tracker);
 enum tracker_kind tracker_kind_of(const struct tracker *tracker);
 
-/* Whether scanning and re-arming works while the process runs without losing a write. */
+/* Whether scanning, arming and re-arming work while the process runs without losing a write. */
 bool tracker_can_precopy(const struct tracker *tracker);
 
-/* Appends the populated runs of the private mapping [start, end) and re-arms it. A mapping that was not
- * armed before comes back all written, and is armed if arm_new (only while the process is stopped). */
-int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, bool arm_new,
+enum scan_how {
+	SCAN_ARM = 1u << 0,	/* also what was not armed before */
+	SCAN_WRITTEN = 1u << 1, /* runs that were not written may be left out */
+	SCAN_FILE = 1u << 2,	/* a file is mapped: its pages are told from private copies, at 20 ms/GiB
+				 * instead of 2 (the kernel looks at struct page of each) */
+};
+
+/* Appends the populated runs of [start, end) and re-arms it: one private mapping, or several without a
+ * gap between them. If part of it was not armed before, all of it comes back as written. */
+int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, unsigned how,
 		 struct scan_result *result, struct err *err);
 /* After all mappings have been scanned, still stopped: soft-dirty clears its bits here. */
 int tracker_rearm(struct tracker *tracker, struct err *err);

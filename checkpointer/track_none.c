@@ -8,7 +8,7 @@ static int none_begin(struct tracker *t, struct remote *remote, struct tracee *t
 	return 0;
 }
 
-static int none_scan(struct tracker *t, uint64_t start, uint64_t end, bool arm_new,
+static int none_scan(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
 		     struct scan_result *result, struct err *err)
 {
 	return scan_with(t->pagemap, start, end, result, err);

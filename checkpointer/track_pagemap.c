@@ -80,28 +80,87 @@ static int pagemap_begin(struct tracker *t, struct remote *remote, struct tracee
 	return enable(t->uffd, err);
 }
 
-static int pagemap_scan_armed(struct tracker *t, uint64_t start, uint64_t end, bool arm_new,
-			      struct scan_result *result, struct err *err)
-{
-	size_t before = result->n;
-	uint64_t flags = PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC;
+#define THERE (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)
+#define REARM (PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)
 
-	if (pagemap_scan(t->pagemap, start, end, flags, false, result, err) == 0)
-		return 0;
-	if (err->sys_errno != EPERM)
-		return -1;
-	/* Not (wholly) armed: new, moved or changed by the job. All of it counts as written. Bits that a
-	 * move has left in the page table say nothing. */
-	result->n = before;
-	if (!arm_new)
-		return pagemap_scan(t->pagemap, start, end, 0, true, result, err);
-	if (protect(t->uffd, start, end, err) < 0) {
-		/* EINVAL: a kind of mapping that cannot be protected; it stays a candidate as a whole. */
-		if (err->sys_errno != EINVAL && err->sys_errno != EBUSY)
+/* What was written, and armed again. A page that was not is passed over at 0.9 ms/GiB; being told of
+ * it would take 4, and 20 whether it is the file's own. */
+static const struct page_query written_query = {
+	.flags = REARM,
+	.mask = PAGE_IS_WRITTEN,
+	.anyof = THERE,
+	.categories = THERE | PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
+};
+/* No page, swapped out, or a guard. WPALLOWED, as all of it is, so that runs without a page have a
+ * category at all. */
+static const struct page_query absent_query = {
+	.inverted = PAGE_IS_PRESENT,
+	.mask = PAGE_IS_PRESENT,
+	.categories = PAGE_IS_WPALLOWED | PAGE_IS_SWAPPED,
+};
+
+/* All that is populated, by what is not. */
+static int scan_memory(struct tracker *t, uint64_t start, uint64_t end, struct scan_result *result,
+		       struct err *err)
+{
+	struct scan_result written = {0}, absent = {0};
+	int done = pagemap_query(t->pagemap, start, end, &written_query, false, &written, err);
+
+	if (done == 0)
+		done = pagemap_query(t->pagemap, start, end, &absent_query, false, &absent, err);
+	if (done == 0)
+		done = scan_result_complement(result, start, end, &absent, &written, err);
+	scan_result_free(&written);
+	scan_result_free(&absent);
+	return done;
+}
+
+static int scan_armed(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
+		      struct scan_result *result, struct err *err)
+{
+	if (how & SCAN_FILE)
+		return pagemap_scan(t->pagemap, start, end, REARM, false, result, err);
+	if (how & SCAN_WRITTEN)
+		return pagemap_query(t->pagemap, start, end, &written_query, false, result, err);
+	return scan_memory(t, start, end, result, err);
+}
+
+/* Not (wholly) armed: new, moved or changed by the job. All of it counts as written. Bits that a move has
+ * left in the page table say nothing. */
+static int scan_new(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
+		    struct scan_result *result, struct err *err)
+{
+	struct page_query all = {
+		.flags = how & SCAN_ARM ? REARM : 0,
+		.anyof = THERE,
+		.categories = THERE | PAGE_IS_PFNZERO | (how & SCAN_FILE ? PAGE_IS_FILE : 0),
+	};
+
+	if (how & SCAN_ARM && protect(t->uffd, start, end, err) < 0) {
+		/* EINVAL: a kind of mapping that cannot be protected; it stays a candidate as a whole.
+		 * While the job runs: or it is not there any more. */
+		if (err->sys_errno != EINVAL && err->sys_errno != EBUSY && err->sys_errno != ENOMEM)
 			return -1;
-		flags = 0;
+		all.flags = 0;
 	}
-	return pagemap_scan(t->pagemap, start, end, flags, true, result, err);
+	return pagemap_query(t->pagemap, start, end, &all, true, result, err);
+}
+
+static int pagemap_scan_tracked(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
+				struct scan_result *result, struct err *err)
+{
+	struct scan_result found = {0};
+	int done = scan_armed(t, start, end, how, &found, err);
+
+	/* A job that runs may change its mappings under our hands: then it is armed the next time. */
+	for (int tries = 0; done < 0 && err->sys_errno == EPERM && tries < 2; tries++) {
+		found.n = 0;
+		done = scan_new(t, start, end, tries ? how & ~(unsigned)SCAN_ARM : how, &found, err);
+	}
+	for (size_t i = 0; done == 0 && i < found.n; i++)
+		done = scan_result_add(result, &found.ranges[i], err);
+	scan_result_free(&found);
+	return done;
 }
 
 static int pagemap_rearm(struct tracker *t, struct err *err)
@@ -150,7 +209,7 @@ static bool pagemap_probe(void)
 
 const struct tracker_ops tracker_pagemap_ops = {
 	.begin = pagemap_begin,
-	.scan = pagemap_scan_armed,
+	.scan = pagemap_scan_tracked,
 	.rearm = pagemap_rearm,
 	.probe = pagemap_probe,
 	.precopy = true,

@@ -33,7 +33,7 @@ static int softdirty_begin(struct tracker *t, struct remote *remote, struct trac
 	return 0;
 }
 
-static int softdirty_scan(struct tracker *t, uint64_t start, uint64_t end, bool arm_new,
+static int softdirty_scan(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
 			  struct scan_result *result, struct err *err)
 {
 	return pagemap_read(t->pagemap, start, end, t->armed_once, result, err);

@@ -39,7 +39,7 @@ static void end_round(struct tracked *t)
 	page_table_free(t->table);
 	t->table = NULL;
 	scan_result_free(&t->now);
-	scan_result_free(&t->first);
+	t->first = false;
 	scan_result_free(&t->precopied);
 	t->alive = false;
 }
@@ -83,8 +83,7 @@ static void owe(struct tracked *t)
 	uint64_t there = scan_result_pages(t->now.n ? &t->now : &t->populated);
 	struct err err;
 
-	if (append(&t->owed, &t->first, &err) < 0 ||
-	    append_written(&t->owed, &t->precopied, &err) < 0 ||
+	if (append_written(&t->owed, &t->precopied, &err) < 0 ||
 	    append_written(&t->owed, &t->now, &err) < 0 || scan_result_pages(&t->owed) > there)
 		t->distrust = true;
 	if (t->distrust)
@@ -131,20 +130,56 @@ static bool holds_private_pages(Snap__Region__Kind kind)
 	       kind == SNAP__REGION__KIND__HUGETLB;
 }
 
-/* All private mappings there are now, by /proc/PID/maps. */
-static int scan_maps(struct tracked *t, bool arm, struct scan_result *ret, struct err *err)
+/* Neighbours that are scanned in one go: calls are dear where mappings are many and small. If one of
+ * them is new, all count as written, so they must not be big. */
+#define SPAN_MOST (16ull << 20)
+
+struct span {
+	uint64_t start, end;
+	unsigned how;
+};
+
+/* Whether a span can go on with the mapping [start, end). */
+static bool span_takes(const struct span *s, uint64_t start, uint64_t end, unsigned how)
 {
-	struct proc_map *maps;
-	size_t n;
+	return s->end == start && s->how == how && end - s->start <= SPAN_MOST;
+}
+
+/* The mappings from *i on that are scanned together; *i: the first behind them. */
+static struct span next_span(const struct map_list *list, size_t *i, unsigned how)
+{
+	struct span s = {0};
+
+	for (; *i < list->n; ++*i) {
+		const struct proc_map *m = &list->maps[*i];
+		unsigned this = m->inode ? how | SCAN_FILE : how;
+
+		if (m->shared || strncmp(m->name, "[v", 2) == 0)
+			continue;
+		if (s.end && !span_takes(&s, m->start, m->end, this))
+			break;
+		if (!s.end)
+			s = (struct span){.start = m->start, .how = this};
+		s.end = m->end;
+	}
+	return s;
+}
+
+/* All private mappings there are now, by /proc/PID/maps. */
+static int scan_maps(struct tracked *t, unsigned how, struct scan_result *ret, struct err *err)
+{
+	struct map_list list;
 	int result = 0;
 
-	if (proc_read_maps(t->pid, false, &maps, &n, err) < 0)
+	if (proc_read_maps(t->pid, false, &list.maps, &list.n, err) < 0)
 		return -1;
-	for (size_t i = 0; result == 0 && i < n; i++)
-		if (!maps[i].shared && strncmp(maps[i].name, "[v", 2) != 0)
-			result =
-				tracker_scan(t->tracker, maps[i].start, maps[i].end, arm, ret, err);
-	proc_maps_free(maps, n);
+	for (size_t i = 0; result == 0 && i < list.n;) {
+		struct span s = next_span(&list, &i, how);
+
+		if (s.end)
+			result = tracker_scan(t->tracker, s.start, s.end, s.how, ret, err);
+	}
+	proc_maps_free(list.maps, list.n);
 	return result;
 }
 
@@ -164,12 +199,7 @@ static int append_owed(const struct tracked *t, struct scan_result *ret, struct 
 /* What there is to read in this round. The tracker has been re-armed for it. */
 static int next_round(struct tracked *t, struct scan_result *ret, struct err *err)
 {
-	if (t->first.n > 0) {
-		*ret = t->first;
-		memset(&t->first, 0, sizeof(t->first));
-		return 0;
-	}
-	if (scan_maps(t, false, ret, err) < 0)
+	if (scan_maps(t, t->distrust ? SCAN_ARM : SCAN_ARM | SCAN_WRITTEN, ret, err) < 0)
 		return -1;
 	if (t->distrust)
 		distrust_all(ret, 0);
@@ -186,7 +216,7 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
 	struct scan_result round = {0};
 	uint64_t before = *candidates;
 	enum capture_mode mode = CAPTURE_RUNNING;
-	bool whole = t->first.n > 0;
+	bool whole = t->first;
 	int result = next_round(t, &round, err);
 
 	if (result == 0)
@@ -200,31 +230,11 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
 	if (result == 0)
 		result = pages_capture(t->pid, t->table, &round, copies, mode, candidates, err);
 	scan_result_free(&round);
+	t->first = false;
 	/* Whatever this round has re-armed without storing it must be looked at again. */
 	if (result < 0)
 		t->distrust = true;
 	return result < 0 ? -1 : (int64_t)(*candidates - before);
-}
-
-static int scan_region(struct tracked *t, const Snap__Region *r, bool read_all, struct err *err)
-{
-	const struct scan_range whole = {.start = r->start, .end = r->end, .written = true};
-	size_t from = t->now.n;
-
-	if (!holds_private_pages(r->kind))
-		return 0;
-	if (read_all)
-		return scan_result_add(&t->now, &whole, err);
-	if (tracker_scan(t->tracker, r->start, r->end, true, &t->now, err) < 0)
-		return -1;
-	/* Runs may have merged with the last one of the region before. */
-	if (t->distrust)
-		distrust_all(&t->now, from ? from - 1 : 0);
-	/* A removed file's pages count as the process's own. */
-	if (r->kind == SNAP__REGION__KIND__ANONYMOUS)
-		for (size_t i = from; i < t->now.n; i++)
-			t->now.ranges[i].file = false;
-	return 0;
 }
 
 static int add_guard(Snap__Process *m, uint64_t start, uint64_t end, struct err *err)
@@ -239,24 +249,30 @@ static int add_guard(Snap__Process *m, uint64_t start, uint64_t end, struct err 
 	return 0;
 }
 
-/* The guard regions within r, among the ranges from index `from` on. */
-static int note_guards(Snap__Process *m, const Snap__Region *r, const struct scan_result *scan, size_t from,
+/* The guard regions within the regions [r, to), among the ranges from index `at` on; both ascend. */
+static int note_guards(Snap__Process *m, size_t r, size_t to, const struct scan_result *scan, size_t at,
 		       struct err *err)
 {
-	for (size_t i = from; i < scan->n; i++) {
-		const struct scan_range *s = &scan->ranges[i];
-		uint64_t start = s->start > r->start ? s->start : r->start;
-		uint64_t end = s->end < r->end ? s->end : r->end;
+	while (r < to && at < scan->n) {
+		const struct scan_range *s = &scan->ranges[at];
+		const Snap__Region *region = m->regions[r];
+		uint64_t start = s->start > region->start ? s->start : region->start;
+		uint64_t end = s->end < region->end ? s->end : region->end;
 
 		if (s->guard && start < end && add_guard(m, start, end, err) < 0)
 			return -1;
+		if (s->end <= region->end)
+			at++;
+		else
+			r++;
 	}
 	return 0;
 }
 
 /* Guard regions lie in page tables, which those of shared memory are not looked at for anything else. */
-static int note_shared_guards(struct tracked *t, Snap__Process *m, const Snap__Region *r, struct err *err)
+static int note_shared_guards(struct tracked *t, Snap__Process *m, size_t i, struct err *err)
 {
+	const Snap__Region *r = m->regions[i];
 	struct scan_result scan = {0};
 	int result;
 
@@ -264,9 +280,60 @@ static int note_shared_guards(struct tracked *t, Snap__Process *m, const Snap__R
 		return 0;
 	result = scan_populated(t->pid, r->start, r->end, &scan, err);
 	if (result == 0)
-		result = note_guards(m, r, &scan, 0, err);
+		result = note_guards(m, i, i + 1, &scan, 0, err);
 	scan_result_free(&scan);
 	return result;
+}
+
+static unsigned how_to_scan(const Snap__Region *r)
+{
+	/* A removed file's pages count as the process's own. */
+	return r->kind == SNAP__REGION__KIND__ANONYMOUS ? SCAN_ARM : SCAN_ARM | SCAN_FILE;
+}
+
+/* The regions from *i on that are scanned together, all of one kind; *i: the first behind them. */
+static struct span next_regions(const Snap__Process *m, const bool *read_all, size_t *i)
+{
+	const Snap__Region *first = m->regions[*i];
+	struct span s = {first->start, first->end, how_to_scan(first)};
+	bool alone = read_all[*i] || first->kind != SNAP__REGION__KIND__ANONYMOUS;
+
+	for (++*i; !alone && *i < m->n_regions; ++*i) {
+		const Snap__Region *r = m->regions[*i];
+
+		if (r->kind != first->kind || read_all[*i] || !span_takes(&s, r->start, r->end, s.how))
+			break;
+		s.end = r->end;
+	}
+	return s;
+}
+
+static int scan_span(struct tracked *t, const struct span *s, struct err *err)
+{
+	size_t from = t->now.n;
+
+	if (tracker_scan(t->tracker, s->start, s->end, s->how, &t->now, err) < 0)
+		return -1;
+	/* Runs may have merged with the last one of the region before. */
+	if (t->distrust)
+		distrust_all(&t->now, from ? from - 1 : 0);
+	return 0;
+}
+
+/* Regions with indices [from, to), which span s covers. */
+static int scan_regions(struct tracked *t, const struct collected_process *p, size_t from, size_t to,
+			const struct span *s, struct err *err)
+{
+	const struct scan_range whole = {.start = s->start, .end = s->end, .written = true};
+	size_t seen = t->now.n ? t->now.n - 1 : 0;
+
+	if (!holds_private_pages(p->model->regions[from]->kind))
+		return note_shared_guards(t, p->model, from, err);
+	if (p->read_all[from])
+		return scan_result_add(&t->now, &whole, err);
+	if (scan_span(t, s, err) < 0)
+		return -1;
+	return note_guards(p->model, from, to, &t->now, seen, err);
 }
 
 static int scan_all(struct tracked *t, const struct collected_process *p, struct err *err)
@@ -275,12 +342,11 @@ static int scan_all(struct tracked *t, const struct collected_process *p, struct
 
 	scan_result_free(&t->now);
 	m->n_guards = 0;
-	for (size_t i = 0; i < m->n_regions; i++) {
-		size_t from = t->now.n ? t->now.n - 1 : 0;
+	for (size_t i = 0; i < m->n_regions;) {
+		size_t from = i;
+		struct span s = next_regions(m, p->read_all, &i);
 
-		if (scan_region(t, m->regions[i], p->read_all[i], err) < 0 ||
-		    note_guards(m, m->regions[i], &t->now, from, err) < 0 ||
-		    note_shared_guards(t, m, m->regions[i], err) < 0)
+		if (scan_regions(t, p, from, i, &s, err) < 0)
 			return -1;
 	}
 	return tracker_rearm(t->tracker, err);
@@ -314,7 +380,8 @@ static int arm_approached(struct tracked *t, struct frozen_process *p, enum trac
 		*err = end_err;
 		result = -1;
 	}
-	return result < 0 ? -1 : scan_maps(t, true, &t->first, err);
+	t->first = result == 0;
+	return result;
 }
 
 int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
@@ -340,8 +407,8 @@ int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tra
 
 	if (!t->tracker && begin_tracker(t, &p->remote, leader, kind, err) < 0)
 		return -1;
-	/* Armed, but no round has read it: then it must be read now, written since or not. */
-	if (t->first.n > 0 || t->owed.n > 0)
+	/* What is owed and was read by no round must be read now, written since or not. */
+	if (t->owed.n > 0)
 		t->distrust = true;
 	if (scan_all(t, p, err) < 0) {
 		/* ESRCH from an address space that has ended: the process has executed a program

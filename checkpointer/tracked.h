@@ -23,8 +23,8 @@ struct tracked {
 	/* ---- of the snapshot that is being taken ---- */
 	struct page_table *table;
 	struct scan_result now;      /* populated at the freeze */
-	struct scan_result first;     /* populated when the tracker was armed, not read yet */
-	struct scan_result precopied; /* populated in earlier rounds: may have been put */
+	struct scan_result precopied; /* found in earlier rounds: may have been put */
+	bool first;                   /* nothing of it has been read before */
 	bool alive;
 };
 
@@ -38,8 +38,8 @@ struct tracked *tracked_add(struct tracked_set *set, pid_t pid, uint64_t start_t
 			    struct err *err);
 void tracked_set_free(struct tracked_set *set);
 
-/* In a short stop before the first pre-copy: makes the tracker and arms it, so that the pages there are
- * now (kept in t->first) can be read while the process runs. root: as for approach_begin. */
+/* In a short stop before the first pre-copy: makes the tracker, so that all can be armed and read while the
+ * process runs. root: as for approach_begin. */
 int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
 		const struct tree_root *root, struct err *err);
 

@@ -90,7 +90,7 @@ static unsigned scan(struct child *c, struct tracker *tracker, bool arm, unsigne
 	struct err err;
 
 	*populated = 0;
-	assert_int_equal(tracker_scan(tracker, base, base + PAGES * 4096, arm, &r, &err), 0);
+	assert_int_equal(tracker_scan(tracker, base, base + PAGES * 4096, arm ? SCAN_ARM : 0, &r, &err), 0);
 	assert_int_equal(tracker_rearm(tracker, &err), 0);
 	for (size_t i = 0; i < r.n; i++)
 		for (uint64_t at = r.ranges[i].start; at < r.ranges[i].end; at += 4096) {
@@ -199,6 +199,85 @@ static void the_old_page_map_and_the_scan_agree(void **state)
 	stop(&c);
 }
 
+/* What is left out must be just what was not written, whether it is scanned with a gap of no pages or not. */
+static void only_what_was_written_on_request(void **state)
+{
+	const char *why;
+	struct scan_result r = {0};
+	struct tracker *tracker;
+	struct child c;
+	uint64_t base;
+	unsigned populated;
+	struct err err;
+
+	if (checkpointer_probe_tracker(TRACKER_PAGEMAP, &why) != TRACKER_PAGEMAP)
+		skip();
+	c = start();
+	base = (uint64_t)(uintptr_t)c.memory;
+	tracker = begin(&c, TRACKER_PAGEMAP);
+	scan(&c, tracker, true, &populated);
+	write_page(&c, 4);
+	write_page(&c, 5);
+	assert_int_equal(tracker_scan(tracker, base, base + PAGES * 4096, SCAN_WRITTEN, &r, &err), 0);
+	assert_int_equal(r.n, 1);
+	assert_int_equal(r.ranges[0].start, base + 4 * 4096);
+	assert_int_equal(r.ranges[0].end, base + 6 * 4096);
+	assert_true(r.ranges[0].written);
+	assert_int_equal(scan(&c, tracker, false, &populated), 0);
+	assert_int_equal(populated, ALL_POPULATED);
+	scan_result_free(&r);
+	tracker_free(tracker);
+	stop(&c);
+}
+
+static void add(struct scan_result *r, uint64_t start, uint64_t end, struct scan_range kind)
+{
+	struct err err;
+
+	kind.start = start;
+	kind.end = end;
+	assert_int_equal(scan_result_add(r, &kind, &err), 0);
+}
+
+static void check_range(const struct scan_range *r, uint64_t start, uint64_t end, bool written, bool guard)
+{
+	assert_int_equal(r->start, start);
+	assert_int_equal(r->end, end);
+	assert_int_equal(r->written, written);
+	assert_int_equal(r->guard, guard);
+	assert_false(r->absent);
+}
+
+static void what_is_there_is_told_by_what_is_not(void **state)
+{
+	struct scan_result absent = {0}, written = {0}, r = {0};
+	struct err err;
+
+	add(&absent, 10, 20, (struct scan_range){.absent = true});
+	add(&absent, 20, 30, (struct scan_range){.guard = true});
+	add(&absent, 50, 60, (struct scan_range){0}); /* swapped out */
+	add(&absent, 90, 100, (struct scan_range){.absent = true});
+	add(&written, 0, 5, (struct scan_range){.written = true});
+	add(&written, 55, 70, (struct scan_range){.written = true, .zero = true});
+	assert_int_equal(scan_result_complement(&r, 0, 100, &absent, &written, &err), 0);
+	assert_int_equal(r.n, 6);
+	check_range(&r.ranges[0], 0, 5, true, false);
+	check_range(&r.ranges[1], 5, 10, false, false);
+	check_range(&r.ranges[2], 20, 30, false, true);
+	check_range(&r.ranges[3], 30, 55, false, false);
+	check_range(&r.ranges[4], 55, 70, true, false);
+	assert_true(r.ranges[4].zero);
+	check_range(&r.ranges[5], 70, 90, false, false);
+	scan_result_free(&r);
+	assert_int_equal(scan_result_complement(&r, 0, 100, &(struct scan_result){0},
+						&(struct scan_result){0}, &err), 0);
+	assert_int_equal(r.n, 1);
+	check_range(&r.ranges[0], 0, 100, false, false);
+	scan_result_free(&r);
+	scan_result_free(&absent);
+	scan_result_free(&written);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -207,6 +286,8 @@ int main(void)
 		cmocka_unit_test(without_tracking_every_populated_page_is_a_candidate),
 		cmocka_unit_test(soft_dirty_is_judged_by_behaviour),
 		cmocka_unit_test(the_old_page_map_and_the_scan_agree),
+		cmocka_unit_test(only_what_was_written_on_request),
+		cmocka_unit_test(what_is_there_is_told_by_what_is_not),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
