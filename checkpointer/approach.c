@@ -132,8 +132,8 @@ static int begin_thread(const struct frozen_process *p, struct frozen_thread *t,
 {
 	struct arch_regs regs;
 
-	/* A kernel thread of an io_uring (io_uring/io-wq.c, sqpoll.c) can be stopped, but makes no calls. */
-	if (strncmp(frozen_status(p, t)->name, "iou-", 4) == 0)
+	/* Those of an io_uring are given that name; a thread of the job's own may bear it, too. */
+	if (strncmp(frozen_status(p, t)->name, "iou-", 4) == 0 && proc_is_kernel_thread(p->pid, t->tracee.tid))
 		return refuse(p, t, "an io_uring instance is in use", err);
 	/* Refuses what runs 32-bit code. */
 	if (tracee_get_regs(&t->tracee, &regs, err) < 0) {

@@ -66,6 +66,9 @@ struct checkpoint_config {
 	enum connection_policy connections;
 	uint64_t job_start;         /* CLOCK_REALTIME, ns; 0: when its oldest process began */
 	uint64_t memory_budget;     /* bytes of buffers; 0: default */
+	/* Whether the processes could be brought into the world again as they are related (recovery.h); asked of
+	 * each model, so that what could not be recovered is refused while the job runs. NULL: not asked. */
+	int (*check_model)(const Snap__Snapshot *model, struct err *err);
 };
 
 struct checkpoint_hooks {

@@ -87,7 +87,7 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 		return -1;
 	if (c->refusals.n > described)
 		return 0;
-	if (begin_remote(p, leader, err) < 0)
+	if (collect_leave_rseq(p, err) < 0 || begin_remote(p, leader, err) < 0)
 		return -1;
 	if (!p->remote.mirror)
 		return 0;
@@ -178,6 +178,12 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 		return -1;
 	if (refusals_go_on(&c->refusals, collect_sockets(c, err), err) < 0 ||
 	    check_both_ends(c, err) < 0)
+		return -1;
+	/* A description that was refused is not in the list to be found. */
+	if (!c->refusals.n && relate_epolls(c, err) < 0)
+		return -1;
+	if (!c->refusals.n && config->check_model &&
+	    refusals_go_on(&c->refusals, config->check_model(c->model, err), err) < 0)
 		return -1;
 	if (config->new_ids && refusals_go_on(&c->refusals, new_ids_check(c->model, err), err) < 0)
 		return -1;

@@ -77,6 +77,7 @@ void collection_clear(struct collection *c);
 int collect_host(struct collection *c, struct err *err);
 int collect_limits(struct collected_process *p, struct err *err);
 int collect_process(struct collection *c, struct collected_process *p, struct err *err);
+int collect_posix_timers(struct collected_process *p, struct err *err);
 int take_credentials(Snap__Credentials **ret, const struct proc_status *s, struct err *err);
 /* What processes know of each other, once each has been collected: unreported stops, the last pid. */
 int collect_relations(struct collection *c, struct err *err);
@@ -87,6 +88,8 @@ static inline bool collected_own_memory(const struct collected_process *p)
 	return p->memory == p;
 }
 int collect_zombie(struct collected_process *p, struct err *err);
+/* Leads its threads out of restartable sequences: before any call is made in the name of one. */
+int collect_leave_rseq(struct collected_process *p, struct err *err);
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err);
 int collect_mm(struct collection *c, struct collected_process *p, struct err *err);
 int collect_fds(struct collection *c, struct collected_process *p, struct err *err);

@@ -1,8 +1,10 @@
 #include "checkpointer/descriptor.h"
 
-#include <stdio.h>
+#include <linux/kcmp.h>
 #include <stdlib.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include "store/base/cleanup.h"
 
@@ -24,12 +26,27 @@ int describe_signalfd(const struct descriptor *d, Snap__OpenFile *o)
 	return 0;
 }
 
+/* A periodic timer that has fired stands still until somebody looks: only then it counts how often it would
+ * have fired since (fs/timerfd.c, timerfd_gettime). */
+static int count_expirations(const struct collected_process *p, const struct descriptor *d, struct err *err)
+{
+	cleanup_fd int fd = descriptor_fetch(p, d->fd, err);
+	struct itimerspec now;
+
+	if (fd < 0)
+		return -1;
+	return timerfd_gettime(fd, &now) < 0 ? err_sys(err, "process %d: fd %d", p->frozen->vpid, d->fd) : 0;
+}
+
 int describe_timerfd(const struct collected_process *p, const struct descriptor *d,
 		     Snap__OpenFile *o, struct err *err)
 {
 	struct proc_timerfd timer;
 
 	if (proc_read_timerfd(p->frozen->pid, d->fd, &timer, err) < 0)
+		return -1;
+	if (timer.ticks && timer.interval && !timer.value &&
+	    (count_expirations(p, d, err) < 0 || proc_read_timerfd(p->frozen->pid, d->fd, &timer, err) < 0))
 		return -1;
 	o->kind = SNAP__OPEN_FILE__KIND__TIMERFD;
 	o->timer = malloc(sizeof(*o->timer));
@@ -44,23 +61,6 @@ int describe_timerfd(const struct collected_process *p, const struct descriptor 
 	return 0;
 }
 
-/* The instance remembers descriptor numbers as they were when it was told of them. One that has been closed
- * since, while a duplicate keeps its description alive, is watched under a number that means nothing or
- * something else now. */
-static int check_watched(const struct collected_process *p, const struct descriptor *d,
-			 const struct proc_epoll_entry *entry, struct err *err)
-{
-	char path[64], text[96];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd/%d", p->frozen->pid, entry->fd);
-	if (stat(path, &st) == 0 && (!entry->inode || st.st_ino == entry->inode))
-		return 0;
-	snprintf(text, sizeof(text), "an epoll instance that watches fd %d, which has been closed",
-		 entry->fd);
-	return descriptor_refuse(p, d, text, err);
-}
-
 int describe_epoll(const struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
 		   struct err *err)
 {
@@ -71,16 +71,79 @@ int describe_epoll(const struct collected_process *p, const struct descriptor *d
 		return -1;
 	o->kind = SNAP__OPEN_FILE__KIND__EPOLL;
 	for (size_t i = 0; i < n; i++) {
-		Snap__EpollEntry *e;
-
-		if (check_watched(p, d, &list[i], err) < 0)
-			return -1;
-		e = snap_append(&o->watched, &o->n_watched, Snap__EpollEntry, SNAP__EPOLL_ENTRY__INIT);
+		Snap__EpollEntry *e = snap_append(&o->watched, &o->n_watched, Snap__EpollEntry, SNAP__EPOLL_ENTRY__INIT);
 		if (!e)
 			return err_sys(err, "epoll instance");
 		e->fd = list[i].fd;
 		e->events = list[i].events;
 		e->data = list[i].data;
 	}
+	return 0;
+}
+
+/* ---- what epoll instances watch ------------------------------------------------------------ */
+
+/* An instance remembers descriptor numbers as they were when it was told of them. One that has been closed
+ * since, while a duplicate keeps its description alive, or that another process has, is watched under a number
+ * that means nothing or something else in its holder. */
+static bool is_watched(pid_t pid, int fd, pid_t holder, const struct kcmp_epoll_slot *slot)
+{
+	return syscall(SYS_kcmp, pid, holder, KCMP_EPOLL_TFD, fd, slot) == 0;
+}
+
+/* The same number may be watched more than once, for different descriptions. */
+static uint32_t place_among_equals(const Snap__OpenFile *o, size_t entry)
+{
+	uint32_t place = 0;
+
+	for (size_t i = 0; i < entry; i++)
+		place += o->watched[i]->fd == o->watched[entry]->fd;
+	return place;
+}
+
+static int find_watched(struct collection *c, const struct collected_process *p, int fd, Snap__OpenFile *o,
+			size_t entry, struct err *err)
+{
+	Snap__EpollEntry *e = o->watched[entry];
+	const struct kcmp_epoll_slot slot = {(uint32_t)fd, (uint32_t)e->fd, place_among_equals(o, entry)};
+	char label[96];
+
+	if (is_watched(p->frozen->pid, e->fd, p->frozen->pid, &slot))
+		return 0;
+	for (size_t i = 0; i < c->shared.n; i++) {
+		const struct shared_entry *s = &c->shared.list[i];
+
+		if (is_watched(s->pid, s->fd, p->frozen->pid, &slot)) {
+			e->open_file = 1 + s->open_file;
+			return 0;
+		}
+	}
+	return err_set(err, ERR_UNSUPPORTED, "%s: fd %d: an epoll instance that watches what was fd %d, which no "
+					     "process of the job has",
+		       process_label(p->frozen, label, sizeof(label)), fd, e->fd);
+}
+
+static int relate_epoll(struct collection *c, size_t index, struct err *err)
+{
+	Snap__OpenFile *o = c->model->open_files[index];
+	const struct collected_process *p;
+	int fd;
+
+	if (o->n_watched == 0)
+		return 0;
+	if (!find_holder(c, index, &p, &fd))
+		return err_set(err, ERR_UNSUPPORTED, "an epoll instance that is in flight in a socket");
+	for (size_t i = 0; i < o->n_watched; i++)
+		if (find_watched(c, p, fd, o, i, err) < 0)
+			return -1;
+	return 0;
+}
+
+int relate_epolls(struct collection *c, struct err *err)
+{
+	for (size_t i = 0; i < c->model->n_open_files; i++)
+		if (c->model->open_files[i]->kind == SNAP__OPEN_FILE__KIND__EPOLL &&
+		    refusals_go_on(&c->refusals, relate_epoll(c, i, err), err) < 0)
+			return -1;
 	return 0;
 }

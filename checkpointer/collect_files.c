@@ -430,8 +430,10 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 		return 0;
 	if (d->info.has_lock && describe_locks(p, d, o, err) < 0)
 		return -1;
-	if (describe_special(c, p, d, o, &done, err) < 0 || done)
-		return done ? 0 : -1;
+	if (describe_special(c, p, d, o, &done, err) < 0)
+		return -1;
+	if (done)
+		return 0;
 	if (S_ISSOCK(d->st.st_mode)) {
 		/* The rest when all descriptors are known (collect_sockets). */
 		o->kind = SNAP__OPEN_FILE__KIND__SOCKET;

@@ -243,11 +243,6 @@ static uint64_t timeval_ns(const struct timeval *tv)
 	return (uint64_t)tv->tv_sec * NSEC_PER_SEC + (uint64_t)tv->tv_usec * 1000;
 }
 
-static uint64_t timespec_ns(const struct timespec *ts)
-{
-	return (uint64_t)ts->tv_sec * NSEC_PER_SEC + (uint64_t)ts->tv_nsec;
-}
-
 static int take_actions(Snap__Process *m, const struct queries *q, struct err *err)
 {
 	for (int i = 0; i < N_SIGNALS; i++) {
@@ -308,75 +303,7 @@ static int collect_by_asking(struct collection *c, struct collected_process *p, 
 	return result;
 }
 
-/* ---- timers and memory layout -------------------------------------------------------------- */
-
-/* A timer's target as the capsule numbers it. */
-static pid_t timer_thread(const struct collected_process *p, pid_t host_tid)
-{
-	for (size_t i = 0; i < p->frozen->n_threads; i++)
-		if (p->frozen->threads[i]->tracee.tid == host_tid)
-			return p->frozen->threads[i]->vtid;
-	return 0;
-}
-
-struct timer_query {
-	struct itimerspec *spec;
-	struct remote_call *get, *overrun;
-};
-
-static int add_timer(struct collected_process *p, const struct proc_timer *t,
-		     const struct timer_query *q, struct err *err)
-{
-	Snap__PosixTimer *m = snap_append(&p->model->posix_timers, &p->model->n_posix_timers,
-					  Snap__PosixTimer, SNAP__POSIX_TIMER__INIT);
-
-	if (!m)
-		return no_memory(err);
-	m->id = t->id;
-	m->clock = t->clock;
-	m->notify = t->notify;
-	m->signal = t->signal;
-	m->value = t->sigev_value;
-	m->thread = t->notify & SIGEV_THREAD_ID ? timer_thread(p, t->target) : 0;
-	if (q->get->ret == 0) {
-		m->remaining = timespec_ns(&q->spec->it_value);
-		m->interval = timespec_ns(&q->spec->it_interval);
-	}
-	m->overrun = q->overrun->ret > 0 ? (int32_t)q->overrun->ret : 0;
-	return 0;
-}
-
-static int collect_posix_timers(struct collected_process *p, struct err *err)
-{
-	struct proc_timer *timers = NULL;
-	cleanup_free struct timer_query *queries = NULL;
-	size_t n = 0;
-	int result = 0;
-
-	if (proc_read_timers(p->frozen->pid, &timers, &n, err) < 0)
-		return err->kind == ERR_NOT_FOUND ? 0 : -1;
-	queries = calloc(n + 1, sizeof(*queries));
-	if (!queries)
-		result = no_memory(err);
-	for (size_t i = 0; result == 0 && i < n; i++) {
-		uint64_t addr;
-
-		queries[i].spec = remote_data(&p->remote, sizeof(*queries[i].spec), &addr);
-		queries[i].get = remote_call(&p->remote, SYS_timer_gettime, (uint64_t)timers[i].id, addr);
-		queries[i].overrun =
-			remote_call(&p->remote, SYS_timer_getoverrun, (uint64_t)timers[i].id);
-		if (!queries[i].spec || !queries[i].get || !queries[i].overrun)
-			result = err_set(err, ERR_UNSUPPORTED, "process %d: it has %zu POSIX timers",
-					 p->frozen->vpid, n);
-	}
-	if (result == 0)
-		result = remote_run(&p->remote, &p->frozen->threads[0]->tracee, err);
-	for (size_t i = 0; result == 0 && i < n; i++)
-		result = add_timer(p, &timers[i], &queries[i], err);
-	remote_reset(&p->remote);
-	free(timers);
-	return result;
-}
+/* ---- memory layout and signals -------------------------------------------------------------- */
 
 static int collect_layout(struct collected_process *p, struct err *err)
 {

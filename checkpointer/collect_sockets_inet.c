@@ -418,6 +418,7 @@ int describe_udp(struct collection *c, size_t index, struct err *err)
 {
 	struct socket_note *note = &c->sockets->list[index];
 	struct socket_notes *n = c->sockets;
+	const struct inet_info *info;
 	Snap__Socket *s = note_socket(c, note);
 
 	take_addresses(note, s);
@@ -425,10 +426,13 @@ int describe_udp(struct collection *c, size_t index, struct err *err)
 		return note_refuse(note, err, "a UDP socket that holds a datagram back (UDP_CORK)");
 	if (copy_messages(c, index, err) < 0)
 		return -1;
-	if (s->n_messages == 0)
+	if (s->n_messages == 0 && s->remote.len == 0)
 		return 0;
 	if (!n->udp && sockdiag_list_inet(IPPROTO_UDP, &n->udp, &n->n_udp, err) < 0)
 		return -1;
+	/* Only what is connected can be shut down. */
+	info = info_by_inode(n->udp, n->n_udp, note->inode);
+	s->shutdown = info ? info->shutdown : 0;
 	return judge_datagrams(c, note, s, err);
 }
 

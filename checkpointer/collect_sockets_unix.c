@@ -119,6 +119,9 @@ static void describe_state(struct socket_note *note, Snap__OpenFile *o)
 
 	s->shutdown = info->shutdown;
 	o->peer = info->peer;
+	/* Sending to it is refused, until that has been said once: then it has no peer (unix_dgram_sendmsg). */
+	if (o->type == SOCK_DGRAM)
+		o->hung_up = info->has_peer && info->peer == 0;
 	if (info->state == TCP_LISTEN) {
 		s->state = SNAP__SOCKET__STATE__LISTENING;
 		s->backlog = info->limit;

@@ -62,14 +62,53 @@ static int add_path(struct collection *c, const struct collected_process *p, con
 	return 0;
 }
 
+static bool is_of_job(const struct collection *c, long vpid)
+{
+	for (size_t i = 0; i < c->n; i++)
+		if (c->processes[i].frozen->vpid == vpid)
+			return true;
+	return false;
+}
+
+/* Of a process that has ended: one that has its number for a moment opens it again. */
+static int describe_ended(struct collection *c, const struct collected_process *p, const struct descriptor *d,
+			  int32_t pid, Snap__OpenFile *o, struct err *err)
+{
+	cleanup_free char *name = strdup(d->link);
+
+	if (!name)
+		return err_sys(err, "name of a /proc file");
+	if (c->config->root.attached || c->config->new_ids)
+		return descriptor_refuse(p, d, "a /proc file of a process outside the job, or that has ended", err);
+	if (ends_with(name, DELETED))
+		name[strlen(name) - strlen(DELETED)] = '\0';
+	o->kind = SNAP__OPEN_FILE__KIND__INSIDE;
+	o->pid = pid;
+	return add_path(c, p, d, name, o, err);
+}
+
+/* A thread opens it where only the first thread is there yet when descriptors are: its own is that of the process. */
+static bool is_of_other_thread(const char *link, long pid)
+{
+	const char *task = strstr(link, "/task/");
+
+	return task && task[6] && strtol(task + 6, NULL, 10) != pid;
+}
+
 /* Opened again by the process itself: what it shows depends on who opens it. */
 static int describe_proc(struct collection *c, const struct collected_process *p,
 			 const struct descriptor *d, Snap__OpenFile *o, struct err *err)
 {
-	if (ends_with(d->link, DELETED))
-		return descriptor_refuse(p, d, "a /proc file of a process that has ended", err);
-	if (strstr(d->link, "/task/"))
+	long pid = strncmp(d->link, "/proc/", 6) == 0 ? strtol(d->link + 6, NULL, 10) : 0;
+	bool ours = is_of_job(c, pid);
+
+	if (is_of_other_thread(d->link, pid))
 		return descriptor_refuse(p, d, "a /proc file of a single thread", err);
+	if (pid > 1 && !ours)
+		return describe_ended(c, p, d, (int32_t)pid, o, err);
+	if (ends_with(d->link, DELETED))
+		return descriptor_refuse(p, d, "a /proc file of a process that has ended, whose number another "
+					       "one has now", err);
 	o->kind = SNAP__OPEN_FILE__KIND__INSIDE;
 	return add_path(c, p, d, d->link, o, err);
 }

@@ -39,22 +39,29 @@ struct rseq_section {
 	uint64_t start_ip, post_commit_offset, abort_ip;
 };
 
+/* Linux 5.13; where it is missing there is no way to know, and glibc registers again at will. */
+static bool read_rseq(const struct frozen_thread *t, struct __ptrace_rseq_configuration *ret)
+{
+	return ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tracee.tid, sizeof(*ret), ret) == (long)sizeof(*ret);
+}
+
 /*
  * A thread stopped inside an rseq critical section has been preempted there, so it must go to the abort
  * handler. The kernel would do that by itself, but not after we have made calls in the thread's name
  * (it then finds the instruction pointer outside and clears the section), so it is done here for good.
  */
-static int leave_rseq_section(struct collected_process *p, struct frozen_thread *t, Snap__Thread *m,
-			      struct err *err)
+static int leave_rseq_section(struct collected_process *p, struct frozen_thread *t, struct err *err)
 {
+	struct __ptrace_rseq_configuration conf;
 	struct rseq_section section;
 	struct arch_regs regs;
-	uint64_t pointer, zero = 0;
+	uint64_t pointer, zero = 0, rseq;
 	struct err ignored;
 
-	if (!m->rseq)
+	if (!read_rseq(t, &conf) || !conf.rseq_abi_pointer)
 		return 0;
-	if (mem_read(p->frozen->pid, m->rseq + RSEQ_CS_OFFSET, &pointer, sizeof(pointer), &ignored) < 0 ||
+	rseq = conf.rseq_abi_pointer;
+	if (mem_read(p->frozen->pid, rseq + RSEQ_CS_OFFSET, &pointer, sizeof(pointer), &ignored) < 0 ||
 	    pointer == 0 ||
 	    mem_read(p->frozen->pid, pointer, &section, sizeof(section), &ignored) < 0)
 		return 0;
@@ -65,16 +72,22 @@ static int leave_rseq_section(struct collected_process *p, struct frozen_thread 
 	arch_set_ip(&regs, section.abort_ip);
 	if (tracee_set_regs(&t->tracee, &regs, err) < 0)
 		return -1;
-	return mem_write(p->frozen->pid, m->rseq + RSEQ_CS_OFFSET, &zero, sizeof(zero), err);
+	return mem_write(p->frozen->pid, rseq + RSEQ_CS_OFFSET, &zero, sizeof(zero), err);
+}
+
+int collect_leave_rseq(struct collected_process *p, struct err *err)
+{
+	for (size_t i = 0; i < p->frozen->n_threads; i++)
+		if (leave_rseq_section(p, p->frozen->threads[i], err) < 0)
+			return -1;
+	return 0;
 }
 
 static void collect_rseq(struct frozen_thread *t, Snap__Thread *m)
 {
-	struct __ptrace_rseq_configuration conf = {0};
+	struct __ptrace_rseq_configuration conf;
 
-	/* Linux 5.13; where it is missing there is no way to know, and glibc registers again at will. */
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, t->tracee.tid, sizeof(conf), &conf) !=
-	    (long)sizeof(conf))
+	if (!read_rseq(t, &conf))
 		return;
 	m->rseq = conf.rseq_abi_pointer;
 	m->rseq_size = conf.rseq_abi_size;
@@ -216,7 +229,7 @@ static int collect_thread(struct collection *c, struct collected_process *p, str
 	if (!m)
 		return no_memory(err);
 	m->tid = t->vtid;
-	if (collect_from_outside(p, t, m, err) < 0 || leave_rseq_section(p, t, m, err) < 0 ||
+	if (collect_from_outside(p, t, m, err) < 0 ||
 	    step_out_of_vdso(p, t, err) < 0 || collect_registers(c, p, t, m, err) < 0 ||
 	    collect_from_inside(p, t, m, err) < 0 || collect_scheduling(p, t, m, err) < 0 ||
 	    collect_dispatch(t, m, err) < 0 || collect_seccomp(p, t, m, err) < 0)

@@ -35,6 +35,8 @@ int describe_timerfd(const struct collected_process *p, const struct descriptor 
 		     Snap__OpenFile *o, struct err *err);
 int describe_epoll(const struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
 		   struct err *err);
+/* With all descriptors known: of which descriptions those are. */
+int relate_epolls(struct collection *c, struct err *err);
 bool is_pty(const struct stat *st);
 int describe_pty(struct collection *c, const struct collected_process *p, const struct descriptor *d,
 		 Snap__OpenFile *o, struct err *err);

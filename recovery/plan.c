@@ -356,6 +356,16 @@ static int add_lasts(struct plan *plan, const Snap__Snapshot *model, struct err 
 	return 0;
 }
 
+/* When nobody is created any more, by somebody who may still choose pids. */
+static int add_last_pid(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	for (size_t i = 0; model->capsule->last_pid > 0 && i < model->n_processes; i++) {
+		if (lives(model->processes[i]))
+			return add(plan, PLAN_LAST_PID, i, 0, err);
+	}
+	return 0;
+}
+
 static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
 		     struct err *err)
 {
@@ -372,6 +382,7 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 	    add_finishes(plan, model, leave_files, err) < 0 ||
 	    add_each(plan, model, PLAN_ATTRIBUTES, lives, err) < 0 ||
 	    add_each(plan, model, PLAN_THREADS, lives, err) < 0 ||
+	    add_last_pid(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_CREDENTIALS, lives, err) < 0 || add_lasts(plan, model, err) < 0)
 		return -1;
 	return 0;

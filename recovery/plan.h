@@ -53,6 +53,7 @@ enum plan_kind {
 	PLAN_FINISH_FILE, /* mode, times and seals of a temporary file */
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
 	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */
+	PLAN_LAST_PID,	  /* pids are given on from where they were */
 	PLAN_CREDENTIALS, /* of every thread */
 	PLAN_FORGET,	  /* a parent forgets what the rebuilding of its children has told it */
 	PLAN_TIMERS,	  /* timers and pending signals */

@@ -129,6 +129,17 @@ static int check_pipe(const Snap__Snapshot *model, const Snap__OpenFile *open, s
 	return 0;
 }
 
+static int check_epoll(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index, struct err *err)
+{
+	for (size_t i = 0; i < open->n_watched; i++) {
+		const Snap__EpollEntry *e = open->watched[i];
+
+		if (e->fd < 0 || e->fd > MAX_FD || e->open_file < 0 || (size_t)e->open_file > model->n_open_files)
+			return corrupt(err, "epoll instance of open file", (long)index);
+	}
+	return 0;
+}
+
 static int check_terminal(const Snap__Terminal *t, size_t index, struct err *err)
 {
 	bool sizes = t->rows <= UINT16_MAX && t->columns <= UINT16_MAX && t->x_pixels <= UINT16_MAX &&
@@ -146,8 +157,8 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 	switch (open->kind) {
 	case SNAP__OPEN_FILE__KIND__FILE:
 	case SNAP__OPEN_FILE__KIND__INSIDE:
-		if (open->file < 0 || (size_t)open->file >= model->n_files ||
-		    open->offset > INT64_MAX)
+		if (open->file < 0 || (size_t)open->file >= model->n_files || open->offset > INT64_MAX ||
+		    open->pid < 0)
 			return corrupt(err, "open file", (long)index);
 		return 0;
 	case SNAP__OPEN_FILE__KIND__STREAM:
@@ -157,8 +168,9 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 	case SNAP__OPEN_FILE__KIND__TERMINAL:
 	case SNAP__OPEN_FILE__KIND__EVENTFD:
 	case SNAP__OPEN_FILE__KIND__SIGNALFD:
-	case SNAP__OPEN_FILE__KIND__EPOLL:
 		return 0;
+	case SNAP__OPEN_FILE__KIND__EPOLL:
+		return check_epoll(model, open, index, err);
 	case SNAP__OPEN_FILE__KIND__TIMERFD:
 		return open->timer && open->timer->remaining < UINT64_MAX / 4
 			       ? 0

@@ -199,6 +199,7 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
 		[PLAN_MAP_FILES] = "map and fill regions over restored files",
 		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",
+		[PLAN_LAST_PID] = "last pid given",
 		[PLAN_CREDENTIALS] = "credentials",
 		[PLAN_FORGET] = "forget what it was told of its children",
 		[PLAN_REGISTERS] = "limits, filters, registers and signal masks",

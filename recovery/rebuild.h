@@ -88,7 +88,8 @@ void stub_kill(struct stub *stub);
 /* Frees what we hold of it. */
 void stub_forget(struct stub *stub);
 struct stub *stub_by_pid(struct recovery *rec, int32_t pid);
-/* Where we reach `path` of the capsule: /proc and some of /dev are its own. buf of PATH_MAX + 64. */
+/* Where we reach `path` of the capsule: its mounts are its own, /proc and some of /dev hold other things, too. What
+ * is opened through another mount cannot be linked or renamed by the job (EXDEV). buf of PATH_MAX + 64. */
 const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len);
 /* Whether path leads to something else inside the capsule than outside. */
 bool capsule_path_is_private(const char *path);
@@ -227,6 +228,8 @@ int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err);
 /* ---- restore_process.c, credentials.c, timers.c -------------------------------------------- */
 
 int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err);
+/* Where the job had come in giving pids: a name made of a pid is not met again. */
+int stub_set_last_pid(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 /* Of a zombie: only the ids that its parent gets to see. */
 int stub_set_zombie_credentials(struct recovery *rec, struct stub *stub, struct err *err);

@@ -12,6 +12,8 @@
 #include "store/base/log.h"
 #include "store/new_ids.h"
 
+#define STOP_NS 2000000000ull
+
 /* What a directory of the job's has that will be removed, made, changed. */
 static int print_trees(const Snap__Snapshot *model, struct store *store, FILE *out, struct err *err)
 {
@@ -42,6 +44,16 @@ int recovery_check(const Snap__Snapshot *model, struct store *store,
 	    print_trees(model, store, options->plan_out, err) < 0)
 		return -1;
 	return plan_check_machine(model, err);
+}
+
+int recovery_check_relations(const Snap__Snapshot *model, struct err *err)
+{
+	struct lineage lineage;
+
+	if (lineage_make(&lineage, model, err) < 0)
+		return -1;
+	lineage_clear(&lineage);
+	return 0;
 }
 
 static int map_and_fill(struct recovery *rec, struct stub *stub, bool late, struct err *err)
@@ -116,6 +128,8 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return stub_set_attributes(rec, stub, err);
 	case PLAN_THREADS:
 		return stub_make_threads(rec, stub, err);
+	case PLAN_LAST_PID:
+		return stub_set_last_pid(rec, stub, err);
 	case PLAN_CREDENTIALS:
 		return stub_set_credentials(rec, stub, err);
 	case PLAN_FORGET:
@@ -240,6 +254,18 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 	return 0;
 }
 
+/* A process in a job-control stop goes back into it by itself, in its own time: not while its parent looks. */
+static void await_stop(const struct stub *stub)
+{
+	uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + STOP_NS;
+	struct proc_stat stat;
+	struct err gone;
+
+	while (stub->model->stopped && proc_read_stat(stub->pid, 0, &stat, &gone) == 0 && stat.state != 'T' &&
+	       clock_ns(CLOCK_MONOTONIC) < deadline)
+		usleep(100);
+}
+
 static int release_stub(struct stub *stub, bool stopped, struct err *err)
 {
 	if (stopped && !stub->model->zombie &&
@@ -250,6 +276,7 @@ static int release_stub(struct stub *stub, bool stopped, struct err *err)
 		if (tracee_detach(&stub->threads[i], err) < 0 && err->kind != ERR_GONE)
 			return err_wrap(err, "letting thread %d run", stub->model->threads[i]->tid);
 	}
+	await_stop(stub);
 	return 0;
 }
 

@@ -57,6 +57,10 @@ struct recovery_result {
 int recovery_check(const Snap__Snapshot *model, struct store *store,
 		   const struct recovery_options *options, struct err *err);
 
+/* Whether its processes can get their parents, sessions, groups and what they share again; pure, and little
+ * work. ERR_UNSUPPORTED names the process. For checkpoint_config's check_model. */
+int recovery_check_relations(const Snap__Snapshot *model, struct err *err);
+
 /* Rebuilds all of it, stopped. The model and host must outlive it. */
 int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
 		     const struct recovery_host *host, const struct recovery_options *options,

@@ -117,34 +117,81 @@ static bool is_first_holder(const struct recovery *rec, const struct stub *stub,
 	return false;
 }
 
-static int queue_watched(struct batch *b, const Snap__OpenFile *open, int number, struct err *err)
+static int queue_entry(struct batch *b, const Snap__EpollEntry *e, int number, struct err *err)
 {
-	for (size_t i = 0; i < open->n_watched; i++) {
-		const Snap__EpollEntry *e = open->watched[i];
-		struct epoll_event event = {.events = e->events, .data.u64 = e->data};
+	struct epoll_event event = {.events = e->events, .data.u64 = e->data};
 
-		if (batch_room(b, 1, sizeof(event), err) < 0 ||
-		    batch_call(b, BATCH_MUST, err, SYS_epoll_ctl,
-			       ARGS((uint64_t)number, EPOLL_CTL_ADD, (uint64_t)e->fd,
-				    batch_push(b, &event, sizeof(event))),
-			       "epoll instance %d watching descriptor %d", number, e->fd) < 0)
+	if (batch_room(b, 1, sizeof(event), err) < 0)
+		return -1;
+	return batch_call(b, BATCH_MUST, err, SYS_epoll_ctl,
+			  ARGS((uint64_t)number, EPOLL_CTL_ADD, (uint64_t)e->fd,
+			       batch_push(b, &event, sizeof(event))),
+			  "epoll instance %d watching descriptor %d", number, e->fd);
+}
+
+static const Snap__Fd *find_number(const Snap__Process *p, int number)
+{
+	for (size_t i = 0; i < p->n_fds; i++)
+		if (p->fds[i]->number == number)
+			return p->fds[i];
+	return NULL;
+}
+
+/* What it watches is not under that number here: it is put there for a moment. */
+static int watch_other(struct recovery *rec, struct stub *stub, const Snap__EpollEntry *e, int number,
+		       struct err *err)
+{
+	const Snap__Fd *own = find_number(stub->model, e->fd);
+	uint64_t at = (uint64_t)e->fd, aside = (uint64_t)stub->scratch + 1;
+	struct batch b;
+	int arrived;
+
+	if (stub_send(rec, stub, &rec->open_fds[e->open_file - 1], 1, &arrived, err) < 0)
+		return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	if ((own && batch_call(&b, BATCH_MUST, err, SYS_dup3, ARGS(at, aside, O_CLOEXEC), "descriptor %d", e->fd) < 0) ||
+	    (arrived != e->fd &&
+	     (batch_call(&b, BATCH_MUST, err, SYS_dup3, ARGS((uint64_t)arrived, at, O_CLOEXEC), "descriptor %d",
+			 e->fd) < 0 ||
+	      batch_call(&b, BATCH_MUST, err, SYS_close, ARGS((uint64_t)arrived), "close") < 0)) ||
+	    queue_entry(&b, e, number, err) < 0)
+		return -1;
+	if (!own)
+		return batch_call(&b, BATCH_MUST, err, SYS_close, ARGS(at), "close") < 0 ? -1 : batch_run(&b, err);
+	if (batch_call(&b, BATCH_MUST, err, SYS_dup3, ARGS(aside, at, own->close_on_exec ? O_CLOEXEC : 0),
+		       "descriptor %d", e->fd) < 0 ||
+	    batch_call(&b, BATCH_MUST, err, SYS_close, ARGS(aside), "close") < 0)
+		return -1;
+	return batch_run(&b, err);
+}
+
+static int tell_epoll(struct recovery *rec, struct stub *stub, const Snap__OpenFile *open, int number,
+		      struct err *err)
+{
+	struct batch b;
+
+	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = 0; i < open->n_watched; i++)
+		if (!open->watched[i]->open_file && queue_entry(&b, open->watched[i], number, err) < 0)
 			return -1;
-	}
+	if (batch_run(&b, err) < 0)
+		return -1;
+	for (size_t i = 0; i < open->n_watched; i++)
+		if (open->watched[i]->open_file && watch_other(rec, stub, open->watched[i], number, err) < 0)
+			return -1;
 	return 0;
 }
 
 int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	const Snap__Process *p = stub->model;
-	struct batch b;
 
-	batch_begin(&b, stub, &stub->threads[0]);
 	for (size_t i = 0; i < p->n_fds; i++) {
 		const Snap__OpenFile *open = rec->model->open_files[p->fds[i]->open_file];
 
 		if (open->kind == SNAP__OPEN_FILE__KIND__EPOLL && is_first_holder(rec, stub, i) &&
-		    queue_watched(&b, open, p->fds[i]->number, err) < 0)
+		    tell_epoll(rec, stub, open, p->fds[i]->number, err) < 0)
 			return -1;
 	}
-	return batch_run(&b, err);
+	return 0;
 }

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +18,7 @@
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 
+#define ENDED_MS       10000
 #define SETTABLE_FLAGS (O_APPEND | O_NONBLOCK | O_ASYNC)
 
 static int32_t first_holder(const Snap__Snapshot *model, size_t open_file, size_t *ret_process)
@@ -63,11 +67,43 @@ static int open_inside(struct recovery *rec, size_t index, struct err *err)
 			 ARGS((uint64_t)number));
 }
 
+static int open_path(const char *path, uint32_t flags)
+{
+	return open(path, (int)(flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC)) | O_NOCTTY | O_CLOEXEC);
+}
+
+/* A file of /proc of a process that had ended: a process that is given its number lives while it is opened. No
+ * thread of the job has that number; those of other processes are made later. */
+static int open_of_ended(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	const Snap__File *file = rec->model->files[open->file];
+	struct pollfd end = {.fd = -1, .events = POLLIN};
+	cleanup_fd int pidfd = -1;
+	char buf[PATH_MAX + 64];
+	pid_t pid;
+
+	if (rec->host->new_ids || rec->host->spawn(rec->host->ctx, open->pid, &pid, &pidfd, err) < 0)
+		return rec->host->new_ids ? err_set(err, ERR_UNSUPPORTED, "%s: it has ended", file->path)
+					  : err_wrap(err, "%s", file->path);
+	rec->open_fds[index] = open_path(capsule_path(rec, file->path, buf, sizeof(buf)), open->flags);
+	if (rec->open_fds[index] < 0)
+		err_sys(err, "opening %s", file->path);
+	kill(pid, SIGKILL);
+	end.fd = pidfd;
+	while (poll(&end, 1, ENDED_MS) < 0 && errno == EINTR)
+		;
+	/* Init reaps it in its own time; until then its number is not free. */
+	for (int i = 0; i < ENDED_MS && kill(pid, 0) == 0; i++)
+		usleep(1000);
+	return rec->open_fds[index] < 0 ? -1 : 0;
+}
+
 static int open_itself(struct recovery *rec, size_t index, struct err *err)
 {
 	const Snap__OpenFile *open = rec->model->open_files[index];
 
-	if (open_inside(rec, index, err) < 0)
+	if ((open->pid ? open_of_ended(rec, index, err) : open_inside(rec, index, err)) < 0)
 		return -1;
 	/* What the kernel makes up as it is read may be shorter now. */
 	if (rec->open_fds[index] >= 0 && open->offset && !(open->flags & O_PATH))

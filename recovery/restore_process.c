@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "recovery/batch.h"
+#include "recovery/removed_dirs.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
@@ -23,28 +24,10 @@ struct kernel_sigaction {
 	uint64_t handler, flags, restorer, mask;
 };
 
-/* One that had been removed is made, entered and removed again. */
-static int queue_removed_directory(struct batch *b, const Snap__Process *p, struct err *err)
-{
-	char path[PATH_MAX + 32];
-	uint64_t at;
-
-	snprintf(path, sizeof(path), "%s", p->cwd);
-	if (access(path, F_OK) == 0)
-		snprintf(path, sizeof(path), "%s.pawl-%d", p->cwd, p->pid);
-	if (batch_room(b, 3, strlen(path) + 1, err) < 0)
-		return -1;
-	at = batch_push_string(b, path);
-	if (batch_call(b, BATCH_MUST, err, SYS_mkdir, ARGS(at, 0700), "removed working directory %s", path) < 0 ||
-	    batch_call(b, BATCH_MUST, err, SYS_chdir, ARGS(at), "removed working directory %s", path) < 0)
-		return -1;
-	return batch_call(b, BATCH_MUST, err, SYS_rmdir, ARGS(at), "removed working directory %s", path);
-}
-
-static int queue_directory(struct batch *b, const Snap__Process *p, struct err *err)
+static int queue_directory(struct recovery *rec, struct batch *b, const Snap__Process *p, struct err *err)
 {
 	if (p->cwd_deleted)
-		return queue_removed_directory(b, p, err);
+		return queue_removed_directory(rec, b, p, err);
 	if (batch_room(b, 1, strlen(p->cwd) + 1, err) < 0)
 		return -1;
 	return batch_call(b, BATCH_MUST, err, SYS_chdir, ARGS(batch_push_string(b, p->cwd)),
@@ -121,7 +104,7 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 
 	write_scores(stub);
 	batch_begin(&b, stub, &stub->threads[0]);
-	if (queue_directory(&b, p, err) < 0 ||
+	if (queue_directory(rec, &b, p, err) < 0 ||
 	    batch_call(&b, BATCH_MUST, err, SYS_umask, ARGS(p->umask), "umask") < 0 ||
 	    batch_call(&b, BATCH_MUST, err, SYS_personality, ARGS(p->personality), "personality") <
 		    0 ||
@@ -131,4 +114,32 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 	/* The executor's traps reset an ignored SIGTRAP: remote_end puts it back. */
 	stub->remote.trap_ignored = p->actions[SIGTRAP - 1]->handler == (uint64_t)SIG_IGN;
 	return batch_run(&b, err);
+}
+
+int stub_set_last_pid(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	int len, pid = rec->model->capsule->last_pid;
+	char text[16];
+	struct batch b;
+	long fd, ignored;
+
+	if (rec->host->new_ids)
+		return 0;
+	remote_reset(&stub->remote);
+	if (stub_call(stub, stub_thread(stub), &fd, err, "last pid", SYS_openat,
+		      ARGS((uint64_t)AT_FDCWD,
+			   remote_push_string(&stub->remote, "/proc/sys/kernel/ns_last_pid"),
+			   O_WRONLY | O_CLOEXEC)) < 0)
+		return -1;
+	if (fd < 0) {
+		log_debug("the last pid given is not restored: %s", strerror((int)-fd));
+		return 0;
+	}
+	len = snprintf(text, sizeof(text), "%d", pid);
+	batch_begin(&b, stub, stub_thread(stub));
+	if (batch_call(&b, BATCH_WARN, err, SYS_write,
+		       ARGS((uint64_t)fd, batch_push(&b, text, (size_t)len), (uint64_t)len), "last pid given") < 0 ||
+	    batch_run(&b, err) < 0)
+		return -1;
+	return stub_call(stub, stub_thread(stub), &ignored, err, "close", SYS_close, ARGS((uint64_t)fd));
 }

@@ -224,6 +224,8 @@ static int unix_sender(struct sockets *s, size_t index, const Snap__SocketMessag
 	ssize_t peer = socket_by_object(s->rec, open->peer);
 	int fd = -1;
 
+	if (s->slots[index].other >= 0)
+		return dup(s->slots[index].other);
 	if (m->from.len)
 		fd = find_unix_sender(s, &m->from);
 	else if (peer >= 0 && socket_model(s->rec->model->open_files[peer])->local.len == 0)

@@ -208,6 +208,14 @@ static bool is_pair(const struct sockets *s, size_t index)
 	       !socket_model(open)->local.len && !socket_model(model_of(s, (size_t)peer))->local.len;
 }
 
+/* A datagram socket without a name whose peer has been closed: that is there while it is filled. */
+static bool is_widowed(const struct sockets *s, size_t index)
+{
+	const Snap__OpenFile *open = model_of(s, index);
+
+	return open->type == SOCK_DGRAM && open->hung_up && !socket_model(open)->local.len;
+}
+
 int unix_make_named(struct sockets *s, struct err *err)
 {
 	/* A path that has been taken over by a later socket is bound first, and given up to that. */
@@ -215,7 +223,7 @@ int unix_make_named(struct sockets *s, struct err *err)
 		for (size_t i = 0; i < s->rec->model->n_open_files; i++) {
 			const Snap__OpenFile *open = is_unix(s, i) ? model_of(s, i) : NULL;
 
-			if (!open || s->rec->open_fds[i] >= 0 || is_pair(s, i) ||
+			if (!open || s->rec->open_fds[i] >= 0 || is_pair(s, i) || is_widowed(s, i) ||
 			    socket_model(open)->unlinked != unlinked ||
 			    (socket_state(open) != SNAP__SOCKET__STATE__LISTENING &&
 			     socket_state(open) != SNAP__SOCKET__STATE__UNCONNECTED))
@@ -387,7 +395,7 @@ int unix_make_connected(struct sockets *s, struct err *err)
 			continue;
 		if (socket_state(model_of(s, i)) == SNAP__SOCKET__STATE__CONNECTED)
 			result = make_connection(s, i, err);
-		else if (is_pair(s, i))
+		else if (is_pair(s, i) || is_widowed(s, i))
 			result = make_pair(s, i, err);
 		if (result < 0)
 			return err_wrap(err, "%s", socket_label(s->rec, i, label, sizeof(label)));
@@ -466,7 +474,7 @@ int unix_connect_datagram(struct sockets *s, bool mutual, struct err *err)
 		ssize_t peer;
 
 		if (!is_unix(s, i) || open->type != SOCK_DGRAM || s->slots[i].connected ||
-		    is_pair(s, i) || socket_model(open)->remote.len == 0)
+		    is_pair(s, i) || open->hung_up || socket_model(open)->remote.len == 0)
 			continue;
 		peer = socket_by_object(s->rec, open->peer);
 		if (mutual && (peer < 0 || model_of(s, (size_t)peer)->peer != open->object))

@@ -56,7 +56,7 @@ bool capsule_path_is_private(const char *path)
 
 const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len)
 {
-	if (!rec->host || !rec->host->init || !capsule_path_is_private(path))
+	if (!rec->host || !rec->host->init)
 		return path;
 	snprintf(buf, len, "/proc/%d/root%s", rec->host->init, path);
 	return buf;

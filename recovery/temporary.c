@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "recovery/rebuild.h"
+#include "recovery/removed_dirs.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
@@ -59,9 +60,9 @@ static int open_unlinked(const char *dir, int *ret_fd)
 static int make_unlinked(struct recovery *rec, const Snap__File *file, int *ret_fd, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
-	char dir[PATH_ROOM];
+	char dir[PATH_ROOM], buf[PATH_ROOM];
 
-	snprintf(dir, sizeof(dir), "%s", file->path);
+	snprintf(dir, sizeof(dir), "%s", capsule_path(rec, file->path, buf, sizeof(buf)));
 	if ((!rec->leave_files && open_unlinked(dirname(dir), ret_fd) == 0) ||
 	    (tmp && open_unlinked(tmp, ret_fd) == 0) || open_unlinked("/tmp", ret_fd) == 0)
 		return 0;
@@ -270,6 +271,8 @@ int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct
 	if (rec->files[index].fd >= 0) {
 		snprintf(buf, sizeof(buf), "/proc/self/fd/%d", rec->files[index].fd);
 		flags &= ~O_NOFOLLOW;
+	} else if (file->deleted && file->kind == SNAP__FILE__KIND__DIRECTORY) {
+		return removed_directory_open(rec, file, flags, ret_fd, err);
 	} else {
 		path = capsule_path(rec, file->path, buf, sizeof(buf));
 		if (check_type(file, path, err) < 0)

@@ -28,6 +28,31 @@ static struct timeval to_timeval(uint64_t ns)
 	return (struct timeval){(time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC / 1000)};
 }
 
+/* Timers of CPU time are rounded up by a tick as they are set (kernel/time/itimer.c, set_cpu_itimer), which is
+ * the resolution of the coarse clocks. Zero would disarm one that is all but due. */
+static struct timeval first_expiry(size_t which, uint64_t remaining)
+{
+	struct timespec tick = {0};
+	struct timeval value;
+
+	clock_getres(CLOCK_REALTIME_COARSE, &tick);
+	if (which != ITIMER_REAL && remaining > (uint64_t)tick.tv_nsec)
+		remaining -= (uint64_t)tick.tv_nsec;
+	value = to_timeval(remaining);
+	if (value.tv_sec == 0 && value.tv_usec == 0)
+		value.tv_usec = 1;
+	return value;
+}
+
+/* A timer of a thread's own time is that of the thread that makes it. */
+static struct tracee *maker_of(struct stub *stub, const Snap__PosixTimer *t)
+{
+	for (size_t i = 0; t->made_by && i < stub->n_threads; i++)
+		if (stub->model->threads[i]->tid == t->made_by)
+			return &stub->threads[i];
+	return &stub->threads[0];
+}
+
 /* ret: the id given, or a negative errno. */
 static int create_timer(struct stub *stub, const Snap__PosixTimer *t, long *ret, struct err *err)
 {
@@ -51,7 +76,7 @@ static int create_timer(struct stub *stub, const Snap__PosixTimer *t, long *ret,
 		return err_set(err, ERR_SYSTEM, "no room for timer %d", t->id);
 	memcpy((void *)(uintptr_t)id, &wanted, sizeof(wanted));
 	call = remote_call(r, SYS_timer_create, (uint64_t)t->clock, event_at, id_at);
-	if (remote_run(r, &stub->threads[0], err) < 0)
+	if (remote_run(r, maker_of(stub, t), err) < 0)
 		return err_wrap(err, "process %d: timer %d", stub->model->pid, t->id);
 	*ret = call->ret < 0 ? (long)call->ret : *id;
 	remote_reset(r);
@@ -135,12 +160,10 @@ static int queue_arming(struct batch *b, const Snap__Process *p, uint64_t passed
 	for (size_t i = 0; i < p->n_interval_timers; i++) {
 		const Snap__IntervalTimer *t = p->interval_timers[i];
 		uint64_t left = left_after(t->value, i == ITIMER_REAL ? passed : 0);
-		struct itimerval value = {to_timeval(t->interval), to_timeval(left)};
+		struct itimerval value = {to_timeval(t->interval), first_expiry(i, left)};
 
 		if (t->value == 0)
 			continue;
-		if (value.it_value.tv_sec == 0 && value.it_value.tv_usec == 0)
-			value.it_value.tv_usec = 1; /* all but due: zero would disarm it */
 		if (batch_room(b, 1, sizeof(value), err) < 0 ||
 		    batch_call(b, BATCH_MUST, err, SYS_setitimer,
 			       ARGS(i, batch_push(b, &value, sizeof(value))), "interval timer %zu",
@@ -148,6 +171,16 @@ static int queue_arming(struct batch *b, const Snap__Process *p, uint64_t passed
 			return -1;
 	}
 	return 0;
+}
+
+/* What the job has sent itself names its old pid. */
+static void rename_sender(siginfo_t *info, int32_t old, int32_t now)
+{
+	bool sent = info->si_code == SI_USER || info->si_code == SI_QUEUE || info->si_code == SI_TKILL ||
+		    info->si_code == SI_MESGQ;
+
+	if (sent && info->si_pid == old)
+		info->si_pid = now;
 }
 
 /* A thread may send itself a signal with any siginfo (kernel/signal.c do_rt_sigqueueinfo). All are
@@ -163,6 +196,7 @@ static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, si
 		if (batch_room(b, 1, sizeof(info), err) < 0)
 			return -1;
 		memcpy(&info, pending[i].data, sizeof(info));
+		rename_sender(&info, b->stub->model->pid, tgid);
 		at = batch_push(b, &info, sizeof(info));
 		signo = (uint64_t)info.si_signo;
 		id = (uint64_t)tgid;
@@ -177,6 +211,31 @@ static int queue_signals(struct batch *b, const ProtobufCBinaryData *pending, si
 	return 0;
 }
 
+static bool any_trap(const ProtobufCBinaryData *pending, size_t n)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < n; i++)
+		any |= ((const siginfo_t *)(const void *)pending[i].data)->si_signo == SIGTRAP;
+	return any;
+}
+
+/* The executor's own trap must not be taken for a SIGTRAP of the job's that it makes pending. */
+static int send_signals(struct stub *stub, size_t thread, const ProtobufCBinaryData *pending, size_t n,
+			int32_t tgid, int32_t tid, struct err *err)
+{
+	struct batch b;
+	int result;
+
+	stub->remote.one_by_one = any_trap(pending, n);
+	batch_begin(&b, stub, &stub->threads[thread]);
+	result = queue_signals(&b, pending, n, tgid, tid, err);
+	if (result == 0)
+		result = batch_run(&b, err);
+	stub->remote.one_by_one = false;
+	return result;
+}
+
 int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	bool new_ids = rec->host->new_ids;
@@ -187,17 +246,16 @@ int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err)
 
 	if (create_timers(stub, err) < 0)
 		return -1;
+	if (send_signals(stub, 0, p->pending, p->n_pending, pid, 0, err) < 0)
+		return -1;
 	batch_begin(&b, stub, &stub->threads[0]);
-	if (queue_signals(&b, p->pending, p->n_pending, pid, 0, err) < 0 ||
-	    queue_arming(&b, p, recovery_time_passed(rec), err) < 0 || batch_run(&b, err) < 0)
+	if (queue_arming(&b, p, recovery_time_passed(rec), err) < 0 || batch_run(&b, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n_threads; i++) {
 		const Snap__Thread *t = p->threads[i];
-		int32_t tid = new_ids ? stub->threads[i].tid : t->tid;
 
-		batch_begin(&b, stub, &stub->threads[i]);
-		if (queue_signals(&b, t->pending, t->n_pending, pid, tid, err) < 0 ||
-		    batch_run(&b, err) < 0)
+		if (send_signals(stub, i, t->pending, t->n_pending, pid,
+				 new_ids ? stub->threads[i].tid : t->tid, err) < 0)
 			return -1;
 	}
 	return 0;

@@ -10,6 +10,7 @@
 
 #include "checkpointer/freeze.h"
 #include "checkpointer/tracee/procfs.h"
+#include "recovery/recovery.h"
 #include "store/base/cleanup.h"
 #include "watchdog/attached.h"
 
@@ -178,7 +179,7 @@ void attached_streams_clear(struct attached_streams *streams)
 int attached_look(pid_t pid, Snap__Snapshot **ret_model, struct refusals *ret_refusals,
 		  struct err *err)
 {
-	struct checkpoint_config config = {.leader_vpid = pid};
+	struct checkpoint_config config = {.leader_vpid = pid, .check_model = recovery_check_relations};
 	struct attached_streams streams;
 	struct attach_target target;
 	int result;

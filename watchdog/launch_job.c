@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "recovery/recovery.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "watchdog/supervise.h"
@@ -27,6 +28,7 @@ struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t le
 		.connections = config->connections,
 		.save_dirs = (const char *const *)config->save_dirs,
 		.n_save_dirs = config->n_save_dirs,
+		.check_model = recovery_check_relations,
 	};
 
 	memcpy(result.stream, w->streams.identity, sizeof(result.stream));

@@ -67,6 +67,7 @@ struct proc_stat {
 	char state;
 	pid_t ppid, pgid, sid;
 	int tty_nr, tpgid;
+	uint32_t flags;       /* PF_*, include/linux/sched.h */
 	long nice;
 	long num_threads;
 	uint64_t start_time;  /* clock ticks after boot: pid plus this identifies a process */
@@ -77,6 +78,11 @@ struct proc_stat {
 	uint64_t start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end;
 	int exit_code;
 };
+/* A thread of the kernel's that shows among those of a process: it can be stopped, but makes no calls (Linux 5.12,
+ * io_uring/io-wq.c, sqpoll.c). */
+#define PROC_PF_IO_WORKER 0x00000010u
+#define PROC_PF_KTHREAD	  0x00200000u
+bool proc_is_kernel_thread(pid_t pid, pid_t tid);
 int proc_parse_stat(const char *text, struct proc_stat *ret, struct err *err);
 /* tid 0: of the process. */
 int proc_read_stat(pid_t pid, pid_t tid, struct proc_stat *ret, struct err *err);

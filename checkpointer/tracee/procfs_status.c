@@ -35,6 +35,7 @@ static void fill_stat(struct proc_stat *s, const uint64_t *field)
 	s->sid = (pid_t)field[6];
 	s->tty_nr = (int)field[7];
 	s->tpgid = (int)field[8];
+	s->flags = (uint32_t)field[9];
 	s->nice = (long)field[19];
 	s->num_threads = (long)field[20];
 	s->start_time = field[22];
@@ -314,4 +315,13 @@ int proc_read_status(pid_t pid, pid_t tid, struct proc_status *ret, struct err *
 	if (proc_parse_status(text, ret, err) < 0)
 		return err_wrap(err, "process %d", (int)pid);
 	return 0;
+}
+
+bool proc_is_kernel_thread(pid_t pid, pid_t tid)
+{
+	struct proc_stat stat;
+	struct err ignored;
+
+	return proc_read_stat(pid, tid, &stat, &ignored) == 0 &&
+	       stat.flags & (PROC_PF_IO_WORKER | PROC_PF_KTHREAD);
 }

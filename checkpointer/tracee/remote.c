@@ -383,13 +383,38 @@ static int run_to_trap(struct remote *r, struct tracee *t, struct err *err)
 	}
 }
 
+/* The executor ends with a trap, whose SIGTRAP would take the place of one that the job has pending. */
+static int run_one_by_one(struct remote *r, struct tracee *t, struct err *err)
+{
+	struct remote_call *calls = (struct remote_call *)(void *)(r->mirror + CALLS_AT);
+
+	if (sync_mirror(r, process_vm_writev, err) < 0)
+		return -1;
+	for (size_t i = 0; i < r->n_calls; i++) {
+		long ret;
+
+		if (tracee_syscall_at(t, r->syscall_insn, (long)calls[i].nr, calls[i].arg, &ret, err) < 0)
+			return -1;
+		calls[i].ret = ret;
+		if (mem_write(r->tgid, r->base + (uint64_t)((char *)&calls[i].ret - r->mirror), &ret,
+			      sizeof(ret), err) < 0)
+			return -1;
+	}
+	return sync_mirror(r, process_vm_readv, err);
+}
+
 int remote_run(struct remote *r, struct tracee *t, struct err *err)
 {
 	struct tracee_held held;
 	struct arch_regs regs;
+	bool trap;
 
 	if (r->n_calls == 0)
 		return 0;
+	if (tracee_pending_trap(t, &trap, err) < 0)
+		return -1;
+	if (trap || r->one_by_one)
+		return run_one_by_one(r, t, err);
 	if (sync_mirror(r, process_vm_writev, err) < 0 || tracee_hold(t, &held, err) < 0)
 		return -1;
 	regs = held.regs;
@@ -419,7 +444,13 @@ int remote_touch_xstate(struct remote *r, struct tracee *t, struct err *err)
 {
 	struct tracee_held held;
 	struct arch_regs regs;
+	bool trap;
 
+	if (tracee_pending_trap(t, &trap, err) < 0)
+		return -1;
+	if (trap)
+		return err_set(err, ERR_UNSUPPORTED,
+			       "thread %d has both a SIGTRAP pending and large registers in use", t->tid);
 	if (tracee_hold(t, &held, err) < 0)
 		return -1;
 	regs = held.regs;

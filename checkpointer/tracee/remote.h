@@ -48,6 +48,7 @@ struct remote {
 	bool undumpable;    /* it was not dumpable: made so while the executor is there, or an ordinary
 	                     * user could not open its /proc files (proc(5), /proc/PID ownership) */
 	bool code_apart;    /* its first page is a mapping of its own, not writable */
+	bool one_by_one;    /* calls are made without the executor, slowly: none of them may be met by its trap */
 	bool trap_ignored;  /* the process ignores SIGTRAP: its disposition is put back at the end */
 };
 

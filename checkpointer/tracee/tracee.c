@@ -22,14 +22,14 @@
 
 /* A debugger of the job's own, or a kernel thread that works for one of its io_urings (io_uring/io-wq.c,
  * sqpoll.c): objects of the job, with the capsule's numbers. */
-static int explain_object(const struct proc_status *status, struct err *err)
+static int explain_object(const struct proc_status *status, pid_t tgid, pid_t tid, struct err *err)
 {
 	char tracer_name[64] = "a debugger";
 	struct proc_status tracer;
 	pid_t by = status->tracer;
 	struct err ignored;
 
-	if (strncmp(status->name, "iou-", 4) == 0)
+	if (strncmp(status->name, "iou-", 4) == 0 && proc_is_kernel_thread(tgid, tid))
 		return err_set(err, ERR_UNSUPPORTED, "process %d: an io_uring instance is in use",
 			       status->ns_pid);
 	if (!by)
@@ -53,7 +53,7 @@ static int explain_seize(pid_t tid, struct err *err)
 		return err_code(err, code, "process %d", tid);
 	if (proc_read_status(tid, 0, &status, err) == 0) {
 		if (status.state != 'Z' && status.state != 'X')
-			result = explain_object(&status, err);
+			result = explain_object(&status, status.tgid, tid, err);
 		proc_status_clear(&status);
 	}
 	if (result == 0 && trace_explain(tid, err) < 0 && err->kind == ERR_NOT_FOUND)
@@ -377,11 +377,36 @@ int tracee_peek_pending(struct tracee *t, bool shared, void **ret, size_t *ret_n
 /* While we move a thread about, no signal but the trap that ends the move may be delivered. */
 #define MASK_ALL_BUT_TRAP (~(1ull << (SIGTRAP - 1)))
 
-int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err)
+static int hold(struct tracee *t, uint64_t mask, struct tracee_held *ret, struct err *err)
 {
 	if (tracee_get_regs(t, &ret->regs, err) < 0 || tracee_get_sigmask(t, &ret->mask, err) < 0)
 		return -1;
-	return tracee_set_sigmask(t, MASK_ALL_BUT_TRAP, err);
+	return tracee_set_sigmask(t, mask, err);
+}
+
+int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err)
+{
+	return hold(t, MASK_ALL_BUT_TRAP, ret, err);
+}
+
+static int has_pending_trap(struct tracee *t, bool shared, bool *ret, struct err *err)
+{
+	cleanup_free siginfo_t *list = NULL;
+	void *pending;
+	size_t n;
+
+	if (tracee_peek_pending(t, shared, &pending, &n, err) < 0)
+		return -1;
+	list = pending;
+	for (size_t i = 0; i < n; i++)
+		*ret |= list[i].si_signo == SIGTRAP;
+	return 0;
+}
+
+int tracee_pending_trap(struct tracee *t, bool *ret, struct err *err)
+{
+	*ret = false;
+	return has_pending_trap(t, false, ret, err) < 0 ? -1 : has_pending_trap(t, true, ret, err);
 }
 
 int tracee_unhold(struct tracee *t, const struct tracee_held *held, struct err *err)
@@ -396,7 +421,16 @@ int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned mos
 	struct tracee_stop stop;
 	struct arch_regs regs;
 	uint64_t mask;
+	bool trap;
 
+	if (tracee_get_regs(t, &regs, err) < 0)
+		return -1;
+	if (arch_ip(&regs) < start || arch_ip(&regs) >= end)
+		return 0;
+	if (tracee_pending_trap(t, &trap, err) < 0)
+		return -1;
+	if (trap)
+		return err_set(err, ERR_BUSY, "thread %d is in the vdso with a SIGTRAP pending", t->tid);
 	if (tracee_get_sigmask(t, &mask, err) < 0 ||
 	    tracee_set_sigmask(t, MASK_ALL_BUT_TRAP, err) < 0)
 		return -1;
@@ -418,11 +452,14 @@ int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned mos
 
 static int run_to_syscall_stop(struct tracee *t, struct err *err)
 {
-	struct tracee_stop stop;
+	struct tracee_stop stop = {.kind = STOP_OTHER};
+	int deliver = 0;
 
 	do {
-		if (tracee_resume(t, PTRACE_SYSCALL, 0, err) < 0 || tracee_next_stop(t, &stop, err) < 0)
+		if (tracee_resume(t, PTRACE_SYSCALL, deliver, err) < 0 || tracee_next_stop(t, &stop, err) < 0)
 			return -1;
+		/* It cannot be blocked; the job-control stop that it begins is run through. */
+		deliver = stop.kind == STOP_SIGNAL && stop.signo == SIGSTOP ? SIGSTOP : 0;
 	} while (stop.kind != STOP_SYSCALL);
 	return 0;
 }
@@ -446,7 +483,8 @@ int tracee_syscall_at(struct tracee *t, uint64_t insn, long nr, const uint64_t a
 	struct arch_regs regs;
 	long value;
 
-	if (tracee_hold(t, &held, err) < 0)
+	/* These stops are no signals: even a SIGTRAP of the job's own stays where it is. */
+	if (hold(t, UINT64_MAX, &held, err) < 0)
 		return -1;
 	regs = held.regs;
 	arch_set_call(&regs, insn, nr, arg);

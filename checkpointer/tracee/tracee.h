@@ -85,7 +85,11 @@ int tracee_set_sigmask(struct tracee *t, uint64_t mask, struct err *err);
  * malloc'ed array of n * sizeof(siginfo_t). shared: the process's queue, else the thread's own. */
 int tracee_peek_pending(struct tracee *t, bool shared, void **ret, size_t *ret_n, struct err *err);
 
-/* Steps single instructions until the instruction pointer has left [start, end), at most `most`. */
+/* Whether a SIGTRAP is among them: one that the job has blocked, and that a trap of ours would take. */
+int tracee_pending_trap(struct tracee *t, bool *ret, struct err *err);
+
+/* Steps single instructions until the instruction pointer has left [start, end), at most `most`. ERR_BUSY:
+ * it does not, or a SIGTRAP is pending, which stepping would take. */
 int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned most, struct err *err);
 
 /* One system call of the thread from a `syscall` instruction at `insn`, with ptrace's syscall stops

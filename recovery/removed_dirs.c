@@ -1,0 +1,123 @@
+/*
+ * Directories that had been removed while a process was in them or had them open: made again where they were,
+ * with those above that are gone too, entered or opened, and removed again.
+ */
+#include "recovery/removed_dirs.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MOST_MISSING 64
+#define PATH_ROOM    (PATH_MAX + 64)
+
+/* A path, and where the names in it end that lead to nothing yet. */
+struct missing {
+	char path[PATH_ROOM];
+	size_t ends[MOST_MISSING], n;
+};
+
+/* Another directory may have taken the name: then this one gets another. */
+static int find_missing(struct recovery *rec, const char *path, struct missing *ret, struct err *err)
+{
+	char buf[2 * PATH_ROOM];
+	size_t len, before = strlen(capsule_path(rec, "", buf, sizeof(buf)));
+
+	ret->n = 0;
+	if (access(capsule_path(rec, path, buf, PATH_ROOM), F_OK) == 0)
+		len = (size_t)snprintf(ret->path, sizeof(ret->path), "%s.pawl-%d", path, (int)getpid());
+	else
+		len = (size_t)snprintf(ret->path, sizeof(ret->path), "%s", path);
+	if (len >= PATH_MAX)
+		return err_set(err, ERR_UNSUPPORTED, "removed directory %s: its path is too long", path);
+	capsule_path(rec, ret->path, buf, sizeof(buf));
+	for (size_t end = 1; end <= len; end++) {
+		char after = buf[before + end];
+
+		if (after != '/' && after != '\0')
+			continue;
+		buf[before + end] = '\0';
+		if (access(buf, F_OK) < 0) {
+			if (ret->n == MOST_MISSING)
+				return err_set(err, ERR_UNSUPPORTED,
+					       "removed directory %s: too many above it are gone", path);
+			ret->ends[ret->n++] = end;
+		}
+		buf[before + end] = after;
+	}
+	return 0;
+}
+
+int queue_removed_directory(struct recovery *rec, struct batch *b, const Snap__Process *p, struct err *err)
+{
+	uint64_t at[MOST_MISSING];
+	struct missing m;
+
+	if (find_missing(rec, p->cwd, &m, err) < 0 ||
+	    batch_room(b, 2 * m.n + 1, (m.n + 1) * (strlen(m.path) + 17), err) < 0)
+		return -1;
+	for (size_t i = 0; i < m.n; i++) {
+		char *copy = strndup(m.path, m.ends[i]);
+
+		at[i] = copy ? batch_push_string(b, copy) : 0;
+		free(copy);
+		if (batch_call(b, BATCH_MUST, err, SYS_mkdir, ARGS(at[i], 0700), "removed working directory %s",
+			       p->cwd) < 0)
+			return -1;
+	}
+	if (batch_call(b, BATCH_MUST, err, SYS_chdir, ARGS(batch_push_string(b, m.path)),
+		       "removed working directory %s", p->cwd) < 0)
+		return -1;
+	for (size_t i = m.n; i-- > 0;)
+		if (batch_call(b, BATCH_MUST, err, SYS_rmdir, ARGS(at[i]), "removed working directory %s",
+			       p->cwd) < 0)
+			return -1;
+	return 0;
+}
+
+static int make_and_open(struct recovery *rec, const Snap__File *file, struct missing *m, int flags)
+{
+	char buf[2 * PATH_ROOM];
+	int fd;
+
+	for (size_t i = 0; i < m->n; i++) {
+		char after = m->path[m->ends[i]];
+		int made;
+
+		m->path[m->ends[i]] = '\0';
+		made = mkdir(capsule_path(rec, m->path, buf, sizeof(buf)), 0700);
+		m->path[m->ends[i]] = after;
+		if (made < 0)
+			return -1;
+	}
+	capsule_path(rec, m->path, buf, sizeof(buf));
+	fd = open(buf, flags | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && chmod(buf, file->mode & 07777) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+int removed_directory_open(struct recovery *rec, const Snap__File *file, int flags, int *ret_fd, struct err *err)
+{
+	char buf[2 * PATH_ROOM];
+	struct missing m;
+	int result = 0;
+
+	if (find_missing(rec, file->path, &m, err) < 0)
+		return -1;
+	*ret_fd = make_and_open(rec, file, &m, flags);
+	if (*ret_fd < 0)
+		result = err_sys(err, "removed directory %s", file->path);
+	for (size_t i = m.n; i-- > 0;) {
+		m.path[m.ends[i]] = '\0';
+		rmdir(capsule_path(rec, m.path, buf, sizeof(buf)));
+	}
+	return result;
+}
