@@ -29,6 +29,7 @@ struct file_source {
 		uint64_t start, offset, len;
 	} *pieces;
 	size_t n_pieces;
+	bool huge;           /* its pages are huge ones */
 	uint32_t kernel_dev_major, kernel_dev_minor; /* as /proc/PID/maps shows them */
 	/* The job has written it, and now only reads it: its content is read when the job runs again, through
 	 * a descriptor (held - 1) that is opened in the pause. */

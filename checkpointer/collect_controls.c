@@ -34,11 +34,25 @@ static int refuse(const struct collected_process *p, const char *what, struct er
 
 /* ---- the process --------------------------------------------------------------------------- */
 
+#define N_KEYS 16 /* of protection, x86 and arm64 */
+
 struct process_queries {
 	struct remote_call *memory_merge, *deny, *thread_keyring, *process_keyring, *session_keyring;
 	struct remote_call *shadow_stack, *untag;
 	uint64_t *shadow_features, *untag_mask;
+	struct remote_call *keys[N_KEYS];
 };
+
+/* Only a key that has been allocated can be put on memory (mm/mprotect.c): tried on the executor's last page. */
+static void queue_keys(struct remote *r, struct process_queries *q)
+{
+	uint64_t page = r->base + r->size - STORE_PAGE_SIZE, prot = PROT_READ | PROT_WRITE;
+
+	prot |= r->code_apart ? 0 : PROT_EXEC;
+	for (uint64_t key = 1; key < N_KEYS; key++)
+		q->keys[key] = remote_call(r, SYS_pkey_mprotect, page, STORE_PAGE_SIZE, prot, key);
+	remote_call(r, SYS_pkey_mprotect, page, STORE_PAGE_SIZE, prot, 0);
+}
 
 static void queue_process(struct remote *r, struct process_queries *q)
 {
@@ -57,6 +71,7 @@ static void queue_process(struct remote *r, struct process_queries *q)
 	q->shadow_stack = remote_call(r, SYS_arch_prctl, ARCH_SHSTK_STATUS, addr);
 	q->untag_mask = remote_data(r, sizeof(*q->untag_mask), &addr);
 	q->untag = remote_call(r, SYS_arch_prctl, ARCH_GET_UNTAG_MASK, addr);
+	queue_keys(r, q);
 }
 
 /* A process has the session keyring that it has inherited from us, or its user's default one
@@ -112,6 +127,8 @@ int collect_process_controls(struct collected_process *p, struct err *err)
 	if (result == 0) {
 		m->memory_merge = q.memory_merge->ret == 1;
 		m->deny_write_execute = q.deny->ret > 0 ? (uint32_t)q.deny->ret : 0;
+		for (uint32_t key = 1; key < N_KEYS; key++)
+			m->protection_keys |= q.keys[key]->ret == 0 ? 1u << key : 0;
 		result = check_answers(p, &q, err);
 	}
 	remote_reset(&p->remote);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -213,6 +214,14 @@ static uint32_t read_seals(const char *path)
 	return seals < 0 ? 0 : (uint32_t)seals;
 }
 
+/* Of a memfd of hugetlbfs (MFD_HUGETLB): the size of its pages. */
+static uint64_t huge_page_of(const char *path, const struct stat *st)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)st->st_blksize : 0;
+}
+
 int file_table_add(struct collection *c, const char *path, const char *name, bool written,
 		   int32_t *ret_id, struct err *err)
 {
@@ -233,8 +242,10 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 			return no_memory(err);
 		if (set_name(f, name, &st, err) < 0)
 			return -1;
-		if (f->kind == SNAP__FILE__KIND__MEMFD)
+		if (f->kind == SNAP__FILE__KIND__MEMFD) {
 			f->seals = read_seals(path);
+			f->huge_page = huge_page_of(path, &st);
+		}
 		/* Without a path, its content is all there is of it; /dev/shm will be empty. */
 		written = written || f->deleted || is_below_shm(f->path);
 		f->in_tree = is_in_tree(c, f);

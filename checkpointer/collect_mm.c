@@ -7,6 +7,9 @@
 
 #include "store/base/cleanup.h"
 
+/* Of anonymous mappings with MAP_HUGETLB (fs/hugetlbfs/inode.c, HUGETLB_ANON_FILE). */
+#define HUGE_NAME "/anon_hugepage"
+
 static int no_memory(struct err *err)
 {
 	return err_set(err, ERR_SYSTEM, "out of memory while describing memory");
@@ -50,6 +53,11 @@ static int refuse_region(const struct collected_process *p, const struct proc_ma
 		       (unsigned long long)map->start, map->name[0] ? " " : "", map->name);
 }
 
+static bool is_own_huge(const struct proc_map *map)
+{
+	return starts_with(map->name, "/memfd:") || starts_with(map->name, HUGE_NAME);
+}
+
 /* Refuses what no snapshot can hold yet, by name. */
 static int check_supported(const struct collected_process *p, const struct proc_map *map,
 			   struct err *err)
@@ -64,8 +72,8 @@ static int check_supported(const struct collected_process *p, const struct proc_
 		what = "a shadow stack";
 	else if ((map->vm_flags & (VMF_IO | VMF_PFNMAP)) && !starts_with(map->name, "[v"))
 		what = "a device mapping";
-	else if ((map->vm_flags & VMF_HUGETLB) && map->shared)
-		what = "shared huge pages (hugetlbfs)";
+	else if ((map->vm_flags & VMF_HUGETLB) && map->name[0] == '/' && !is_own_huge(map))
+		what = "a file of hugetlbfs";
 	else if (starts_with(map->name, "/secretmem"))
 		what = "secret memory (memfd_secret)";
 	else if (starts_with(map->name, "/[aio]"))
@@ -116,14 +124,17 @@ static int map_file(struct collection *c, const struct collected_process *p,
 static int add_unreachable(struct collection *c, const struct proc_map *map, int32_t *ret_id,
 			   struct err *err)
 {
-	bool memfd = starts_with(map->name, "/memfd:");
+	bool memfd = starts_with(map->name, "/memfd:"), huge = map->vm_flags & VMF_HUGETLB;
 	Snap__File__Kind kind = memfd	       ? SNAP__FILE__KIND__MEMFD
-				: map->deleted && !starts_with(map->name, "/dev/zero")
+				: map->deleted && !huge && !starts_with(map->name, "/dev/zero")
 					? SNAP__FILE__KIND__REGULAR
 					: SNAP__FILE__KIND__SHARED_ANONYMOUS;
 
-	return file_table_add_anonymous(c, kind, memfd ? map->name + strlen("/memfd:") : map->name, 0,
-					map->inode, map->offset + (map->end - map->start), ret_id, err);
+	if (file_table_add_anonymous(c, kind, memfd ? map->name + strlen("/memfd:") : map->name, 0,
+				     map->inode, map->offset + (map->end - map->start), ret_id, err) < 0)
+		return -1;
+	c->model->files[*ret_id]->huge_page = huge ? map->kernel_page_size : 0;
+	return 0;
 }
 
 /* Shared memory known by its inode only; read through its mappings unless a descriptor turns up. */
@@ -143,6 +154,7 @@ static int map_shared_memory(struct collection *c, const struct collected_proces
 	s->kernel_dev_major = map->dev_major;
 	s->kernel_dev_minor = map->dev_minor;
 	s->mapped_shared = true;
+	s->huge = map->vm_flags & VMF_HUGETLB;
 	if (!s->path && file_source_add_piece(s, &piece, err) < 0)
 		return -1;
 	if (!s->path && c->model->files[id]->size < piece.offset + piece.len)
@@ -155,7 +167,7 @@ static int map_shared_memory(struct collection *c, const struct collected_proces
 static bool is_shared_memory(const struct proc_map *map)
 {
 	return map->shared && (starts_with(map->name, "/memfd:") || starts_with(map->name, "/dev/zero") ||
-			       starts_with(map->name, "[anon_shmem"));
+			       starts_with(map->name, "[anon_shmem") || starts_with(map->name, HUGE_NAME));
 }
 
 /* Kind, file and content source of one mapping. */
@@ -177,6 +189,8 @@ static int classify(struct collection *c, struct collected_process *p, const str
 		return map_shared_memory(c, p, map, r, err);
 	if (map->vm_flags & VMF_HUGETLB) {
 		r->kind = SNAP__REGION__KIND__HUGETLB;
+		/* A private mapping of a memfd becomes memory of its own. */
+		*ret_read_all = starts_with(map->name, "/memfd:");
 		return 0;
 	}
 	if (map->name[0] != '/') {
@@ -204,6 +218,12 @@ static int classify(struct collection *c, struct collected_process *p, const str
 	return 0;
 }
 
+/* Base 2 logarithm of the size of its pages. */
+static uint32_t huge_shift(const struct proc_map *map)
+{
+	return map->kernel_page_size ? (uint32_t)__builtin_ctzll(map->kernel_page_size) : 0;
+}
+
 static int add_region(struct collection *c, struct collected_process *p, const struct proc_map *map,
 		      struct err *err)
 {
@@ -229,7 +249,7 @@ static int add_region(struct collection *c, struct collected_process *p, const s
 	r->offset = map->offset;
 	r->map_flags = (map->vm_flags & VMF_GROWSDOWN ? MAP_GROWSDOWN : 0) |
 		       (map->vm_flags & VMF_NORESERVE ? MAP_NORESERVE : 0) |
-		       (map->vm_flags & VMF_HUGETLB ? MAP_HUGETLB : 0);
+		       (map->vm_flags & VMF_HUGETLB ? MAP_HUGETLB | huge_shift(map) << MAP_HUGE_SHIFT : 0);
 	r->advice = advice(map);
 	r->protection_key = (int32_t)map->protection_key;
 	return classify(c, p, map, r, &p->read_all[i], err);

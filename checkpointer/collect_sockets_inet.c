@@ -424,7 +424,7 @@ int describe_udp(struct collection *c, size_t index, struct err *err)
 	take_addresses(note, s);
 	if (get_int_option(note->fd, IPPROTO_UDP, 1) == 1) /* UDP_CORK */
 		return note_refuse(note, err, "a UDP socket that holds a datagram back (UDP_CORK)");
-	if (copy_messages(c, index, err) < 0)
+	if (describe_memberships(c, note, err) < 0 || copy_messages(c, index, err) < 0)
 		return -1;
 	if (s->n_messages == 0 && s->remote.len == 0)
 		return 0;

@@ -182,7 +182,8 @@ static int add_mapping(struct piece_list *to, size_t *room, const struct file_pi
 int pieces_resident(const struct collection *c, const struct file_source *s, struct piece_list *ret,
 		    struct err *err)
 {
-	bool ask = !swap_is_used();
+	/* Of huge pages mincore(2) knows those in the process's own page table only (mm/mincore.c). */
+	bool ask = !s->huge && !swap_is_used();
 	struct piece_list made = {0};
 	size_t room = 0;
 	int result = 0;

@@ -299,6 +299,8 @@ int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct er
 	int pass, fresh = 1;
 
 	tracee_reap_unknown();
+	if (vfork_await(root, err) < 0)
+		return -1;
 	take_sleep_notes(&notes, root);
 	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
 	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)

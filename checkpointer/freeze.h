@@ -70,6 +70,9 @@ void kill_tree(struct frozen_tree *tree);
 /* Host pids of the job's processes, parents before children, as they are now. *ret malloc'ed. */
 int list_tree(const struct tree_root *root, pid_t **ret, size_t *ret_n, struct err *err);
 
+/* vfork.c: waits for a moment until nobody is in vfork(2). ERR_BUSY names who is still. */
+int vfork_await(const struct tree_root *root, struct err *err);
+
 /* freeze_settle.c: waits until every thread that was asked to has stopped, and drops the dead. A
  * thread in vfork(2) stops only once its child has executed a program or ended: that is let run on
  * meanwhile, and *ran set. */

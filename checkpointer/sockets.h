@@ -75,6 +75,10 @@ int describe_udp(struct collection *c, size_t index, struct err *err);
 int describe_netlink(struct collection *c, size_t index, struct err *err);
 int relate_tcp(struct collection *c, struct err *err);
 
+/* ---- collect_sockets_multicast.c ----------------------------------------------------------- */
+
+int describe_memberships(struct collection *c, const struct socket_note *note, struct err *err);
+
 /* ---- collect_sockets_tcp_queue.c ----------------------------------------------------------- */
 
 /* All bytes on their way from `from` into the receive queue of `to`, whose queue is then saved. Where the

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -276,6 +277,29 @@ int content_write(const struct stored_content *content, int fd, const struct pag
 	return write_runs(content, fd, runs, err);
 }
 
+/* hugetlbfs knows no write(2): one of its pages after the other is mapped. */
+static int fill_huge(const struct stored_content *c, struct page_reader *reader, int fd,
+		     const struct page_run *run, struct err *err)
+{
+	uint64_t pages = c->huge_page / STORE_PAGE_SIZE, at = run->first, end = run->first + run->n;
+
+	while (at < end) {
+		uint64_t begin = at / pages * pages, n = begin + pages < end ? begin + pages - at : end - at;
+		char *p = mmap(NULL, c->huge_page, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			       (off_t)(begin * STORE_PAGE_SIZE));
+		int result;
+
+		if (p == MAP_FAILED)
+			return err_sys(err, "huge pages (vm.nr_hugepages sets some aside)");
+		result = page_reader_read(reader, at, n, p + (at - begin) * STORE_PAGE_SIZE, err);
+		munmap(p, c->huge_page);
+		if (result < 0)
+			return -1;
+		at += n;
+	}
+	return 0;
+}
+
 static int fill_runs(const struct stored_content *content, struct page_reader *reader, int fd,
 		     char *buf, struct err *err)
 {
@@ -285,7 +309,9 @@ static int fill_runs(const struct stored_content *content, struct page_reader *r
 
 	while ((found = next_run(content, reader, at, &run, err)) > 0) {
 		at = run.first + run.n;
-		if (run.kind == PAGE_DATA && write_run(content, reader, fd, &run, buf, err) < 0)
+		if (run.kind == PAGE_DATA &&
+		    (content->huge_page ? fill_huge(content, reader, fd, &run, err)
+					: write_run(content, reader, fd, &run, buf, err)) < 0)
 			return -1;
 	}
 	return found;

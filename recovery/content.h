@@ -14,6 +14,7 @@ struct stored_content {
 	uint64_t root; /* of a page table */
 	uint64_t base; /* the page in it where the file begins */
 	uint64_t size; /* bytes */
+	uint64_t huge_page; /* of hugetlbfs: bytes of a page, 0: not so. For content_fill only */
 };
 
 struct page_runs {	       /* starts as {0} */

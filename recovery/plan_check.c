@@ -17,6 +17,7 @@
 #include "store/tree.h"
 
 #define MAX_AUXV     4096u
+#define MAX_HUGE     (64ull << 30)
 #define MAX_FD	     (1 << 26)
 #define MOST_TERMINALS 4096 /* numbers below are kept busy, a descriptor each, until one comes */
 #define N_SIGNALS    64u
@@ -37,6 +38,13 @@ static bool path_is_usable(const char *path)
 	return path && path[0] == '/' && strlen(path) < PATH_MAX;
 }
 
+static bool huge_page_is_usable(const Snap__File *file)
+{
+	uint64_t size = file->huge_page;
+
+	return !size || (size > STORE_PAGE_SIZE && size <= MAX_HUGE && (size & (size - 1)) == 0 && file->size % size == 0);
+}
+
 static int check_file(const Snap__File *file, size_t index, struct err *err)
 {
 	if (file->size > INT64_MAX || file->mtime > INT64_MAX)
@@ -44,7 +52,7 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 	switch (file->kind) {
 	case SNAP__FILE__KIND__MEMFD:
 	case SNAP__FILE__KIND__SHARED_ANONYMOUS:
-		return 0;
+		return huge_page_is_usable(file) ? 0 : corrupt(err, "huge pages of file", (long)index);
 	case SNAP__FILE__KIND__REGULAR:
 		if (file->deleted && !file->content)
 			return err_set(err, ERR_UNSUPPORTED,
@@ -218,11 +226,6 @@ static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p
 			       "recovered",
 			       p->pid, r->start, r->kind);
 	}
-	/* PROT_EXEC alone takes a key that the kernel itself hands out (mm/pkeys, x86). */
-	if (r->protection_key != 0 && r->prot != PROT_EXEC)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "process %d: region %#" PRIx64 " has protection key %d", p->pid,
-			       r->start, r->protection_key);
 	if (!needs_file && r->file >= 0)
 		return err_set(err, ERR_CORRUPT,
 			       "process %d: region %#" PRIx64

@@ -73,6 +73,8 @@ static int check_guards(const Snap__Process *p, struct err *err)
 
 int plan_check_controls(const Snap__Process *p, struct err *err)
 {
+	uint32_t keys = p->control ? p->control->protection_keys : 0;
+
 	if (check_filters(p, err) < 0 || check_guards(p, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n_threads; i++)
@@ -81,7 +83,8 @@ int plan_check_controls(const Snap__Process *p, struct err *err)
 	for (size_t i = 0; i < p->n_regions; i++) {
 		const Snap__Region *r = p->regions[i];
 
-		if (r->protection_key < 0 || r->protection_key > 15)
+		if (r->protection_key < 0 || r->protection_key > 15 ||
+		    (r->protection_key && r->prot != PROT_EXEC && !(keys >> r->protection_key & 1)))
 			return corrupt(err, "protection key of region", (long)i);
 	}
 	if (p->lock_future & ~(unsigned)(MCL_FUTURE | MCL_ONFAULT))

@@ -3,6 +3,7 @@
  */
 #include <limits.h>
 #include <linux/filter.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -13,6 +14,7 @@
 
 #define MESSAGE_MOST	 INT32_MAX
 #define RIGHTS_MOST	 253 /* SCM_MAX_FD, include/net/scm.h */
+#define SOURCES_MOST 1024 /* of a multicast group */
 #define BACKLOG_MOST	 INT32_MAX
 
 static int corrupt(struct err *err, const char *what, size_t index)
@@ -147,6 +149,21 @@ static bool is_waited_for(const Snap__Snapshot *model, const Snap__OpenFile *ope
 	return false;
 }
 
+static bool memberships_are_usable(const Snap__Socket *s)
+{
+	for (size_t i = 0; i < s->n_memberships; i++) {
+		const Snap__Membership *m = s->memberships[i];
+
+		if (!m->interface || strlen(m->interface) >= IFNAMSIZ || (m->group.len != 4 && m->group.len != 16) ||
+		    m->n_sources > SOURCES_MOST)
+			return false;
+		for (size_t j = 0; j < m->n_sources; j++)
+			if (m->sources[j].len != m->group.len)
+				return false;
+	}
+	return true;
+}
+
 static int check_socket(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
 			struct err *err)
 {
@@ -163,7 +180,7 @@ static int check_socket(const Snap__Snapshot *model, const Snap__OpenFile *open,
 	if (is_inet(open->domain) && s->state == SNAP__SOCKET__STATE__CONNECTED &&
 	    (!s->local.len || !s->remote.len))
 		return corrupt(err, "address of the connected socket", index);
-	if (s->backlog > BACKLOG_MOST || s->mode > 07777 || !options_are_known(s) ||
+	if (!memberships_are_usable(s) || s->backlog > BACKLOG_MOST || s->mode > 07777 || !options_are_known(s) ||
 	    s->filter.len % sizeof(struct sock_filter) ||
 	    s->filter.len > BPF_MAXINSNS * sizeof(struct sock_filter) ||
 	    (s->directory && *s->directory && (s->directory[0] != '/' || strlen(s->directory) >= PATH_MAX)))

@@ -116,6 +116,7 @@ int file_fill(struct recovery *rec, const Snap__File *file, int fd, struct err *
 {
 	struct stored_content content = content_of(rec, file);
 
+	content.huge_page = file->huge_page;
 	if (file->in_tree && content_in_tree(rec, file, &content, err) < 0)
 		return -1;
 	if (file->in_tree)

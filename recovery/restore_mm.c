@@ -360,6 +360,28 @@ static int queue_name(struct batch *b, const Snap__Region *r, struct err *err)
 			  "name of region");
 }
 
+/* Keys are handed out from the lowest on: all up to the highest in use, then the others go back. */
+static int queue_keys(struct batch *b, const Snap__Process *p, struct err *err)
+{
+	uint32_t keys = p->control ? p->control->protection_keys & 0xfffe : 0;
+	uint64_t last = keys ? 31 - (uint64_t)__builtin_clz(keys) : 0;
+
+	for (uint64_t key = 1; key <= last; key++)
+		if (batch_call(b, BATCH_MUST, err, SYS_pkey_alloc, ARGS(0, 0), "protection key %d", (int)key) < 0)
+			return -1;
+	for (uint64_t key = 1; key < last; key++)
+		if (!(keys >> key & 1) &&
+		    batch_call(b, BATCH_MUST, err, SYS_pkey_free, ARGS(key), "protection key %d", (int)key) < 0)
+			return -1;
+	return 0;
+}
+
+/* PROT_EXEC alone takes a key that the kernel itself hands out (arch/x86/mm/pkeys.c). */
+static bool has_own_key(const Snap__Region *r)
+{
+	return r->protection_key > 0 && r->prot != PROT_EXEC;
+}
+
 static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err)
 {
 	uint64_t size = r->end - r->start;
@@ -368,6 +390,10 @@ static int queue_protect(struct batch *b, const Snap__Region *r, struct err *err
 	    (r->prot & (PROT_READ | PROT_WRITE)) != (PROT_READ | PROT_WRITE) &&
 	    batch_call(b, BATCH_MUST, err, SYS_mprotect, ARGS(r->start, size, r->prot),
 		       "protect region %#" PRIx64, r->start) < 0)
+		return -1;
+	if (has_own_key(r) && batch_call(b, BATCH_MUST, err, SYS_pkey_mprotect,
+					 ARGS(r->start, size, r->prot, (uint64_t)r->protection_key),
+					 "protection key of region %#" PRIx64, r->start) < 0)
 		return -1;
 	if (queue_advice(b, r, err) < 0)
 		return -1;
@@ -462,7 +488,7 @@ int stub_protect(struct recovery *rec, struct stub *stub, struct err *err)
 	struct batch b;
 
 	batch_begin(&b, stub, &stub->threads[0]);
-	if (queue_guards(&b, stub->model, err) < 0)
+	if (queue_keys(&b, stub->model, err) < 0 || queue_guards(&b, stub->model, err) < 0)
 		return -1;
 	for (size_t i = 0; i < stub->model->n_regions; i++) {
 		if (is_mapped(stub->model->regions[i]) &&

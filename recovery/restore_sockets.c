@@ -202,6 +202,8 @@ static int finish(struct sockets *s, size_t index, struct err *err)
 	if (open->domain != AF_UNIX && open->type == SOCK_STREAM)
 		set_int_option(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
 	set_options(fd, open, OPTION_LATE);
+	if (!s->rec->leave_files)
+		join_groups(fd, socket_model(open));
 	if (set_filter(fd, socket_model(open), err) < 0)
 		return -1;
 	return set_nonblock(fd, open->flags) < 0 ? err_sys(err, "flags of a socket") : 0;

@@ -90,6 +90,11 @@ int choose_port(int fd, const ProtobufCBinaryData *address);
 /* After connect(2). */
 void forget_choice(int fd);
 
+/* ---- restore_sockets_multicast.c ----------------------------------------------------------- */
+
+/* What cannot be joined on this machine is said. */
+void join_groups(int fd, const Snap__Socket *s);
+
 /* ---- restore_socket_queues.c --------------------------------------------------------------- */
 
 int fill_streams(struct sockets *s, struct err *err);

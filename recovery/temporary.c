@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
+#include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +28,7 @@
 static int make_memfd(const Snap__File *file, int *ret_fd, struct err *err)
 {
 	const char *name = file->path ? file->path : "";
+	unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
 	if (file->kind != SNAP__FILE__KIND__MEMFD && strrchr(name, '/'))
 		name = strrchr(name, '/') + 1;
@@ -34,7 +36,9 @@ static int make_memfd(const Snap__File *file, int *ret_fd, struct err *err)
 		name += 7;
 	if (strlen(name) > 200)
 		name += strlen(name) - 200;
-	*ret_fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (file->huge_page)
+		flags |= MFD_HUGETLB | (unsigned)__builtin_ctzll(file->huge_page) << MFD_HUGE_SHIFT;
+	*ret_fd = memfd_create(name, flags);
 	if (*ret_fd < 0)
 		return err_sys(err, "memfd for %s", name);
 	return 0;

@@ -477,7 +477,24 @@ static void sysv_region(Snap__Snapshot *m)
 
 static void protection_key(Snap__Snapshot *m)
 {
-	m->processes[0]->regions[1]->protection_key = 2;
+	m->processes[0]->regions[1]->protection_key = 16;
+}
+
+static void odd_huge_page(Snap__Snapshot *m)
+{
+	m->files[0]->kind = SNAP__FILE__KIND__MEMFD;
+	m->files[0]->huge_page = 12288;
+}
+
+static void epoll_without_file(Snap__Snapshot *m)
+{
+	Snap__OpenFile *open = m->open_files[0];
+	Snap__EpollEntry *e;
+
+	open->kind = SNAP__OPEN_FILE__KIND__EPOLL;
+	e = snap_append(&open->watched, &open->n_watched, Snap__EpollEntry, SNAP__EPOLL_ENTRY__INIT);
+	assert_non_null(e);
+	e->open_file = (int32_t)m->n_open_files + 1;
 }
 
 static void inotify(Snap__Snapshot *m)
@@ -528,7 +545,9 @@ static const struct refusal {
 	{"its only thread exited", only_thread_exited, ERR_CORRUPT},
 	{"chroot", chroot_jail, ERR_UNSUPPORTED},
 	{"System V region", sysv_region, ERR_UNSUPPORTED},
-	{"protection key", protection_key, ERR_UNSUPPORTED},
+	{"protection key", protection_key, ERR_CORRUPT},
+	{"huge pages of a size that is none", odd_huge_page, ERR_CORRUPT},
+	{"epoll watching nothing", epoll_without_file, ERR_CORRUPT},
 	{"inotify", inotify, ERR_UNSUPPORTED},
 	{"deleted without content", deleted_without_content, ERR_UNSUPPORTED},
 };
