@@ -64,6 +64,7 @@ struct checkpoint_config {
 	const char *const *save_dirs; /* directories that belong to the job; absolute, real paths */
 	size_t n_save_dirs;
 	enum connection_policy connections;
+	unsigned cpu_baseline;      /* level of x86-64 that the job was kept to; 0: none */
 	uint64_t job_start;         /* CLOCK_REALTIME, ns; 0: when its oldest process began */
 	uint64_t memory_budget;     /* bytes of buffers; 0: default */
 	/* Whether the processes could be brought into the world again as they are related (recovery.h); asked of

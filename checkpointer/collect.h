@@ -20,6 +20,7 @@
 struct file_source {
 	char *path;          /* to open it with, e.g. /proc/PID/fd/3; NULL: only through a mapping */
 	bool mapped;         /* a process has it mapped */
+	bool beside;         /* its content is kept for machines that lack it, as far as it holds still */
 	int leased;          /* 1 + a descriptor of the job's to read it with: opening it would break a lease */
 	bool mapped_shared;  /* a process has it mapped shared and writable: its times prove nothing */
 	/* Where processes have it mapped (SHARED_MEMORY without descriptor): together all that exists of it

@@ -3,7 +3,8 @@
  *
  * What it has written itself before (a temporary file that it merges, the result of an earlier
  * step) belongs to it like what it writes now. Anything else is input: by default it must be there,
- * and is found changed with a warning; --files rules with a pattern can say more.
+ * and is found changed with a warning; --files rules with a pattern can say more. What it has mapped it
+ * relies on page by page: that is kept with its content, and must be there unchanged where it is too large.
  */
 #include <fnmatch.h>
 #include <sys/stat.h>
@@ -17,6 +18,8 @@
 
 /* Larger ones are input, whoever wrote them. */
 #define OWN_MOST (1ull << 30)
+/* Locales, fonts, modules of a virtual machine; larger ones are data, which must be there. */
+#define MAPPED_MOST (256ull << 20)
 
 uint64_t collect_job_start(const struct collection *c)
 {
@@ -88,4 +91,15 @@ int describe_input(struct collection *c, const struct collected_process *p, int3
 		return -1;
 	c->sources[file].late = f->policy == SNAP__FILE__POLICY__RESTORE;
 	return 0;
+}
+
+void describe_mapped(struct collection *c, int32_t file)
+{
+	Snap__File *f = c->model->files[file];
+
+	if (f->kind != SNAP__FILE__KIND__REGULAR || f->in_tree || f->content ||
+	    f->policy != SNAP__FILE__POLICY__IDENTITY || f->size > MAPPED_MOST || rule_for(c, f->path))
+		return;
+	f->content = true;
+	c->sources[file].beside = true;
 }

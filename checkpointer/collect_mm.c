@@ -1,5 +1,7 @@
 #include "checkpointer/collect.h"
 
+#include "checkpointer/descriptor.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +118,10 @@ static int map_file(struct collection *c, const struct collected_process *p,
 	}
 	if (map->prot & PROT_EXEC && !c->model->files[id]->in_tree)
 		c->model->files[id]->content = true; /* a program or library: travels with the job */
+	if (map->prot & PROT_EXEC)
+		c->sources[id].beside = false;
+	else if (!writes)
+		describe_mapped(c, id);
 	r->file = id;
 	return 0;
 }

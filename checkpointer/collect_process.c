@@ -43,11 +43,39 @@ static int no_memory(struct err *err)
 
 /* ---- the machine --------------------------------------------------------------------------- */
 
+static int collect_cpu(const struct collection *c, Snap__Host *h, struct err *err)
+{
+	struct arch_component layout[ARCH_COMPONENTS_MOST];
+	size_t n = arch_xstate_layout(layout, ARCH_COMPONENTS_MOST);
+	char name[64];
+	uint32_t words[16];
+
+	h->xcr0 = arch_xcr0();
+	h->xsave_size = arch_xsave_size();
+	h->cpu_baseline = c->config->cpu_baseline;
+	h->n_cpuid = arch_cpuid_words(words, 16);
+	h->cpuid = malloc(sizeof(words));
+	arch_cpu_name(name, sizeof(name));
+	if (!h->cpuid || snap_set_string(&h->cpu, name) < 0)
+		return no_memory(err);
+	memcpy(h->cpuid, words, sizeof(words));
+	for (size_t i = 0; i < n; i++) {
+		Snap__StateComponent *to = snap_append(&h->state_layout, &h->n_state_layout,
+						       Snap__StateComponent, SNAP__STATE_COMPONENT__INIT);
+
+		if (!to)
+			return no_memory(err);
+		to->number = layout[i].number;
+		to->offset = layout[i].offset;
+		to->size = layout[i].size;
+	}
+	return 0;
+}
+
 int collect_host(struct collection *c, struct err *err)
 {
 	Snap__Host *h = c->model->host = malloc(sizeof(*h));
 	struct utsname uts;
-	uint32_t words[16];
 	cleanup_free char *boot_id = NULL;
 	struct err ignored;
 
@@ -56,14 +84,11 @@ int collect_host(struct collection *c, struct err *err)
 	snap__host__init(h);
 	uname(&uts);
 	h->page_size = STORE_PAGE_SIZE;
-	h->xcr0 = arch_xcr0();
-	h->xsave_size = arch_xsave_size();
-	h->n_cpuid = arch_cpuid_words(words, 16);
-	h->cpuid = malloc(sizeof(words));
-	if (!h->cpuid || snap_set_string(&h->hostname, uts.nodename) < 0 ||
+	if (collect_cpu(c, h, err) < 0)
+		return -1;
+	if (snap_set_string(&h->hostname, uts.nodename) < 0 ||
 	    snap_set_string(&h->kernel, uts.release) < 0 || snap_set_string(&h->machine, uts.machine) < 0)
 		return no_memory(err);
-	memcpy(h->cpuid, words, sizeof(words));
 	if (read_text(AT_FDCWD, "/proc/sys/kernel/random/boot_id", &boot_id, NULL, &ignored) == 0) {
 		boot_id[strcspn(boot_id, "\n")] = '\0';
 		if (snap_set_string(&h->boot_id, boot_id) < 0)

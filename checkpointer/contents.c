@@ -301,6 +301,12 @@ int contents_capture_job_files(struct collection *c, struct store_session *sessi
 
 /* ---- afterwards ---------------------------------------------------------------------------- */
 
+/* Not of the file that was to be read. */
+static bool is_of_the_store(const struct err *err)
+{
+	return err->kind == ERR_FULL || err->kind == ERR_CORRUPT || err->kind == ERR_SYSTEM;
+}
+
 int contents_capture_programs(struct collection *c, struct store_session *session,
 			      struct known_contents *known, struct err *err)
 {
@@ -309,6 +315,7 @@ int contents_capture_programs(struct collection *c, struct store_session *sessio
 		const struct known_content *k = known_find(known, f->device, f->inode);
 		struct known_content fresh;
 		char held[64];
+		bool same;
 
 		if (!f->content || (f->policy != SNAP__FILE__POLICY__IDENTITY && !c->sources[i].held))
 			continue;
@@ -319,11 +326,17 @@ int contents_capture_programs(struct collection *c, struct store_session *sessio
 		/* By its own path: the process may have ended since it runs again. */
 		snprintf(held, sizeof(held), "/proc/self/fd/%d", c->sources[i].held - 1);
 		if (contents_capture_path(known, session, c->sources[i].held ? held : f->path, f->path, 0,
-					  false, &fresh, err) < 0)
-			return -1;
-		if (fresh.inode != f->inode || fresh.mtime != f->mtime || fresh.size != f->size)
+					  false, &fresh, err) < 0) {
+			if (!c->sources[i].beside || is_of_the_store(err))
+				return -1;
+			f->content = false;
+			continue;
+		}
+		same = fresh.inode == f->inode && fresh.mtime == f->mtime && fresh.size == f->size;
+		if (!same && !c->sources[i].beside)
 			return err_set(err, ERR_UNSUPPORTED, "%s changed while it was being saved", f->path);
-		f->content_root = fresh.root;
+		f->content = same;
+		f->content_root = same ? fresh.root : 0;
 	}
 	return 0;
 }

@@ -63,6 +63,9 @@ int descriptor_open_file(struct collection *c, struct collected_process *p, stru
 int describe_input(struct collection *c, const struct collected_process *p, int32_t file,
 		   struct err *err);
 
+/* A file that is mapped, and not written through that: another machine may have another one, or none. */
+void describe_mapped(struct collection *c, int32_t file);
+
 /* Whether it is one of those that the job has inherited. */
 bool stat_is_inherited(const struct collection *c, const struct stat *st);
 bool descriptor_inherited(const struct collection *c, const struct descriptor *d);

@@ -442,6 +442,22 @@ int plan_check(const Snap__Snapshot *model, struct err *err)
 	return check_leader(model, err) < 0 ? -1 : check_ids(model, err);
 }
 
+static int check_extended_registers(const Snap__Snapshot *model, struct err *err)
+{
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const Snap__Process *p = model->processes[i];
+
+		for (size_t t = 0; t < p->n_threads; t++) {
+			const ProtobufCBinaryData *xstate = &p->threads[t]->xstate;
+
+			if (arch_check_xstate(xstate->data, xstate->len, err) < 0)
+				return err_wrap(err, "process %d: thread %d", p->pid,
+						p->threads[t]->tid);
+		}
+	}
+	return 0;
+}
+
 int plan_check_machine(const Snap__Snapshot *model, struct err *err)
 {
 	const Snap__Host *host = model->host;
@@ -457,5 +473,7 @@ int plan_check_machine(const Snap__Snapshot *model, struct err *err)
 		return err_set(err, ERR_UNSUPPORTED,
 			       "pages of %" PRIu64 " bytes: this machine has %ld", host->page_size,
 			       sysconf(_SC_PAGESIZE));
-	return arch_check_cpu(host->cpuid, host->n_cpuid, host->xcr0, err);
+	if (arch_check_cpu(host->cpuid, host->n_cpuid, host->xcr0, host->cpu_baseline, err) < 0)
+		return -1;
+	return check_extended_registers(model, err);
 }

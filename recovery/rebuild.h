@@ -250,6 +250,6 @@ int stub_set_dispatch(struct stub *stub, struct err *err);
 
 int stub_make_threads(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_restart(struct recovery *rec, struct stub *stub, size_t thread, struct err *err);
-int stub_set_registers(struct stub *stub, struct err *err);
+int stub_set_registers(struct recovery *rec, struct stub *stub, struct err *err);
 
 #endif

@@ -139,7 +139,7 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 	case PLAN_RESTART:
 		return stub_restart(rec, stub, step->object, err);
 	case PLAN_REGISTERS:
-		return stub_set_registers(stub, err);
+		return stub_set_registers(rec, stub, err);
 	}
 	return err_set(err, ERR_INVALID, "unknown step %d", step->kind);
 }

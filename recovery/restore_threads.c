@@ -204,14 +204,31 @@ static int set_last(struct stub *stub, size_t index, struct err *err)
 	return batch_run(&b, err);
 }
 
-/* The kernel takes an area of exactly its own size (arch/x86/kernel/fpu/regset.c xstateregs_set);
- * components that only the larger of two CPUs has are not in use (plan_check_machine). */
-static int set_xstate(struct stub *stub, size_t index, struct err *err)
+static size_t saved_layout(const struct recovery *rec, struct arch_component *ret)
+{
+	const Snap__Host *host = rec->model->host;
+	size_t n = host->n_state_layout < ARCH_COMPONENTS_MOST ? host->n_state_layout
+							       : ARCH_COMPONENTS_MOST;
+
+	/* An old snapshot does not tell: this machine's, then. */
+	if (n == 0)
+		return arch_xstate_layout(ret, ARCH_COMPONENTS_MOST);
+	for (size_t i = 0; i < n; i++)
+		ret[i] = (struct arch_component){host->state_layout[i]->number,
+						 host->state_layout[i]->offset,
+						 host->state_layout[i]->size};
+	return n;
+}
+
+/* The kernel takes an area of exactly its own size and layout (arch/x86/kernel/fpu/regset.c
+ * xstateregs_set); what only the CPU of the snapshot has is not in use (plan_check_machine). */
+static int set_xstate(struct recovery *rec, struct stub *stub, size_t index, struct err *err)
 {
 	const ProtobufCBinaryData *saved = &stub->model->threads[index]->xstate;
+	struct arch_component from[ARCH_COMPONENTS_MOST], to[ARCH_COMPONENTS_MOST];
 	struct tracee *t = &stub->threads[index];
 	cleanup_free void *area = NULL, *own = NULL;
-	size_t len;
+	size_t len, n_from, n_to;
 
 	if (saved->len == 0)
 		return 0;
@@ -220,10 +237,13 @@ static int set_xstate(struct stub *stub, size_t index, struct err *err)
 		return -1;
 	if (tracee_get_xstate(t, &own, &len, err) < 0)
 		return -1;
-	area = calloc(1, len > saved->len ? len : saved->len);
+	area = malloc(len);
 	if (!area)
 		return err_set(err, ERR_SYSTEM, "out of memory");
-	memcpy(area, saved->data, saved->len);
+	n_from = saved_layout(rec, from);
+	n_to = arch_xstate_layout(to, ARCH_COMPONENTS_MOST);
+	if (arch_convert_xstate(saved->data, saved->len, from, n_from, to, n_to, area, len, err) < 0)
+		return -1;
 	return tracee_set_xstate(t, area, len, err);
 }
 
@@ -309,14 +329,14 @@ static int leave_executor(struct stub *stub, struct err *err)
 	return stub->model->dumpable ? 0 : set_undumpable(stub, err);
 }
 
-int stub_set_registers(struct stub *stub, struct err *err)
+int stub_set_registers(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	if (stub->model->leader_exited && end_leader(stub, err) < 0)
 		return err_wrap(err, "process %d: the end of its first thread", stub->model->pid);
 	for (size_t i = stub->model->leader_exited; i < stub->n_threads; i++) {
 		if (set_last(stub, i, err) < 0 || stub_set_controls(stub, i, err) < 0)
 			return -1;
-		if (set_xstate(stub, i, err) < 0)
+		if (set_xstate(rec, stub, i, err) < 0)
 			return err_wrap(err, "thread %d: extended registers",
 					stub->model->threads[i]->tid);
 	}

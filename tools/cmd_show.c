@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "checkpointer/tracee/arch.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
 #include "tools/cli.h"
@@ -202,6 +203,15 @@ static void print_processes(const Snap__Snapshot *model)
 
 /* ---- the whole ----------------------------------------------------------------------------- */
 
+static void print_cpu(const Snap__Host *host)
+{
+	printf("cpu       %s, x86-64-v%u", *host->cpu ? host->cpu : "?",
+	       arch_cpu_level(host->cpuid, host->n_cpuid));
+	if (host->cpu_baseline)
+		printf("; the job is kept to x86-64-v%u", host->cpu_baseline);
+	putchar('\n');
+}
+
 static void print_info(const struct snapshot_info *info, const Snap__Host *host)
 {
 	char time[40], age[32], pause[32], wall[32], raw[32], stored[32];
@@ -212,6 +222,8 @@ static void print_info(const struct snapshot_info *info, const Snap__Host *host)
 	       info->final ? ", when the job was stopped" : "");
 	if (host)
 		printf("on        %s, Linux %s %s\n", host->hostname, host->kernel, host->machine);
+	if (host)
+		print_cpu(host);
 	printf("cost      pause %s, %s until durable\n",
 	       format_duration(info->pause_us * 1000, pause, sizeof(pause)),
 	       format_duration(info->wall_us * 1000, wall, sizeof(wall)));
@@ -293,6 +305,10 @@ static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snaps
 		json_object_set_new(o, "hostname", report_text(model->host->hostname));
 		json_object_set_new(o, "kernel", report_text(model->host->kernel));
 		json_object_set_new(o, "machine", report_text(model->host->machine));
+		json_object_set_new(o, "cpu", report_text(model->host->cpu));
+		json_object_set_new(o, "cpu_level",
+				    json_integer(arch_cpu_level(model->host->cpuid, model->host->n_cpuid)));
+		json_object_set_new(o, "cpu_baseline", json_integer(model->host->cpu_baseline));
 	}
 	json_object_set_new(o, "pause_parts_us", pause_json(model->pause));
 	json_object_set_new(o, "process_list", processes_json(model));

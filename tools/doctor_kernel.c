@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "checkpointer/checkpointer.h"
+#include "checkpointer/tracee/arch.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
@@ -135,43 +136,22 @@ static void try_trackers(struct doctor_report *report)
 		   "%s%s", why, has_pagemap ? " (not needed here)" : "");
 }
 
-/* A word of a line of /proc/cpuinfo that starts with field. */
-static bool cpu_has(const char *cpuinfo, const char *feature)
-{
-	const char *line = strstr(cpuinfo, "\nflags");
-	size_t len = strlen(feature);
-	const char *end, *p;
-
-	if (!line)
-		return false;
-	end = strchrnul(line + 1, '\n');
-	for (p = line; (p = strstr(p, feature)) && p < end; p += len)
-		if (p[-1] == ' ' && (p[len] == ' ' || p[len] == '\n'))
-			return true;
-	return false;
-}
-
 static void look_at_cpu(struct doctor_report *report)
 {
-	cleanup_free char *text = NULL;
-	struct err err;
-	const char *name, *end;
+	uint32_t words[16];
+	size_t n = arch_cpuid_words(words, 16);
+	unsigned level = arch_cpu_level(words, n);
+	char name[64];
 
-	if (read_text(AT_FDCWD, "/proc/cpuinfo", &text, NULL, &err) < 0 ||
-	    !(name = strstr(text, "model name"))) {
-		doctor_add(report, "CPU", DOCTOR_FALLBACK, "/proc/cpuinfo does not describe it");
+	arch_cpu_name(name, sizeof(name));
+	if (level < 2) {
+		doctor_add(report, "CPU", DOCTOR_FALLBACK, "%s, below x86-64-v2: jobs go on on equal ones", name);
 		return;
 	}
-	end = strchrnul(name, '\n');
-	name += strcspn(name, ":");
-	name += name < end ? 2 : 0;
 	doctor_add(report, "CPU", DOCTOR_OK,
-		   "%.*s; AVX2 %s, AVX-512 %s, AMX %s (a job that uses one can only be recovered "
-		   "where "
-		   "it is)",
-		   (int)(end - name > 64 ? 64 : end - name), name,
-		   cpu_has(text, "avx2") ? "yes" : "no", cpu_has(text, "avx512f") ? "yes" : "no",
-		   cpu_has(text, "amx_tile") ? "yes" : "no");
+		   "%s, x86-64-v%u (a job goes on where the CPU has all that this one has; "
+		   "--cpu-baseline x86-64-v%u keeps jobs to less)",
+		   name, level, level > 2 ? level - 1 : 2);
 }
 
 static void look_at_kernel(struct doctor_report *report)

@@ -11,6 +11,9 @@
 static const struct cli_option run_options[] = {
 	{'n', "name", "NAME", "the job's name (default: made from CMD)"},
 	{LAUNCH_FRESH_START, "fresh", NULL, "start over, even if there is something to resume"},
+	{LAUNCH_CPU_BASELINE, "cpu-baseline", "LEVEL",
+	 "keep the C library and the common numerical ones to\nx86-64-v2, x86-64-v3 or x86-64-v4, so that "
+	 "the job can\ngo on on any CPU of that level"},
 	LAUNCH_OPTIONS,
 	CLI_OPTION_END,
 };
@@ -220,9 +223,16 @@ static int set_words(struct watchdog_config *config, int key, const char *value,
 	static const struct word connections[] = {
 		{"refuse", CONNECTIONS_REFUSE}, {"reset", CONNECTIONS_RESET}, {NULL, 0}};
 	static const struct word answers[] = {{"warn", false}, {"fail", true}, {NULL, 0}};
+	static const struct word levels[] = {
+		{"x86-64-v2", 2}, {"x86-64-v3", 3}, {"x86-64-v4", 4}, {NULL, 0}};
 	int word;
 
 	switch (key) {
+	case LAUNCH_CPU_BASELINE:
+		if (parse_word("cpu-baseline", value, levels, &word, err) < 0)
+			return -1;
+		config->cpu_baseline = (unsigned)word;
+		return 0;
 	case LAUNCH_COMPRESS:
 		if (parse_word("compress", value, codecs, &word, err) < 0)
 			return -1;
@@ -317,6 +327,7 @@ static int set_option(struct launch_options *options, int key, const char *value
 	case LAUNCH_TRACKER:
 	case LAUNCH_CONNECTIONS:
 	case LAUNCH_ON_UNSUPPORTED:
+	case LAUNCH_CPU_BASELINE:
 		return set_words(config, key, value, err);
 	case LAUNCH_FILES:
 		return parse_files_rule(config, value, err);
@@ -353,6 +364,7 @@ static bool is_kept(int key)
 	case 'q':
 	case 'v':
 	case LAUNCH_FRESH_START:
+	case LAUNCH_CPU_BASELINE: /* the snapshots say what it was launched with */
 	case LAUNCH_STOPPED:
 	case LAUNCH_DRY_RUN:
 		return false;

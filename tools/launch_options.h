@@ -31,6 +31,7 @@ enum launch_key {
 	LAUNCH_BEFORE_SNAPSHOT,
 	LAUNCH_AFTER_SNAPSHOT,
 	LAUNCH_KEEP,
+	LAUNCH_CPU_BASELINE, /* run */
 	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
 	LAUNCH_DRY_RUN,     /* recover */

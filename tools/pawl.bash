@@ -51,6 +51,9 @@ _pawl()
 	--compress)
 		mapfile -t COMPREPLY < <(compgen -W 'lz4 zstd none' -- "$cur")
 		return ;;
+	--cpu-baseline)
+		mapfile -t COMPREPLY < <(compgen -W 'x86-64-v2 x86-64-v3 x86-64-v4' -- "$cur")
+		return ;;
 	--tracker)
 		mapfile -t COMPREPLY < <(compgen -W 'auto pagemap soft-dirty none' -- "$cur")
 		return ;;

@@ -7,6 +7,7 @@
 #include "recovery/recovery.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "watchdog/baseline.h"
 #include "watchdog/supervise.h"
 
 struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t leader_vpid)
@@ -26,6 +27,7 @@ struct checkpoint_config wd_checkpoint_config(const struct watchdog *w, pid_t le
 		.n_rules = config->n_rules,
 		.file_size_limit = config->file_size_limit,
 		.connections = config->connections,
+		.cpu_baseline = w->cpu_baseline,
 		.save_dirs = (const char *const *)config->save_dirs,
 		.n_save_dirs = config->n_save_dirs,
 		.check_model = recovery_check_relations,
@@ -109,6 +111,9 @@ int wd_launch(struct watchdog *w, struct err *err)
 	struct checkpoint_config config;
 	pid_t vpid;
 
+	w->cpu_baseline = w->config->cpu_baseline;
+	if (w->cpu_baseline && baseline_apply(w->cpu_baseline, err) < 0)
+		return -1;
 	streams_classify(&w->streams, &w->caller, w->config->keep_output);
 	if (wd_open_logs(w, err) < 0 || streams_build(&w->streams, NULL, err) < 0 ||
 	    make_capsule(w, err) < 0 || execute(w, &vpid, err) < 0)

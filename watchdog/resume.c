@@ -274,6 +274,7 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	    note_generation(w, built, err) < 0)
 		return -1;
 	restore_foreground(w, leader);
+	w->cpu_baseline = w->resume.model->host->cpu_baseline;
 	config = wd_checkpoint_config(w, leader);
 	snapshotter_attach(w->snapshotter, w->capsule, &config, w->resume.seq);
 	streams_close_job_ends(&w->streams);

@@ -62,6 +62,8 @@ struct watchdog {
 	size_t n_notices;
 	struct progress progress;
 
+	unsigned cpu_baseline; /* that the job was launched with, by this watchdog or an earlier one */
+
 	enum wd_state state;
 	bool wanted;	 /* a snapshot as soon as the one under way is done */
 	bool started;	 /* the job has run: from here on there is a status to report */

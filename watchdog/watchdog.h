@@ -61,6 +61,7 @@ struct watchdog_config {
 	enum connection_policy connections;
 	char **save_dirs;           /* as checkpoint_config's; savedir_add has checked them */
 	size_t n_save_dirs;
+	unsigned cpu_baseline;      /* level of x86-64 that a launched job is kept to (baseline.h); 0: none */
 	bool unsupported_fails;     /* --on-unsupported fail: end the job with 125; default: warn, go on */
 	const char *before_snapshot, *after_snapshot; /* sh -c commands, PAWL_JOB in the environment */
 	bool progress;              /* progress line on stderr (a terminal) */

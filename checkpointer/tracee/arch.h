@@ -71,13 +71,48 @@ void arch_prepare_batch(struct arch_regs *regs, uint64_t blob, uint64_t calls, u
 /* Entry that touches every state component that is enabled on first use (AMX tiles), then traps. */
 void arch_prepare_touch_xstate(struct arch_regs *regs, uint64_t blob);
 
-/* The CPU, for the model's Host: feature words of cpuid, XCR0 and XSAVE size of this machine. */
+/* ---- the CPU (x86_64_cpu.c) ---------------------------------------------------------------- */
+
+/* For the model's Host: feature words of cpuid, XCR0 and XSAVE size of this machine, its name. */
 size_t arch_cpuid_words(uint32_t *ret, size_t room);
 uint64_t arch_xcr0(void);
 uint64_t arch_xsave_size(void);
+size_t arch_cpu_name(char *buf, size_t len);
+
+/* Level of the x86-64 psABI that a CPU with these words has: 1 to ARCH_LEVEL_MOST. */
+#define ARCH_LEVEL_MOST 4u
+unsigned arch_cpu_level(const uint32_t *words, size_t n);
+
+/* A feature that programs may use. reg says where cpuid tells it, as far as anybody asks. */
+struct arch_feature {
+	const char *name; /* as the manuals call it: "SSE4.1", "AVX-512F" */
+	enum { ARCH_LEAF_OTHER, ARCH_LEAF_1_ECX, ARCH_LEAF_7_EBX, ARCH_LEAF_7_ECX } reg;
+	unsigned bit;
+};
+/* The next feature in the words that a CPU of that level may lack. *at starts as 0. False: there is none. */
+bool arch_feature_beyond(const uint32_t *words, size_t n, unsigned level, size_t *at,
+			 struct arch_feature *ret);
+
+/* Refuses (ERR_UNSUPPORTED, naming it) features that this CPU lacks. baseline: the level that the job was kept
+ * to at its launch, and which alone counts then; 0: it may have seen all. */
+int arch_check_cpu(const uint32_t *saved_cpuid, size_t n_words, uint64_t saved_xcr0,
+		   unsigned baseline, struct err *err);
+/* … and registers in use that it lacks. */
+int arch_check_xstate(const void *xstate, size_t len, struct err *err);
+
 /* Components in use (XSTATE_BV) in an NT_X86_XSTATE set. */
 uint64_t arch_xstate_in_use(const void *xstate, size_t len);
-/* Refuses (ERR_UNSUPPORTED, naming the feature) state or features that this CPU lacks. */
-int arch_check_cpu(const uint32_t *saved_cpuid, size_t n_words, uint64_t saved_xcr0, struct err *err);
+/* Where the extended components lie in such a set on this machine: cpuid leaf 0xd. It is not the same on all:
+ * PKRU is at 2688 on Intel's, elsewhere on AMD's, and AVX-512 begins behind MPX, which not all have room for. */
+struct arch_component {
+	uint32_t number, offset, size;
+};
+#define ARCH_COMPONENTS_MOST 62u
+size_t arch_xstate_layout(struct arch_component *ret, size_t room);
+/* Fills out with the saved set as a machine with layout `to` has it. ERR_UNSUPPORTED names a component in use
+ * that does not fit. Protection keys' rights go where there is no such register: nobody has keys. */
+int arch_convert_xstate(const void *saved, size_t saved_len, const struct arch_component *from,
+			size_t n_from, const struct arch_component *to, size_t n_to, void *out,
+			size_t len, struct err *err);
 
 #endif

@@ -1,6 +1,5 @@
 #include "checkpointer/tracee/arch.h"
 
-#include <cpuid.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -16,7 +15,6 @@
 #define ERESTART_RESTARTBLOCK 516
 
 #define SYSCALL_INSN_LEN 2
-#define XSTATE_BV_OFFSET 512 /* Intel SDM vol. 1, 13.4.2 */
 
 /* Calls that signal(7) names as failing with EINTR after a mere stop, and that can be made again. */
 static const long stop_sensitive_calls[] = {
@@ -292,128 +290,4 @@ void arch_prepare_batch(struct arch_regs *regs, uint64_t blob, uint64_t calls, u
 void arch_prepare_touch_xstate(struct arch_regs *regs, uint64_t blob)
 {
 	prepare_entry(regs, blob + (uint64_t)(blob_touch - arch_blob_start));
-}
-
-/* ---- the CPU ------------------------------------------------------------------------------- */
-
-enum cpuid_word {
-	W_1_ECX,
-	W_1_EDX,
-	W_7_EBX,
-	W_7_ECX,
-	W_7_EDX,
-	W_7_1_EAX,
-	W_D_1_EAX,
-	W_81_ECX,
-	W_81_EDX,
-	N_CPUID_WORDS,
-};
-
-size_t arch_cpuid_words(uint32_t *ret, size_t room)
-{
-	uint32_t words[N_CPUID_WORDS] = {0};
-	uint32_t a, b, c, d;
-
-	if (__get_cpuid_count(1, 0, &a, &b, &c, &d)) {
-		words[W_1_ECX] = c;
-		words[W_1_EDX] = d;
-	}
-	if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) {
-		uint32_t subleaves = a;
-
-		words[W_7_EBX] = b;
-		words[W_7_ECX] = c;
-		words[W_7_EDX] = d;
-		if (subleaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
-			words[W_7_1_EAX] = a;
-	}
-	if (__get_cpuid_count(0xd, 1, &a, &b, &c, &d))
-		words[W_D_1_EAX] = a;
-	if (__get_cpuid_count(0x80000001, 0, &a, &b, &c, &d)) {
-		words[W_81_ECX] = c;
-		words[W_81_EDX] = d;
-	}
-	if (room > N_CPUID_WORDS)
-		room = N_CPUID_WORDS;
-	memcpy(ret, words, room * sizeof(*ret));
-	return room;
-}
-
-uint64_t arch_xcr0(void)
-{
-	uint32_t a, b, c, d, lo, hi;
-
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
-		return 3; /* x87 and SSE */
-	__asm__("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-	return (uint64_t)hi << 32 | lo;
-}
-
-uint64_t arch_xsave_size(void)
-{
-	uint32_t a, b, c, d;
-
-	return __get_cpuid_count(0xd, 0, &a, &b, &c, &d) ? b : 512;
-}
-
-uint64_t arch_xstate_in_use(const void *xstate, size_t len)
-{
-	uint64_t bits = 0;
-
-	if (len >= XSTATE_BV_OFFSET + sizeof(bits))
-		memcpy(&bits, (const char *)xstate + XSTATE_BV_OFFSET, sizeof(bits));
-	return bits;
-}
-
-struct cpu_feature {
-	enum cpuid_word word;
-	unsigned bit;
-	const char *name;
-};
-
-/* What user code can execute and may have decided on at its start (Intel SDM vol. 2, CPUID). */
-static const struct cpu_feature user_features[] = {
-	{W_1_ECX, 0, "SSE3"},         {W_1_ECX, 1, "PCLMULQDQ"},    {W_1_ECX, 9, "SSSE3"},
-	{W_1_ECX, 12, "FMA"},         {W_1_ECX, 13, "CMPXCHG16B"},  {W_1_ECX, 19, "SSE4.1"},
-	{W_1_ECX, 20, "SSE4.2"},      {W_1_ECX, 22, "MOVBE"},       {W_1_ECX, 23, "POPCNT"},
-	{W_1_ECX, 25, "AES"},         {W_1_ECX, 27, "XSAVE"},       {W_1_ECX, 28, "AVX"},
-	{W_1_ECX, 29, "F16C"},        {W_1_ECX, 30, "RDRAND"},      {W_7_EBX, 0, "FSGSBASE"},
-	{W_7_EBX, 3, "BMI1"},         {W_7_EBX, 4, "HLE"},          {W_7_EBX, 5, "AVX2"},
-	{W_7_EBX, 8, "BMI2"},         {W_7_EBX, 11, "RTM"},         {W_7_EBX, 16, "AVX-512F"},
-	{W_7_EBX, 17, "AVX-512DQ"},   {W_7_EBX, 18, "RDSEED"},      {W_7_EBX, 19, "ADX"},
-	{W_7_EBX, 21, "AVX-512IFMA"}, {W_7_EBX, 23, "CLFLUSHOPT"},  {W_7_EBX, 24, "CLWB"},
-	{W_7_EBX, 28, "AVX-512CD"},   {W_7_EBX, 29, "SHA"},         {W_7_EBX, 30, "AVX-512BW"},
-	{W_7_EBX, 31, "AVX-512VL"},   {W_7_ECX, 1, "AVX-512VBMI"},  {W_7_ECX, 3, "PKU"},
-	{W_7_ECX, 6, "AVX-512VBMI2"}, {W_7_ECX, 8, "GFNI"},         {W_7_ECX, 9, "VAES"},
-	{W_7_ECX, 10, "VPCLMULQDQ"},  {W_7_ECX, 11, "AVX-512VNNI"}, {W_7_ECX, 12, "AVX-512BITALG"},
-	{W_7_ECX, 14, "AVX-512VPOPCNTDQ"}, {W_7_ECX, 22, "RDPID"},  {W_7_ECX, 27, "MOVDIRI"},
-	{W_7_ECX, 28, "MOVDIR64B"},   {W_7_EDX, 22, "AMX-BF16"},    {W_7_EDX, 23, "AVX-512FP16"},
-	{W_7_EDX, 24, "AMX-TILE"},    {W_7_EDX, 25, "AMX-INT8"},    {W_7_1_EAX, 4, "AVX-VNNI"},
-	{W_7_1_EAX, 5, "AVX-512BF16"}, {W_D_1_EAX, 0, "XSAVEOPT"},  {W_D_1_EAX, 1, "XSAVEC"},
-	{W_81_ECX, 5, "LZCNT"},       {W_81_ECX, 6, "SSE4a"},       {W_81_ECX, 11, "XOP"},
-	{W_81_ECX, 16, "FMA4"},       {W_81_ECX, 21, "TBM"},        {W_81_EDX, 27, "RDTSCP"},
-};
-
-int arch_check_cpu(const uint32_t *saved_cpuid, size_t n_words, uint64_t saved_xcr0, struct err *err)
-{
-	uint32_t mine[N_CPUID_WORDS];
-	uint64_t missing = saved_xcr0 & ~arch_xcr0();
-
-	arch_cpuid_words(mine, N_CPUID_WORDS);
-	for (size_t i = 0; i < sizeof(user_features) / sizeof(user_features[0]); i++) {
-		const struct cpu_feature *f = &user_features[i];
-
-		if (f->word >= n_words || !(saved_cpuid[f->word] >> f->bit & 1))
-			continue;
-		if (!(mine[f->word] >> f->bit & 1))
-			return err_set(err, ERR_UNSUPPORTED,
-				       "the job was started on a CPU with %s, which this CPU lacks "
-				       "(recover it on a machine that has it)",
-				       f->name);
-	}
-	if (missing)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "the snapshot has XSAVE components 0x%llx that this machine does not enable",
-			       (unsigned long long)missing);
-	return 0;
 }
