@@ -236,6 +236,15 @@ static int send_signals(struct stub *stub, size_t thread, const ProtobufCBinaryD
 	return result;
 }
 
+/* Those that were created by the executor were born with its mask, which lets its trap through. */
+static int block_all(struct stub *stub, struct err *err)
+{
+	for (size_t i = 0; i < stub->n_threads; i++)
+		if (tracee_set_sigmask(&stub->threads[i], UINT64_MAX, err) < 0)
+			return -1;
+	return 0;
+}
+
 int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	bool new_ids = rec->host->new_ids;
@@ -244,7 +253,7 @@ int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err)
 	int32_t pid = new_ids ? stub->pid : p->pid;
 	struct batch b;
 
-	if (create_timers(stub, err) < 0)
+	if (create_timers(stub, err) < 0 || block_all(stub, err) < 0)
 		return -1;
 	if (send_signals(stub, 0, p->pending, p->n_pending, pid, 0, err) < 0)
 		return -1;

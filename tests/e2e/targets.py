@@ -17,6 +17,11 @@ TARGETS = [
     "controls dispatch",
     "controls locked",
     "controls mdwe",
+    "corners packets",
+    "corners pids",
+    "corners removed",
+    "corners traps",
+    "corners watched",
     "descriptors",
     "events",
     "files",
@@ -65,6 +70,7 @@ LARGE = [
 ]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
 WITHOUT = {
+    "corners pids": {"attach": "the pids of an attached job are the machine's"},
     "tree": {"attach": "orphans do not belong to an attached tree"},
     "shm": {"attach": "an attached job's /dev/shm is the machine's: what it has not open is not its own"},
 }
