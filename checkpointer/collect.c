@@ -195,6 +195,7 @@ int collect_end(struct collection *c, struct err *err)
 	int result = 0;
 
 	collect_sockets_end(c);
+	collect_sysv_end(c);
 	for (size_t i = 0; i < c->n; i++) {
 		struct collected_process *p = &c->processes[i];
 
@@ -212,6 +213,7 @@ int collect_end(struct collection *c, struct err *err)
 void collection_clear(struct collection *c)
 {
 	collect_sockets_end(c);
+	collect_sysv_end(c);
 	for (size_t i = 0; i < c->n; i++) {
 		remote_forget(&c->processes[i].remote);
 		free(c->processes[i].read_all);

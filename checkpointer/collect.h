@@ -60,6 +60,7 @@ struct collection {
 	struct file_source *sources;         /* as model->files */
 	size_t n_sources;
 	struct socket_notes *sockets;        /* sockets.h; NULL before collect_sockets and after its end */
+	struct sysv_notes *sysv; /* sysv.h */
 	bool passing; /* something was refused that is mostly over in a moment */
 	struct shared_list shared;           /* descriptors by their open file descriptions */
 };
@@ -97,7 +98,6 @@ int collect_mm(struct collection *c, struct collected_process *p, struct err *er
 int collect_fds(struct collection *c, struct collected_process *p, struct err *err);
 /* All of the capsule's own SHM_DIR: before the processes, so that they find its files in the table. */
 int collect_shm(struct collection *c, struct err *err);
-int collect_sysv(struct collection *c, struct err *err);
 
 #define SHM_DIR "/dev/shm"
 
@@ -105,6 +105,16 @@ int collect_sysv(struct collection *c, struct err *err);
  * each socket. */
 int collect_sockets(struct collection *c, struct err *err);
 void collect_sockets_end(struct collection *c);
+/* With all processes described: System V IPC and POSIX message queues (sysv.h). Keeps what content is read from
+ * until collect_sysv_end. */
+int collect_sysv(struct collection *c, struct err *err);
+void collect_sysv_end(struct collection *c);
+/* Device numbers that stand for those of System V segments in file_source and File: the kernel gives them
+ * inode numbers which other shared memory may have too (ipc/shm.c). */
+#define SYSV_MAJOR 0xfffffu
+/* One attachment of a segment. */
+int sysv_map(struct collection *c, const struct collected_process *p, const struct proc_map *map,
+	     Snap__Region *r, struct err *err);
 
 /* "process 12 (python3)" for messages. buf of 96. */
 const char *process_label(const struct frozen_process *p, char *buf, size_t len);

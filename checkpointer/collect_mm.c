@@ -68,8 +68,6 @@ static int check_supported(const struct collected_process *p, const struct proc_
 
 	if (map->vm_flags & (VMF_UFFD_MISSING | VMF_UFFD_MINOR))
 		what = "a region that the job handles with userfaultfd itself";
-	else if (starts_with(map->name, "/SYSV"))
-		what = "SysV shared memory";
 	else if (map->vm_flags & VMF_SHADOW_STACK)
 		what = "a shadow stack";
 	else if ((map->vm_flags & (VMF_IO | VMF_PFNMAP)) && !starts_with(map->name, "[v"))
@@ -176,6 +174,12 @@ static bool is_shared_memory(const struct proc_map *map)
 			       starts_with(map->name, "[anon_shmem") || starts_with(map->name, HUGE_NAME));
 }
 
+/* Nothing else of that name is shared and removed (ipc/shm.c, newseg). */
+static bool is_sysv(const struct proc_map *map)
+{
+	return map->shared && map->deleted && starts_with(map->name, "/SYSV");
+}
+
 /* Kind, file and content source of one mapping. */
 static int classify(struct collection *c, struct collected_process *p, const struct proc_map *map,
 		    Snap__Region *r, bool *ret_read_all, struct err *err)
@@ -191,6 +195,8 @@ static int classify(struct collection *c, struct collected_process *p, const str
 		r->kind = SNAP__REGION__KIND__VVAR;
 		return 0;
 	}
+	if (is_sysv(map))
+		return sysv_map(c, p, map, r, err);
 	if (is_shared_memory(map))
 		return map_shared_memory(c, p, map, r, err);
 	if (map->vm_flags & VMF_HUGETLB) {

@@ -1,86 +1,135 @@
+#include "checkpointer/sysv.h"
+
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
+#include <sys/shm.h>
+#include <unistd.h>
 
-#include "checkpointer/collect.h"
+#include "checkpointer/tracee/inside.h"
+#include "checkpointer/tracee/ipc_limits.h"
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
 
-/*
- * System V IPC objects: they belong to the IPC namespace, not to a process, and stay when nobody
- * uses them. /proc/sysvipc shows the namespace of who opens it (ipc/util.c, sysvipc_proc_open), so
- * the job is asked.
- */
-
-#define LISTING_ROOM 4096u
-#define KINDS	     3u
-
-static const struct {
-	const char *path, *what;
-} kinds[KINDS] = {
-	{"/proc/sysvipc/shm", "System V shared memory"},
-	{"/proc/sysvipc/sem", "a System V semaphore set"},
-	{"/proc/sysvipc/msg", "a System V message queue"},
-};
-
-/* The first bytes of each listing as the process sees it, terminated, in its mirror; empty where there is
- * none: a kernel without System V IPC, or a job without /proc. Two rounds, whatever their number. */
-static int read_listings(struct collected_process *p, const char *ret[KINDS], struct err *err)
+int sysv_refuse(const struct ipc_perm *perm, int id, const char *what, const char *why, struct err *err)
 {
-	struct tracee *thread = &p->frozen->threads[0]->tracee;
-	struct remote_call *opened[KINDS];
-	int64_t fds[KINDS];
-	uint64_t addr;
-
-	remote_reset(&p->remote);
-	for (size_t i = 0; i < KINDS; i++)
-		opened[i] = remote_call(&p->remote, SYS_openat, (uint64_t)AT_FDCWD,
-					remote_push_string(&p->remote, kinds[i].path),
-					O_RDONLY | O_CLOEXEC);
-	if (remote_run(&p->remote, thread, err) < 0)
-		return -1;
-	for (size_t i = 0; i < KINDS; i++)
-		fds[i] = opened[i]->ret;
-	remote_reset(&p->remote);
-	for (size_t i = 0; i < KINDS; i++) {
-		ret[i] = remote_data(&p->remote, LISTING_ROOM + 1, &addr);
-		if (fds[i] < 0)
-			continue;
-		remote_call(&p->remote, SYS_read, (uint64_t)fds[i], addr, LISTING_ROOM);
-		remote_call(&p->remote, SYS_close, (uint64_t)fds[i]);
-	}
-	return remote_run(&p->remote, thread, err);
+	return err_set(err, ERR_UNSUPPORTED, "%s: id %d, key 0x%x: %s", what, id, (unsigned)perm->__key, why);
 }
 
-static int refuse_first(const char *text, const char *what, struct err *err)
+int sysv_object(const struct ipc_perm *perm, int id, Snap__SysvObject **ret, struct err *err)
 {
-	const char *line = strchr(text, '\n'); /* behind the headings */
-	int key, id;
+	Snap__SysvObject *o = malloc(sizeof(*o));
 
-	if (!line || sscanf(line, "%d %d", &key, &id) != 2)
+	if (!o)
+		return err_sys(err, "System V object");
+	snap__sysv_object__init(o);
+	o->id = id;
+	o->key = (uint32_t)perm->__key;
+	o->uid = perm->uid;
+	o->gid = perm->gid;
+	o->creator_uid = perm->cuid;
+	o->creator_gid = perm->cgid;
+	o->mode = perm->mode & 0777;
+	*ret = o;
+	return 0;
+}
+
+int32_t sysv_member(const struct collection *c, pid_t pid)
+{
+	for (size_t i = 0; i < c->n && pid > 0; i++)
+		if (c->processes[i].frozen->tgid == pid)
+			return c->processes[i].frozen->vpid;
+	return 0;
+}
+
+/* ---- limits -------------------------------------------------------------------------------- */
+
+static int add_limit(struct collection *c, const char *name, struct err *err)
+{
+	cleanup_free char *text = NULL;
+	Snap__IpcLimit *l;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/sys/%s", name);
+	if (read_text(AT_FDCWD, path, &text, NULL, err) < 0)
+		return err->kind == ERR_NOT_FOUND ? 0 : -1;
+	text[strcspn(text, "\n")] = '\0';
+	l = snap_append(&c->model->ipc_limits, &c->model->n_ipc_limits, Snap__IpcLimit, SNAP__IPC_LIMIT__INIT);
+	if (!l || snap_set_string(&l->name, name) < 0 || snap_set_string(&l->value, text) < 0)
+		return err_sys(err, "limits of System V objects");
+	return 0;
+}
+
+/* Only who is root in the namespace can change them. */
+static int collect_limits_of_ipc(const struct sysv_look *look, struct err *err)
+{
+	if (look->shared || geteuid() != 0)
 		return 0;
-	return err_set(err, ERR_UNSUPPORTED, "%s: id %d, key 0x%x, in the job's IPC namespace",
-		       what, id, (unsigned)key);
+	for (size_t i = 0; i < IPC_LIMITS; i++)
+		if (add_limit(look->c, ipc_limits[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+/* ---- all of it ----------------------------------------------------------------------------- */
+
+static int look_at_all(void *ctx, struct err *err)
+{
+	struct sysv_look *look = ctx;
+
+	if (sysv_collect_segments(look, err) < 0 || sysv_collect_semaphores(look, err) < 0 ||
+	    sysv_collect_queues(look, err) < 0)
+		return -1;
+	return collect_limits_of_ipc(look, err);
+}
+
+/* Every attached segment must have been found. */
+static int check_attached(struct collection *c, struct err *err)
+{
+	for (size_t i = 0; i < c->n_sources; i++) {
+		const Snap__File *f = c->model->files[i];
+		bool found = f->kind != SNAP__FILE__KIND__SYSV;
+
+		for (size_t k = 0; k < c->model->n_segments && !found; k++)
+			found = c->model->segments[k]->file == (int32_t)i;
+		if (!found && refusals_go_on(&c->refusals,
+					     err_set(err, ERR_UNSUPPORTED,
+						     "%s: it is attached, and not in the job's IPC namespace",
+						     f->path),
+					     err) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 int collect_sysv(struct collection *c, struct err *err)
 {
-	struct collected_process *p = NULL;
-	const char *texts[KINDS];
+	struct sysv_look look = {.c = c, .self = getpid()};
+	bool apart;
 
-	/* An attached job, or one without a capsule, shares the namespace with others. */
-	if (c->config->root.attached || c->config->new_ids)
+	/* Without namespaces it could not come back under its ids. */
+	if (c->config->new_ids)
 		return 0;
-	for (size_t i = 0; i < c->n && !p; i++)
-		p = c->processes[i].remote.mirror ? &c->processes[i] : NULL;
-	if (!p)
-		return 0;
-	if (read_listings(p, texts, err) < 0)
+	c->sysv = calloc(1, sizeof(*c->sysv));
+	if (!c->sysv)
+		return err_sys(err, "System V objects");
+	if (inside_is_apart(c->config->root.pid, &apart, err) < 0)
 		return -1;
-	for (size_t i = 0; i < KINDS; i++)
-		if (refusals_go_on(&c->refusals, refuse_first(texts[i], kinds[i].what, err), err) <
-		    0)
-			return -1;
-	remote_reset(&p->remote);
-	return 0;
+	look.shared = !apart;
+	if (inside_run(c->config->root.pid, look_at_all, &look, err) < 0 || check_attached(c, err) < 0)
+		return -1;
+	return sysv_collect_undos(c, err);
+}
+
+void collect_sysv_end(struct collection *c)
+{
+	if (!c->sysv)
+		return;
+	for (size_t i = 0; i < c->sysv->n; i++)
+		shmdt(c->sysv->attached[i]);
+	free(c->sysv->attached);
+	free(c->sysv);
+	c->sysv = NULL;
 }

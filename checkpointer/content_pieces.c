@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -163,12 +164,32 @@ static int add_resident(struct piece_list *to, size_t *room, const struct file_p
 	return result;
 }
 
-static int add_mapping(struct piece_list *to, size_t *room, const struct file_piece *mapping,
+/* What is mapped in pawl itself. */
+static int add_own(struct piece_list *to, size_t *room, const struct file_piece *mapping, struct err *err)
+{
+	size_t pages = mapping->len / STORE_PAGE_SIZE;
+	cleanup_free uint8_t *answer = malloc(pages + 1);
+	int result = 0;
+
+	if (!answer)
+		return err_sys(err, "list of shared memory");
+	if (mincore((void *)(uintptr_t)mapping->start, mapping->len, answer) < 0)
+		memset(answer, 1, pages);
+	for (size_t i = 0; i < pages && result == 0; i++)
+		if (answer[i] & 1)
+			result = add(to, room, mapping, mapping->start + i * STORE_PAGE_SIZE,
+				     mapping->start + (i + 1) * STORE_PAGE_SIZE, err);
+	return result;
+}
+
+static int add_mapping(struct piece_list *to, size_t *room, const struct file_piece *mapping, bool ask,
 		       struct collected_process *p, struct err *err)
 {
 	uint64_t end = mapping->start + mapping->len;
 
-	if (!p)
+	if (ask && mapping->pid == getpid())
+		return add_own(to, room, mapping, err);
+	if (!ask || !p)
 		return add(to, room, mapping, mapping->start, end, err);
 	for (uint64_t at = mapping->start, n; at < end; at += n * STORE_PAGE_SIZE) {
 		n = (end - at) / STORE_PAGE_SIZE;
@@ -189,7 +210,7 @@ int pieces_resident(const struct collection *c, const struct file_source *s, str
 	int result = 0;
 
 	for (size_t i = 0; i < s->n_pieces && result == 0; i++)
-		result = add_mapping(&made, &room, &s->pieces[i],
-				     ask ? find_process(c, s->pieces[i].pid) : NULL, err);
+		result = add_mapping(&made, &room, &s->pieces[i], ask,
+				     find_process(c, s->pieces[i].pid), err);
 	return finish(&made, result, ret);
 }

@@ -87,7 +87,7 @@ static uint64_t timespec_ns(const struct timespec *ts)
 
 static bool holds_memory(const Snap__Region *r)
 {
-	return r->kind == SNAP__REGION__KIND__SHARED_MEMORY ||
+	return r->kind == SNAP__REGION__KIND__SHARED_MEMORY || r->kind == SNAP__REGION__KIND__SYSV_SHM ||
 	       r->kind == SNAP__REGION__KIND__FILE_SHARED;
 }
 

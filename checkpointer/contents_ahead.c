@@ -70,22 +70,29 @@ static bool starts_with(const char *text, const char *prefix)
 	return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+static bool is_sysv(const struct proc_map *map)
+{
+	return map->deleted && starts_with(map->name, "/SYSV");
+}
+
 static bool is_memory(const struct proc_map *map)
 {
 	return map->shared &&
 	       (starts_with(map->name, "/memfd:") || starts_with(map->name, "/dev/zero") ||
-		starts_with(map->name, "[anon_shmem") || starts_with(map->name, SHM_DIR "/"));
+		starts_with(map->name, "[anon_shmem") || starts_with(map->name, SHM_DIR "/") ||
+		is_sysv(map));
 }
 
 static struct segment *find_segment(struct segments *all, const struct proc_map *map)
 {
+	uint32_t major = is_sysv(map) ? SYSV_MAJOR : map->dev_major, minor = is_sysv(map) ? 0 : map->dev_minor;
 	struct segment *more;
 
 	for (size_t i = 0; i < all->n; i++) {
 		const struct segment *s = &all->list[i];
 
-		if (s->inode == map->inode && s->source.kernel_dev_major == map->dev_major &&
-		    s->source.kernel_dev_minor == map->dev_minor)
+		if (s->inode == map->inode && s->source.kernel_dev_major == major &&
+		    s->source.kernel_dev_minor == minor)
 			return &all->list[i];
 	}
 	more = reallocarray(all->list, all->n + 1, sizeof(*more));
@@ -93,11 +100,11 @@ static struct segment *find_segment(struct segments *all, const struct proc_map 
 		return NULL;
 	all->list = more;
 	more[all->n] = (struct segment){
-		.source = {.kernel_dev_major = map->dev_major, .kernel_dev_minor = map->dev_minor},
+		.source = {.kernel_dev_major = major, .kernel_dev_minor = minor},
 		.inode = map->inode,
 		.start = map->start,
 		.nameless = starts_with(map->name, "/dev/zero") ||
-			    starts_with(map->name, "[anon_shmem"),
+			    starts_with(map->name, "[anon_shmem") || is_sysv(map),
 	};
 	return &more[all->n++];
 }
@@ -166,7 +173,8 @@ static int read_segment(struct known_contents *known, struct store_session *sess
 			const struct segment *s, struct err *err)
 {
 	/* Memory without a descriptor is known without a device. */
-	const struct known_content *k = known_find(known, 0, s->inode);
+	bool sysv = s->source.kernel_dev_major == SYSV_MAJOR;
+	const struct known_content *k = known_find(known, sysv ? makedev(SYSV_MAJOR, 0) : 0, s->inode);
 	uint64_t base = k ? k->root : known_root_at(known, s->start);
 	struct known_content content = {
 		.device = makedev(s->source.kernel_dev_major, s->source.kernel_dev_minor),

@@ -276,7 +276,8 @@ static int note_shared_guards(struct tracked *t, Snap__Process *m, size_t i, str
 	struct scan_result scan = {0};
 	int result;
 
-	if (r->kind != SNAP__REGION__KIND__FILE_SHARED && r->kind != SNAP__REGION__KIND__SHARED_MEMORY)
+	if (r->kind != SNAP__REGION__KIND__FILE_SHARED && r->kind != SNAP__REGION__KIND__SHARED_MEMORY &&
+	    r->kind != SNAP__REGION__KIND__SYSV_SHM)
 		return 0;
 	result = scan_populated(t->pid, r->start, r->end, &scan, err);
 	if (result == 0)

@@ -333,3 +333,33 @@ int content_fill(const struct stored_content *content, int fd, struct err *err)
 	page_reader_close(reader);
 	return result;
 }
+
+static int load_runs(const struct stored_content *c, struct page_reader *reader, char *memory, struct err *err)
+{
+	struct page_run run;
+	uint64_t at = 0;
+	int found;
+
+	while ((found = next_run(c, reader, at, &run, err)) > 0) {
+		at = run.first + run.n;
+		for (uint64_t first = run.first; run.kind == PAGE_DATA && first < at; first += PIECE_PAGES) {
+			size_t n = at - first < PIECE_PAGES ? (size_t)(at - first) : PIECE_PAGES;
+
+			if (page_reader_read(reader, c->base + first, n, memory + first * STORE_PAGE_SIZE, err) < 0)
+				return -1;
+		}
+	}
+	return found;
+}
+
+int content_load(const struct stored_content *content, void *memory, struct err *err)
+{
+	struct page_reader *reader;
+	int result;
+
+	if (page_reader_open(&reader, content->store, content->root, err) < 0)
+		return -1;
+	result = load_runs(content, reader, memory, err);
+	page_reader_close(reader);
+	return result;
+}

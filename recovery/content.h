@@ -34,5 +34,7 @@ int content_write(const struct stored_content *content, int fd, const struct pag
 		  struct err *err);
 /* Writes all of it into an empty file; what is not stored stays a hole. */
 int content_fill(const struct stored_content *content, int fd, struct err *err);
+/* Puts all of it into memory that is zero, and is as large as all its pages. */
+int content_load(const struct stored_content *content, void *memory, struct err *err);
 
 #endif

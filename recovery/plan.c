@@ -39,7 +39,7 @@ bool plan_region_is_late(const Snap__Snapshot *model, const Snap__Region *region
 	if (region->file < 0)
 		return false;
 	file = model->files[region->file];
-	return !is_temporary(file, leave_files) && file->policy != SNAP__FILE__POLICY__IDENTITY &&
+	return file->kind != SNAP__FILE__KIND__SYSV && !is_temporary(file, leave_files) && file->policy != SNAP__FILE__POLICY__IDENTITY &&
 	       file->policy != SNAP__FILE__POLICY__INPUT;
 }
 
@@ -86,6 +86,25 @@ static int add_file_reads(struct plan *plan, const Snap__Snapshot *model, bool l
 			return -1;
 	}
 	return 0;
+}
+
+static int add_number(struct plan *plan, enum plan_kind kind, size_t n, struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (add(plan, kind, 0, i, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Limits first: the objects may exceed those of a new namespace. */
+static int add_ipc(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	if (add_number(plan, PLAN_IPC_LIMIT, model->n_ipc_limits, err) < 0 ||
+	    add_number(plan, PLAN_SEGMENT, model->n_segments, err) < 0 ||
+	    add_number(plan, PLAN_SEMAPHORES, model->n_semaphores, err) < 0)
+		return -1;
+	return add_number(plan, PLAN_QUEUE, model->n_queues, err);
 }
 
 static int add_file_writes(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
@@ -245,6 +264,31 @@ static int add_each(struct plan *plan, const Snap__Snapshot *model, enum plan_ki
 	return 0;
 }
 
+static bool has_attached(const Snap__Process *p)
+{
+	for (size_t i = 0; i < p->n_regions; i++) {
+		if (p->regions[i]->kind == SNAP__REGION__KIND__SYSV_SHM)
+			return true;
+	}
+	return false;
+}
+
+static bool has_undos(const Snap__Process *p)
+{
+	return lives(p) && p->n_undos > 0;
+}
+
+/* What processes have of IPC objects. Each change of a semaphore makes its maker the last to have changed
+ * it: who was comes after all undos. */
+static int add_ipc_users(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	if (add_each(plan, model, PLAN_ATTACH, has_attached, err) < 0 ||
+	    add_number(plan, PLAN_FINISH_SEGMENT, model->n_segments, err) < 0 ||
+	    add_each(plan, model, PLAN_UNDO, has_undos, err) < 0)
+		return -1;
+	return model->n_semaphores ? add_each(plan, model, PLAN_TOUCH, lives, err) : 0;
+}
+
 static int add_late(struct plan *plan, const Snap__Snapshot *model, enum plan_kind kind,
 		    bool leave_files, struct err *err)
 {
@@ -370,12 +414,13 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 		     struct err *err)
 {
 	if (add_file_reads(plan, model, leave_files, err) < 0 ||
-	    add_processes(plan, model, leave_files, err) < 0 ||
+	    add_ipc(plan, model, err) < 0 || add_processes(plan, model, leave_files, err) < 0 ||
 	    add_late(plan, model, PLAN_VERIFY_PAGES, leave_files, err) < 0 ||
 	    add_privates(plan, model, PLAN_PRIVATE, leave_files, err) < 0 ||
 	    add_file_writes(plan, model, leave_files, err) < 0 ||
 	    add_privates(plan, model, PLAN_FINISH_PRIVATE, leave_files, err) < 0 ||
 	    add_late(plan, model, PLAN_MAP_FILES, leave_files, err) < 0 ||
+	    add_ipc_users(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_PROTECT, plan_owns_memory, err) < 0 ||
 	    add_opens(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0 ||

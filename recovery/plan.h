@@ -28,6 +28,10 @@ enum plan_kind {
 			     */
 	PLAN_IDENTIFY_FILE, /* the file must be there, or its stored content takes its place */
 	PLAN_TEMPORARY_FILE, /* memfd or unlinked file, filled from stored content */
+	PLAN_IPC_LIMIT,	     /* a limit of the capsule's IPC namespace */
+	PLAN_SEGMENT,	     /* System V shared memory with its content */
+	PLAN_SEMAPHORES,     /* a System V semaphore set */
+	PLAN_QUEUE,	     /* a System V message queue with its messages */
 	PLAN_SPAWN,	     /* an empty process under its old pid, or a helper (lineage.h) */
 	PLAN_SESSION,	     /* it founds its session */
 	PLAN_FOUND,	     /* it founds a process group under its pid */
@@ -44,6 +48,10 @@ enum plan_kind {
 	PLAN_TRUNCATE_FILE,
 	PLAN_FINISH_PRIVATE, /* further names, modes and times there */
 	PLAN_MAP_FILES,	  /* the other regions, and their pages */
+	PLAN_ATTACH,	  /* System V segments into an address space */
+	PLAN_FINISH_SEGMENT, /* removed, if it was */
+	PLAN_UNDO,	  /* what SEM_UNDO is to give back when a process ends */
+	PLAN_TOUCH,	  /* semaphores that it was the last to change */
 	PLAN_PROTECT,	  /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
 	PLAN_TERMINAL,	  /* a pseudo-terminal of the job's own */
 	PLAN_FINISH_TERMINAL, /* controlling terminal of its session */
@@ -83,6 +91,8 @@ void plan_clear(struct plan *plan);
 int plan_check(const Snap__Snapshot *model, struct err *err);
 /* Of plan_check, for one process whose regions are known to be ascending: filters, controls, guards. */
 int plan_check_controls(const Snap__Process *p, struct err *err);
+/* Its part about IPC objects, once files, processes' regions and open files have been looked at. */
+int plan_check_ipc(const Snap__Snapshot *model, struct err *err);
 /* Its part about an open file that is a socket. */
 int plan_check_socket(const Snap__Snapshot *model, size_t index, struct err *err);
 /* Whether this machine can run it: architecture, page size, CPU features. */

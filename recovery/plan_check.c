@@ -50,6 +50,7 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 	if (file->size > INT64_MAX || file->mtime > INT64_MAX)
 		return corrupt(err, "size or time of file", (long)index);
 	switch (file->kind) {
+	case SNAP__FILE__KIND__SYSV:
 	case SNAP__FILE__KIND__MEMFD:
 	case SNAP__FILE__KIND__SHARED_ANONYMOUS:
 		return huge_page_is_usable(file) ? 0 : corrupt(err, "huge pages of file", (long)index);
@@ -166,7 +167,7 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 	case SNAP__OPEN_FILE__KIND__FILE:
 	case SNAP__OPEN_FILE__KIND__INSIDE:
 		if (open->file < 0 || (size_t)open->file >= model->n_files || open->offset > INT64_MAX ||
-		    open->pid < 0)
+		    open->pid < 0 || model->files[open->file]->kind == SNAP__FILE__KIND__SYSV)
 			return corrupt(err, "open file", (long)index);
 		return 0;
 	case SNAP__OPEN_FILE__KIND__STREAM:
@@ -206,7 +207,7 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p,
 			     const Snap__Region *r, struct err *err)
 {
-	bool needs_file = false;
+	bool needs_file = false, sysv = r->kind == SNAP__REGION__KIND__SYSV_SHM;
 
 	switch (r->kind) {
 	case SNAP__REGION__KIND__ANONYMOUS:
@@ -218,6 +219,7 @@ static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p
 	case SNAP__REGION__KIND__FILE_PRIVATE:
 	case SNAP__REGION__KIND__FILE_SHARED:
 	case SNAP__REGION__KIND__SHARED_MEMORY:
+	case SNAP__REGION__KIND__SYSV_SHM:
 		needs_file = true;
 		break;
 	default:
@@ -233,7 +235,8 @@ static int check_region_kind(const Snap__Snapshot *model, const Snap__Process *p
 			       p->pid, r->start);
 	if (needs_file &&
 	    (r->file < 0 || (size_t)r->file >= model->n_files || !is_aligned(r->offset) ||
-	     r->offset > INT64_MAX || model->files[r->file]->kind == SNAP__FILE__KIND__DIRECTORY))
+	     r->offset > INT64_MAX || model->files[r->file]->kind == SNAP__FILE__KIND__DIRECTORY ||
+	     sysv != (model->files[r->file]->kind == SNAP__FILE__KIND__SYSV)))
 		return err_set(err, ERR_CORRUPT,
 			       "process %d: region %#" PRIx64 " has no usable file", p->pid,
 			       r->start);
@@ -396,7 +399,8 @@ static int check_process(const Snap__Snapshot *model, size_t index, struct err *
 	    check_regions(model, p, err) < 0 || check_fds(model, p, err) < 0 ||
 	    check_threads(p, err) < 0 || plan_check_controls(p, err) < 0)
 		return -1;
-	if (p->exe_file < -1 || p->exe_file >= (int64_t)model->n_files)
+	if (p->exe_file < -1 || p->exe_file >= (int64_t)model->n_files ||
+	    (p->exe_file >= 0 && model->files[p->exe_file]->kind == SNAP__FILE__KIND__SYSV))
 		return corrupt(err, "executable of process", p->pid);
 	return 0;
 }
@@ -439,7 +443,9 @@ int plan_check(const Snap__Snapshot *model, struct err *err)
 		if (check_process(model, i, err) < 0)
 			return -1;
 	}
-	return check_leader(model, err) < 0 ? -1 : check_ids(model, err);
+	if (plan_check_ipc(model, err) < 0 || check_leader(model, err) < 0)
+		return -1;
+	return check_ids(model, err);
 }
 
 static int check_extended_registers(const Snap__Snapshot *model, struct err *err)

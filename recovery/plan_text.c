@@ -102,6 +102,37 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 	}
 }
 
+/* Whether the step is about an IPC object. */
+static bool ipc_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf, size_t len)
+{
+	size_t i = step->object;
+	char size[32];
+
+	switch (step->kind) {
+	case PLAN_IPC_LIMIT:
+		snprintf(buf, len, "limit %s: %s", model->ipc_limits[i]->name, model->ipc_limits[i]->value);
+		return true;
+	case PLAN_SEGMENT:
+		snprintf(buf, len, "make System V shared memory %d (%s)", model->segments[i]->object->id,
+			 format_size(model->segments[i]->size, size, sizeof(size)));
+		return true;
+	case PLAN_FINISH_SEGMENT:
+		snprintf(buf, len, "let go of System V shared memory %d%s", model->segments[i]->object->id,
+			 model->segments[i]->removed ? ", which is removed" : "");
+		return true;
+	case PLAN_SEMAPHORES:
+		snprintf(buf, len, "make System V semaphore set %d (%zu semaphores)",
+			 model->semaphores[i]->object->id, model->semaphores[i]->n_values);
+		return true;
+	case PLAN_QUEUE:
+		snprintf(buf, len, "make System V message queue %d (%zu messages)",
+			 model->queues[i]->object->id, model->queues[i]->n_messages);
+		return true;
+	default:
+		return false;
+	}
+}
+
 static uint64_t mapped_bytes(const Snap__Process *p)
 {
 	uint64_t sum = 0;
@@ -198,6 +229,9 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 		[PLAN_SHED] = "give up regions that only its children keep",
 		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
 		[PLAN_MAP_FILES] = "map and fill regions over restored files",
+		[PLAN_ATTACH] = "attach System V shared memory",
+		[PLAN_UNDO] = "what SEM_UNDO gives back at its end",
+		[PLAN_TOUCH] = "semaphores that it was the last to change",
 		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",
 		[PLAN_LAST_PID] = "last pid given",
 		[PLAN_CREDENTIALS] = "credentials",
@@ -210,6 +244,8 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 	if (model->n_processes)
 		p = lineage_member(&plan->lineage, model, step->process);
 
+	if (ipc_text(step, model, buf, len))
+		return buf;
 	if (kind < sizeof(about_file) / sizeof(*about_file) && about_file[kind])
 		file_text(about_file[kind], model->files[step->object], buf, len);
 	else if (kind == PLAN_PRIVATE || kind == PLAN_FINISH_PRIVATE)

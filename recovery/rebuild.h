@@ -68,6 +68,7 @@ struct recovery {
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
+	void **segments;	 /* as model->segments: where they are attached to us; NULL: not */
 	char **socket_files;	 /* paths of Unix sockets made so far */
 	size_t n_socket_files;
 	int64_t clock_lead;	 /* of the job's CLOCK_MONOTONIC before ours, ns */
@@ -184,6 +185,21 @@ int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct
 int private_make(struct recovery *rec, size_t index, struct err *err);
 /* When all files are there: further names of regular files; owner, mode and times of the others. */
 int private_finish(struct recovery *rec, size_t index, struct err *err);
+
+/* ---- restore_sysv*.c, restore_mqueue.c ------------------------------------------------------ */
+
+/* Objects of the capsule's IPC namespace, with their content. */
+int ipc_set_limit(struct recovery *rec, size_t index, struct err *err);
+int segment_make(struct recovery *rec, size_t index, struct err *err);
+int semaphores_make(struct recovery *rec, size_t index, struct err *err);
+int sysv_queue_make(struct recovery *rec, size_t index, struct err *err);
+int stub_attach_segments(struct recovery *rec, struct stub *stub, struct err *err);
+/* When all are attached: it is removed if it was. */
+int segment_finish(struct recovery *rec, size_t index, struct err *err);
+void segment_let_go(struct recovery *rec, size_t index);
+/* What SEM_UNDO is to give back when the process ends; then which semaphores it was the last to change. */
+int stub_note_undos(struct recovery *rec, struct stub *stub, struct err *err);
+int stub_touch_semaphores(struct recovery *rec, struct stub *stub, struct err *err);
 
 /* ---- restore_fds.c ------------------------------------------------------------------------- */
 

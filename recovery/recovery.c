@@ -82,6 +82,22 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return file_identify(rec, step->object, err);
 	case PLAN_TEMPORARY_FILE:
 		return file_make_temporary(rec, step->object, err);
+	case PLAN_IPC_LIMIT:
+		return ipc_set_limit(rec, step->object, err);
+	case PLAN_SEGMENT:
+		return segment_make(rec, step->object, err);
+	case PLAN_SEMAPHORES:
+		return semaphores_make(rec, step->object, err);
+	case PLAN_QUEUE:
+		return sysv_queue_make(rec, step->object, err);
+	case PLAN_ATTACH:
+		return stub_attach_segments(rec, stub, err);
+	case PLAN_FINISH_SEGMENT:
+		return segment_finish(rec, step->object, err);
+	case PLAN_UNDO:
+		return stub_note_undos(rec, stub, err);
+	case PLAN_TOUCH:
+		return stub_touch_semaphores(rec, stub, err);
 	case PLAN_SPAWN:
 		return stub_spawn(rec, stub, err);
 	case PLAN_SESSION:
@@ -164,7 +180,8 @@ static int begin(struct recovery *rec, struct err *err)
 	rec->stubs = calloc(rec->n_stubs + 1, sizeof(*rec->stubs));
 	rec->trees = calloc(model->n_trees + 1, sizeof(struct tree_restore *));
 	rec->terminals = calloc(model->n_terminals + 1, sizeof(*rec->terminals));
-	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees || !rec->terminals)
+	rec->segments = calloc(model->n_segments + 1, sizeof(*rec->segments));
+	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees || !rec->terminals || !rec->segments)
 		return err_set(err, ERR_SYSTEM, "out of memory");
 	for (size_t i = 0; i < model->n_files; i++)
 		rec->files[i].fd = -1;
@@ -284,6 +301,9 @@ static void forget(struct recovery *rec)
 {
 	close_files(rec);
 	free_trees(rec);
+	for (size_t i = 0; rec->segments && i < rec->model->n_segments; i++)
+		segment_let_go(rec, i);
+	free(rec->segments);
 	plan_clear(&rec->plan);
 	free(rec->files);
 	free(rec->open_fds);

@@ -37,11 +37,17 @@
 	(MAP_GROWSDOWN | MAP_NORESERVE | MAP_STACK | MAP_HUGETLB |                                 \
 	 ((unsigned)MAP_HUGE_MASK << MAP_HUGE_SHIFT))
 
-/* Made by us with mmap; the vdso has its own way, vsyscall is not the process's. */
-static bool is_mapped(const Snap__Region *r)
+/* Ours to give its final protection and advice. */
+static bool is_adjusted(const Snap__Region *r)
 {
 	return r->kind != SNAP__REGION__KIND__VDSO && r->kind != SNAP__REGION__KIND__VVAR &&
 	       r->kind != SNAP__REGION__KIND__VSYSCALL;
+}
+
+/* Made by us with mmap; the vdso has its own way, vsyscall is not the process's, segments are attached. */
+static bool is_mapped(const Snap__Region *r)
+{
+	return is_adjusted(r) && r->kind != SNAP__REGION__KIND__SYSV_SHM;
 }
 
 static bool is_shared(const Snap__Region *r)
@@ -491,7 +497,7 @@ int stub_protect(struct recovery *rec, struct stub *stub, struct err *err)
 	if (queue_keys(&b, stub->model, err) < 0 || queue_guards(&b, stub->model, err) < 0)
 		return -1;
 	for (size_t i = 0; i < stub->model->n_regions; i++) {
-		if (is_mapped(stub->model->regions[i]) &&
+		if (is_adjusted(stub->model->regions[i]) &&
 		    queue_protect(&b, stub->model->regions[i], err) < 0)
 			return -1;
 	}

@@ -53,6 +53,7 @@ enum proc_vm_flag { /* the two-letter codes of smaps' VmFlags */
 	VMF_ACCOUNT = 1u << 20,    /* ac */
 	VMF_SHADOW_STACK = 1u << 21, /* ss */
 	VMF_SOFTDIRTY = 1u << 22,  /* sd */
+	VMF_MAYWRITE = 1u << 23,   /* mw: mprotect(2) may make it writable */
 };
 
 int proc_parse_maps(const char *text, struct proc_map **ret, size_t *ret_n, struct err *err);

@@ -182,6 +182,8 @@ static uint64_t vm_flag(unsigned code)
 		return VMF_SHADOW_STACK;
 	case CODE('s', 'd'):
 		return VMF_SOFTDIRTY;
+	case CODE('m', 'w'):
+		return VMF_MAYWRITE;
 	default:
 		return 0;
 	}

@@ -29,9 +29,6 @@ REFUSED = {
     "bpf": r"process \d+ \(\S+\): fd \d+: a BPF map",
     "session-keyring": r"process \d+ \(\S+\): it has a session keyring of its own",
     "process-keyring": r"process \d+ \(\S+\): it has a process keyring",
-    "sysv-shm": r"System V shared memory: id 0, key 0x7001",
-    "sysv-sem": r"a System V semaphore set: id 0, key 0x7002",
-    "sysv-msg": r"a System V message queue: id 0, key 0x7003",
     "mqueue": r"process \d+ \(\S+\): fd \d+: a POSIX message queue",
     "deadline": r"process \d+ \(\S+\): it has the scheduling policy SCHED_DEADLINE",
 }

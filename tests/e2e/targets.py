@@ -54,6 +54,8 @@ TARGETS = [
     "sleeps",
     "sleeps epoll",
     "stack",
+    "sysv",
+    "sysv used",
     "timers",
     "tls",
     "tree",
@@ -72,6 +74,7 @@ LARGE = [
 WITHOUT = {
     "corners pids": {"attach": "the pids of an attached job are the machine's"},
     "tree": {"attach": "orphans do not belong to an attached tree"},
+    "sysv": {"attach": "an attached job shares the machine's IPC namespace: what it has not attached is not its own"},
     "shm": {"attach": "an attached job's /dev/shm is the machine's: what it has not open is not its own"},
 }
 if os.geteuid() != 0:

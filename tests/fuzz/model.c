@@ -21,9 +21,14 @@ static Snap__Region region(uint64_t start, Snap__Region__Kind kind, int file)
 
 static void fill_files(Snap__Snapshot *m, Snap__File **files, Snap__OpenFile **open)
 {
-	static Snap__File f[3];
+	static Snap__File f[4];
 	static Snap__OpenFile o[3];
 
+	f[3] = (Snap__File)SNAP__FILE__INIT;
+	f[3].kind = SNAP__FILE__KIND__SYSV;
+	f[3].path = (char *)"segment";
+	f[3].content = true;
+	files[3] = &f[3];
 	for (int i = 0; i < 3; i++) {
 		f[i] = (Snap__File)SNAP__FILE__INIT;
 		f[i].path = (char *)(i == 0 ? "/usr/bin/sim" : i == 1 ? "/data/out" : "shm");
@@ -41,15 +46,15 @@ static void fill_files(Snap__Snapshot *m, Snap__File **files, Snap__OpenFile **o
 	o[1].offset = 100;
 	o[2].kind = SNAP__OPEN_FILE__KIND__EVENTFD;
 	m->files = files;
-	m->n_files = 3;
+	m->n_files = 4;
 	m->open_files = open;
 	m->n_open_files = 3;
 }
 
 static void fill_process(Snap__Process *p)
 {
-	static Snap__Region r[5];
-	static Snap__Region *regions[5];
+	static Snap__Region r[6];
+	static Snap__Region *regions[6];
 	static Snap__Fd fd[3];
 	static Snap__Fd *fds[3];
 	static Snap__SigAction action = SNAP__SIG_ACTION__INIT;
@@ -65,8 +70,9 @@ static void fill_process(Snap__Process *p)
 	r[1] = region(0x500000, SNAP__REGION__KIND__ANONYMOUS, -1);
 	r[2] = region(0x600000, SNAP__REGION__KIND__FILE_SHARED, 1);
 	r[3] = region(0x700000, SNAP__REGION__KIND__SHARED_MEMORY, 2);
-	r[4] = region(0x7f0000000000, SNAP__REGION__KIND__VDSO, -1);
-	for (int i = 0; i < 5; i++)
+	r[4] = region(0x800000, SNAP__REGION__KIND__SYSV_SHM, 3);
+	r[5] = region(0x7f0000000000, SNAP__REGION__KIND__VDSO, -1);
+	for (int i = 0; i < 6; i++)
 		regions[i] = &r[i];
 	for (int i = 0; i < 3; i++) {
 		fd[i] = (Snap__Fd)SNAP__FD__INIT;
@@ -87,7 +93,7 @@ static void fill_process(Snap__Process *p)
 	p->credentials = &credentials;
 	p->memory = &memory;
 	p->regions = regions;
-	p->n_regions = 5;
+	p->n_regions = 6;
 	p->fds = fds;
 	p->n_fds = 3;
 	p->actions = actions;
@@ -95,6 +101,38 @@ static void fill_process(Snap__Process *p)
 	p->posix_timers = timers;
 	p->n_posix_timers = 1;
 	p->pages_root = 5;
+}
+
+static void fill_ipc(Snap__Snapshot *m, Snap__Process *p)
+{
+	static Snap__SysvObject object = SNAP__SYSV_OBJECT__INIT;
+	static Snap__SysvSegment segment = SNAP__SYSV_SEGMENT__INIT, *segments[1] = {&segment};
+	static Snap__SysvSemaphores set = SNAP__SYSV_SEMAPHORES__INIT, *sets[1] = {&set};
+	static Snap__SysvQueue queue = SNAP__SYSV_QUEUE__INIT, *queues[1] = {&queue};
+	static Snap__SysvMessage message = SNAP__SYSV_MESSAGE__INIT, *messages[1] = {&message};
+	static Snap__SemaphoreUndo undo = SNAP__SEMAPHORE_UNDO__INIT, *undos[1] = {&undo};
+	static Snap__IpcLimit limit = SNAP__IPC_LIMIT__INIT, *limits[1] = {&limit};
+	static uint32_t values[2] = {1, 2};
+
+	segment.object = set.object = queue.object = &object;
+	segment.size = 0x3000;
+	segment.file = 3;
+	set.values = values;
+	set.n_values = 2;
+	message.type = 1;
+	queue.messages = messages;
+	queue.n_messages = 1;
+	undo.number = 1;
+	undo.adjustment = -1;
+	limit.name = (char *)"kernel/msgmnb";
+	limit.value = (char *)"20000";
+	m->segments = segments;
+	m->semaphores = sets;
+	m->queues = queues;
+	m->ipc_limits = limits;
+	m->n_segments = m->n_semaphores = m->n_queues = m->n_ipc_limits = 1;
+	p->undos = undos;
+	p->n_undos = 1;
 }
 
 static void fill_threads(Snap__Process *p)
@@ -128,7 +166,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 	Snap__Clocks clocks = SNAP__CLOCKS__INIT;
 	Snap__Capsule capsule = SNAP__CAPSULE__INIT;
 	Snap__Process process, *processes[1] = {&process};
-	Snap__File *files[3];
+	Snap__File *files[4];
 	Snap__OpenFile *open[3];
 	Snap__Tree tree = SNAP__TREE__INIT, *trees[1] = {&tree};
 	struct plan plan = {0};
@@ -146,6 +184,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 	m.n_processes = 1;
 	fill_process(&process);
 	fill_threads(&process);
+	fill_ipc(&m, &process);
 	fill_files(&m, files, open);
 	tree.path = (char *)"/home/user/build";
 	tree.objects = 3;

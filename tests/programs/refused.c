@@ -20,13 +20,9 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/ipc.h>
 #include <sys/mman.h>
-#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/sem.h>
-#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -313,49 +309,6 @@ static long make_deadline(const struct target *t)
 
 /* ---- IPC that belongs to no process -------------------------------------------------------- */
 
-static long make_sysv_shm(const struct target *t)
-{
-	return need(shmget(0x7001, PAGE, IPC_CREAT | IPC_EXCL | 0600),
-		    "no System V shared memory here");
-}
-
-static long make_sysv_sem(const struct target *t)
-{
-	long id =
-		need(semget(0x7002, 2, IPC_CREAT | IPC_EXCL | 0600), "no System V semaphores here");
-
-	CHECK(semctl((int)id, 1, SETVAL, 5) == 0);
-	return id;
-}
-
-static void check_sysv_sem(long id)
-{
-	CHECK(semctl((int)id, 1, GETVAL) == 5);
-}
-
-struct message {
-	long type;
-	char text[8];
-};
-
-static long make_sysv_msg(const struct target *t)
-{
-	const struct message m = {7, "waiting"};
-	long id = need(msgget(0x7003, IPC_CREAT | IPC_EXCL | 0600),
-		       "no System V message queues here");
-
-	CHECK(msgsnd((int)id, &m, sizeof(m.text), 0) == 0);
-	return id;
-}
-
-static void check_sysv_msg(long id)
-{
-	struct message m;
-
-	CHECK(msgrcv((int)id, &m, sizeof(m.text), 7, IPC_NOWAIT) == sizeof(m.text));
-	CHECK(strcmp(m.text, "waiting") == 0);
-}
-
 static long make_mqueue(const struct target *t)
 {
 	mqd_t queue = mq_open("/pawl-refused", O_CREAT | O_RDWR, 0600, NULL);
@@ -400,9 +353,6 @@ static const struct {
 	{"session-keyring", make_session_keyring, NULL},
 	{"process-keyring", make_process_keyring, check_process_keyring},
 	{"deadline", make_deadline, NULL},
-	{"sysv-shm", make_sysv_shm, NULL},
-	{"sysv-sem", make_sysv_sem, check_sysv_sem},
-	{"sysv-msg", make_sysv_msg, check_sysv_msg},
 	{"mqueue", make_mqueue, check_mqueue},
 };
 

@@ -92,7 +92,7 @@ static void test_smaps(void **state)
 	assert_int_equal(m[0].swap, 8 * 1024);
 	assert_int_equal(m[0].kernel_page_size, 4096);
 	assert_int_equal(m[0].protection_key, 5);
-	assert_int_equal(m[0].vm_flags, VMF_GROWSDOWN | VMF_ACCOUNT | VMF_SOFTDIRTY);
+	assert_int_equal(m[0].vm_flags, VMF_GROWSDOWN | VMF_ACCOUNT | VMF_SOFTDIRTY | VMF_MAYWRITE);
 	assert_int_equal(m[1].vm_flags, VMF_PFNMAP | VMF_IO | VMF_DONTDUMP);
 	assert_int_equal(m[1].rss, 0);
 	proc_maps_free(m, 2);
@@ -101,7 +101,7 @@ static void test_smaps(void **state)
 static void test_every_flag_has_its_code(void **state)
 {
 	static const char codes[] =
-		"gd nr lo lf ht dc dd wf hg nh mg sr rr uw um ui sl dp io pf ac ss sd";
+		"gd nr lo lf ht dc dd wf hg nh mg sr rr uw um ui sl dp io pf ac ss sd mw";
 	struct proc_map *m;
 	char text[256];
 

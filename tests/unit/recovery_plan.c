@@ -544,7 +544,7 @@ static const struct refusal {
 	{"regions beside shared ones", regions_beside_shared, ERR_CORRUPT},
 	{"its only thread exited", only_thread_exited, ERR_CORRUPT},
 	{"chroot", chroot_jail, ERR_UNSUPPORTED},
-	{"System V region", sysv_region, ERR_UNSUPPORTED},
+	{"System V region", sysv_region, ERR_CORRUPT},
 	{"protection key", protection_key, ERR_CORRUPT},
 	{"huge pages of a size that is none", odd_huge_page, ERR_CORRUPT},
 	{"epoll watching nothing", epoll_without_file, ERR_CORRUPT},
