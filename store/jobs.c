@@ -71,8 +71,10 @@ int job_write(struct store *store, MDB_txn *txn, const char *name, const Cat__Jo
 	      struct err *err)
 {
 	MDB_val key = name_key(name);
+	Cat__Job next = *job;
 
-	return message_put(store, txn, store->jobs, &key, MAGIC_JOB, &job->base, name, err);
+	next.version++;
+	return message_put(store, txn, store->jobs, &key, MAGIC_JOB, &next.base, name, err);
 }
 
 void job_name_of(struct store *store, MDB_txn *txn, uint64_t id, char *buf, size_t len)
@@ -204,6 +206,10 @@ static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *
 	if (old->last_seq > job.last_seq)
 		job.last_seq = old->last_seq;
 	job.created = old->created;
+	job.token = old->token;
+	job.holder = old->holder;
+	job.taken = old->taken;
+	job.version = old->version;
 	return job_write(store, txn, info->name, &job, err);
 }
 

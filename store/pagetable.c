@@ -309,6 +309,24 @@ int page_table_put(struct page_table *table, uint64_t first, const void *pages, 
 	return 0;
 }
 
+int page_table_put_id(struct page_table *table, uint64_t index, uint64_t id, struct err *err)
+{
+	struct tnode *leaf;
+	uint64_t *slot;
+
+	if (find_leaf(table, index, true, &leaf, err) < 0)
+		return err_wrap(err, "page 0x%" PRIx64, index);
+	slot = &leaf->slots[node_slot_of(0, index)];
+	table->session->counts.pages_in++;
+	table->session->counts.pages_duplicate++;
+	if (*slot == id)
+		return 0;
+	*slot = id;
+	mark_path(table);
+	table->session->counts.pages_changed++;
+	return 0;
+}
+
 /* ---- clearing ------------------------------------------------------------------------------ */
 
 /* Below node, whose first page is base: empties [low, high], both in node. */

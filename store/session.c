@@ -23,7 +23,7 @@ static int open_sessions_lock(struct store *store)
 		      0600);
 }
 
-static void session_free(struct store_session *session)
+void session_free(struct store_session *session)
 {
 	size_t i;
 
@@ -57,19 +57,25 @@ static int begin_in_txn(struct store_session *session, MDB_txn *txn, const char 
 	MDB_val value;
 	int rc;
 
-	if (job_read(store, txn, job, &record, err) < 0 || next_get(store, txn, &next, err) < 0)
+	if ((job && job_read(store, txn, job, &record, err) < 0) ||
+	    next_get(store, txn, &next, err) < 0)
 		return -1;
-	rc = parent ? snapshot_find(store, txn, record->id, parent, &value, NULL, err) : 1;
+	rc = parent && record ? snapshot_find(store, txn, record->id, parent, &value, NULL, err) : 1;
 	if (rc == 0)
 		return err_set(err, ERR_NOT_FOUND, "there is no snapshot %s@%" PRIu64, job, parent);
 	if (rc < 0)
 		return -1;
-	session->record.job = record->id;
+	session->record.job = record ? record->id : 0;
 	session->record.parent = parent;
 	session->record.started = clock_ns(CLOCK_REALTIME);
-	session->id = next.session++;
-	/* Locked before anybody can see the record: it never looks dead. */
-	rc = lock_byte(session->lock_fd, session->id, F_WRLCK);
+	rc = session->record.keep_time ? session_adopt(session, txn, err) : 0;
+	if (rc < 0)
+		return -1;
+	if (rc == 0) {
+		session->id = next.session++;
+		/* Locked before anybody can see the record: it never looks dead. */
+		rc = lock_byte(session->lock_fd, session->id, F_WRLCK);
+	}
 	if (rc <= 0)
 		return err_sys(err, "%s: cannot lock session %" PRIu64, store->dir, session->id);
 	if (session_reserve(session, &next, true, err) < 0 ||
@@ -101,12 +107,12 @@ static int begin_session(struct store_session *session, const char *job, uint64_
 	return txn_commit(store, txn, false, err);
 }
 
-int session_begin(struct store_session **ret, struct store *store, const char *job, uint64_t parent,
-		  enum store_codec codec, struct err *err)
+int session_new(struct store_session **ret, struct store *store, const char *job, uint64_t parent,
+		enum store_codec codec, const struct session_key *keep, struct err *err)
 {
 	struct store_session *session;
 
-	if (job_name_check(job, err) < 0)
+	if (job && job_name_check(job, err) < 0)
 		return -1;
 	session = calloc(1, sizeof(*session));
 	if (!session)
@@ -115,7 +121,9 @@ int session_begin(struct store_session **ret, struct store *store, const char *j
 	session->lock_fd = -1;
 	session->codec = codec;
 	session->record = (Cat__Session)CAT__SESSION__INIT;
-	snprintf(session->job, sizeof(session->job), "%s", job);
+	session->record.keep_time = keep ? keep->time : 0;
+	session->record.keep_generation = keep ? keep->generation : 0;
+	snprintf(session->job, sizeof(session->job), "%s", job ? job : "");
 	atomic_fetch_add(&store->users, 1);
 	if (begin_session(session, job, parent, err) < 0) {
 		session_free(session);
@@ -123,6 +131,12 @@ int session_begin(struct store_session **ret, struct store *store, const char *j
 	}
 	*ret = session;
 	return 0;
+}
+
+int session_begin(struct store_session **ret, struct store *store, const char *job, uint64_t parent,
+		  enum store_codec codec, struct err *err)
+{
+	return session_new(ret, store, job, parent, codec, NULL, err);
 }
 
 struct page_hash session_digest(const struct store_session *session, const void *data, size_t len)
@@ -233,7 +247,22 @@ void session_abort(struct store_session *session)
 	session_free(session);
 }
 
-/* The first session after `after`. 1: found, 0: none. */
+/* What a receive has left behind, and its repeat may want (sessionkeep.h). */
+static bool is_kept(struct store *store, MDB_val *key, MDB_val *value)
+{
+	Cat__Session *record;
+	struct err ignored;
+	bool kept;
+
+	if (message_decode(store, key, value, MAGIC_SESSION, &cat__session__descriptor, &record,
+			   &ignored) < 0)
+		return false;
+	kept = record->keep_time && clock_ns(CLOCK_REALTIME) - record->started < SESSION_KEPT_NS;
+	cat__session__free_unpacked(record, NULL);
+	return kept;
+}
+
+/* The first session after `after` that is not to be kept. 1: found, 0: none. */
 static int next_session(struct store *store, uint64_t after, uint64_t *ret, struct err *err)
 {
 	struct id_key from = id_key(after + 1);
@@ -247,6 +276,8 @@ static int next_session(struct store *store, uint64_t after, uint64_t *ret, stru
 	rc = mdb_cursor_open(txn, store->sessions, &cursor);
 	if (rc == 0)
 		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	while (rc == 0 && is_kept(store, &key, &value))
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
 	if (rc == 0)
 		*ret = get_le64(key.mv_data);
 	if (cursor)
@@ -328,8 +359,10 @@ static int publish_in_txn(struct store_session *session, MDB_txn *txn, const Sna
 	if (job_read(store, txn, session->job, &job, err) < 0 ||
 	    next_get(store, txn, &next, err) < 0)
 		return -1;
-	if (job->id != session->record.job)
+	if (session->record.job && job->id != session->record.job)
 		return err_set(err, ERR_NOT_FOUND, "job '%s' was removed", session->job);
+	if (session->hold && job_check_hold(session->hold, session->job, job, err) < 0)
+		return -1;
 	if (session->import) {
 		if (take_foreign_number(store, txn, job, info, err) < 0)
 			return -1;
@@ -362,8 +395,8 @@ static int check_roots(struct store_session *session, const Snap__Snapshot *mode
 	return 0;
 }
 
-static int publish(struct store_session *session, const Snap__Snapshot *model,
-		   struct snapshot_info *info, struct err *err)
+int session_put_snapshot(struct store_session *session, const Snap__Snapshot *model,
+			 struct snapshot_info *info, struct err *err)
 {
 	struct store *store = session->store;
 	MDB_txn *txn;
@@ -390,7 +423,7 @@ int session_publish(struct store_session *session, const Snap__Snapshot *model,
 {
 	int rc;
 
-	if (publish(session, model, info, err) < 0) {
+	if (session_put_snapshot(session, model, info, err) < 0) {
 		err_wrap(err, "snapshot of job '%s'", session->job);
 		session_abort(session);
 		return -1;

@@ -14,6 +14,7 @@
 
 #include "store/batch.h"
 #include "store/dedup.h"
+#include "store/sessionkeep.h"
 #include "store/source.h"
 
 struct id_block {
@@ -44,6 +45,7 @@ struct store_session {
 	struct session_counts counts;
 	bool failed;                /* a write failed: only abort is left */
 	bool import;                /* the snapshot comes from another store */
+	const struct session_hold *hold; /* … if its sender still holds the job; NULL: is not asked */
 };
 
 /* Hash of a page by id: of this session or stored. ERR_CORRUPT where it cannot be told. */
@@ -71,6 +73,24 @@ int session_wait(struct store_session *session, struct err *err);
 int session_reserve(struct store_session *session, struct next_ids *next, bool pages,
 		    struct err *err);
 int session_put_record(struct store_session *session, MDB_txn *txn, struct err *err);
+
+/* session_begin with or without something to keep; job NULL: none yet. */
+int session_new(struct store_session **ret, struct store *store, const char *job, uint64_t parent,
+		enum store_codec codec, const struct session_key *keep, struct err *err);
+/* Frees the struct only: what is stored stays as if the process had died. */
+void session_free(struct store_session *session);
+/* session_publish without its end: the session stays in any case, after a success with nothing left but
+ * to be freed. */
+int session_put_snapshot(struct store_session *session, const Snap__Snapshot *model,
+			 struct snapshot_info *info, struct err *err);
+/* Makes the session the successor of a dead one with the same key, whose lock and ranges it takes. 1, 0:
+ * there is none, -1. */
+int session_adopt(struct store_session *session, MDB_txn *txn, struct err *err);
+/* Adds the pages of what it has adopted to those that are known. Damaged ones are not. */
+int session_know_adopted(struct store_session *session, struct err *err);
+/* ERR_FENCED. */
+int job_check_hold(const struct session_hold *hold, const char *name, const Cat__Job *job,
+		   struct err *err);
 
 /* Frees what dead sessions left. Short transactions. */
 int sessions_reclaim(struct store *store, struct err *err);

@@ -84,6 +84,8 @@ int launch_options_set(void *ctx, int key, const char *value, struct err *err);
  * is warned of and left out. */
 void launch_options_recall(struct launch_options *options, char *const *kept);
 
+/* Makes the directories above a store that is to be made. */
+int launch_make_parent(const char *dir, struct err *err);
 /* Runs the watchdog in this process, or detached from it. Prints its error. Returns the exit status. */
 int launch(struct launch_options *options, const struct cli_args *args);
 /* As launch, in a process of its own: returns once the job runs or has failed to. */

@@ -1,0 +1,128 @@
+#include "store/wire/queue.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "store/base/cleanup.h"
+
+#define LEVEL 1
+
+int wire_queue_init(struct wire_queue *queue, struct wire_channel *ch, const void *secret,
+		    struct err *err)
+{
+	size_t n = secret ? WIRE_QUEUE : 1;
+
+	*queue = (struct wire_queue){.ch = ch, .ask = secret};
+	if (secret)
+		memcpy(&queue->secret, secret, sizeof(queue->secret));
+	queue->cctx = ZSTD_createCCtx();
+	queue->buf = malloc(wire_batch_most());
+	if (!queue->cctx || !queue->buf)
+		return err_sys(err, "cannot send");
+	for (size_t i = 0; i < n; i++)
+		if (wire_batch_init(&queue->batches[i], err) < 0)
+			return -1;
+	return 0;
+}
+
+void wire_queue_clear(struct wire_queue *queue)
+{
+	for (size_t i = 0; i < WIRE_QUEUE; i++)
+		wire_batch_clear(&queue->batches[i]);
+	free(queue->buf);
+	ZSTD_freeCCtx(queue->cctx);
+	queue->buf = NULL;
+	queue->cctx = NULL;
+}
+
+static int send_batch(struct wire_queue *queue, struct wire_batch *batch, struct err *err)
+{
+	size_t len;
+
+	queue->pages += batch->n_pages;
+	if (wire_batch_encode(batch, queue->cctx, LEVEL, queue->buf, &len, err) < 0)
+		return -1;
+	return wire_send(queue->ch, WIRE_PAGES, queue->buf, len, err);
+}
+
+/* The answer for the batch that has waited longest, and the batch itself. */
+static int settle_first(struct wire_queue *queue, struct err *err)
+{
+	struct wire_batch *batch = &queue->batches[queue->first];
+	struct wire_frame have;
+
+	if (wire_flush(queue->ch, err) < 0)
+		return -1;
+	if (wire_expect(queue->ch, WIRE_HAVE, &have, err) < 0)
+		return -1;
+	if (have.len != (batch->n_pages + 7) / 8)
+		return err_set(err, ERR_CORRUPT, "the stream's answer is of another length");
+	wire_batch_drop_known(batch, have.payload);
+	queue->first = (queue->first + 1) % WIRE_QUEUE;
+	queue->n--;
+	return send_batch(queue, batch, err);
+}
+
+static int ask_for(struct wire_queue *queue, struct wire_batch *batch, struct err *err)
+{
+	uint8_t hashes[WIRE_BATCH_PAGES * 16];
+
+	for (size_t i = 0; i < batch->n_pages; i++) {
+		batch->hashes[i] = hash_bytes(&queue->secret, batch->pages + i * STORE_PAGE_SIZE,
+					      STORE_PAGE_SIZE);
+		put_le64(hashes + i * 16, batch->hashes[i].lo);
+		put_le64(hashes + i * 16 + 8, batch->hashes[i].hi);
+	}
+	return wire_send(queue->ch, WIRE_ASK, hashes, batch->n_pages * 16, err);
+}
+
+static struct wire_batch *gathering(struct wire_queue *queue)
+{
+	return &queue->batches[queue->ask ? (queue->first + queue->n) % WIRE_QUEUE : 0];
+}
+
+/* What has gathered goes out, or is asked for. */
+static int dispatch(struct wire_queue *queue, struct err *err)
+{
+	struct wire_batch *batch = gathering(queue);
+
+	if (batch->n_runs == 0)
+		return 0;
+	if (!queue->ask)
+		return send_batch(queue, batch, err);
+	/* Where there is nothing to ask for, the question is empty: order is kept. */
+	if (ask_for(queue, batch, err) < 0)
+		return -1;
+	queue->n++;
+	return queue->n == WIRE_QUEUE ? settle_first(queue, err) : 0;
+}
+
+int wire_queue_add(struct wire_queue *queue, struct page_reader *reader, uint64_t first, uint32_t n,
+		   enum wire_run_kind kind, struct err *err)
+{
+	struct wire_batch *batch;
+
+	if (!wire_batch_has_room(gathering(queue), kind == WIRE_DATA ? n : 0) &&
+	    dispatch(queue, err) < 0)
+		return -1;
+	batch = gathering(queue);
+	if (kind == WIRE_DATA &&
+	    page_reader_read(reader, first, n, batch->pages + batch->n_pages * STORE_PAGE_SIZE,
+			     err) < 0)
+		return -1;
+	wire_batch_add(batch, first, n, kind);
+	queue->populated += kind == WIRE_CLEAR ? 0 : n;
+	queue->clears += kind == WIRE_CLEAR;
+	return 0;
+}
+
+int wire_queue_drain(struct wire_queue *queue, struct err *err)
+{
+	if (dispatch(queue, err) < 0)
+		return -1;
+	while (queue->n > 0)
+		if (settle_first(queue, err) < 0)
+			return -1;
+	return 0;
+}
