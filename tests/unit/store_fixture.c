@@ -1,3 +1,6 @@
+#include <time.h>
+
+#include "store/base/io.h"
 #include "store_fixture.h"
 
 #include <ftw.h>
@@ -125,7 +128,7 @@ static uint64_t root_of(struct store *store, const char *job, uint64_t seq)
 struct snapshot_info image_save(struct store *store, const char *job, uint64_t parent,
 				const struct image *image, const struct image *old, uint64_t base)
 {
-	struct snapshot_info info = {.time = 1, .processes = 1, .threads = 1};
+	struct snapshot_info info = {.time = clock_ns(CLOCK_REALTIME), .processes = 1, .threads = 1};
 	struct store_session *session;
 	struct page_table *table;
 	Snap__Snapshot *model;
