@@ -96,7 +96,8 @@ def run_again_resumes(lab):
 
 @case()
 def recover_goes_on_with_the_options_of_run(lab):
-    watchdog = counter(lab, options=["-i", "700ms", "--keep", "2", "--stop-exit-code", "77"])
+    watchdog = counter(lab, steps=("6000", "10"),
+                       options=["-i", "700ms", "--keep", "2", "--stop-exit-code", "77"])
     wait_until(lambda: len(lab.json("list", "job")) == 2, 30, "two snapshots")
     lab.kill(watchdog)
     newest = lab.json("list", "job")[-1]["seq"]
@@ -106,7 +107,8 @@ def recover_goes_on_with_the_options_of_run(lab):
     check(len(lab.json("list", "job")) <= 3, "--keep is forgotten")
     again.send(signal.SIGTERM)
     check_equal(again.wait(20).status, 78, "exit")
-    check_resumable(lab)
+    lab.check_gone("after the stop")
+    check_equal(lab.job()["state"], "stopped", "state")
 
 
 @case()
