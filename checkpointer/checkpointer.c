@@ -253,6 +253,7 @@ static int publish(struct taking *t, bool end, struct err *err)
 static int begin_trees(struct taking *t, struct err *err)
 {
 	t->config = t->c->config;
+	t->config.last = t->c->last;
 	t->config.job_start = t->c->last ? t->c->last->clocks->job_start : 0;
 	if (saved_trees_begin(&t->c->trees, &t->config, t->store, t->session, t->c->last, err) < 0)
 		return err_wrap(err, "--save-dir");

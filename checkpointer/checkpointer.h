@@ -66,6 +66,7 @@ struct checkpoint_config {
 	enum connection_policy connections;
 	unsigned cpu_baseline;      /* level of x86-64 that the job was kept to; 0: none */
 	uint64_t job_start;         /* CLOCK_REALTIME, ns; 0: when its oldest process began */
+	const Snap__Snapshot *last; /* the snapshot before, where names are looked for first; NULL: none */
 	uint64_t memory_budget;     /* bytes of buffers; 0: default */
 	/* Whether the processes could be brought into the world again as they are related (recovery.h); asked of
 	 * each model, so that what could not be recovered is refused while the job runs. NULL: not asked. */

@@ -174,6 +174,8 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	if (!c->refusals.n && (collect_relations(c, err) < 0 || collect_sysv(c, err) < 0 ||
 			       collect_clocks(c, err) < 0))
 		return -1;
+	if (collect_watches(c, err) < 0)
+		return -1;
 	if (refusals_go_on(&c->refusals, collect_terminals(c, err), err) < 0)
 		return -1;
 	if (refusals_go_on(&c->refusals, collect_sockets(c, err), err) < 0 ||

@@ -353,7 +353,6 @@ static bool match_stream(const struct collection *c, const struct descriptor *d,
 static const char *object_name(const char *link)
 {
 	static const char *const names[][2] = {
-		{"anon_inode:inotify", "an inotify instance"},
 		{"anon_inode:[fanotify]", "a fanotify group"},
 		{"anon_inode:[io_uring]", "an io_uring instance"},
 		{"anon_inode:[userfaultfd]", "a userfaultfd"},
@@ -459,6 +458,8 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 		return describe_signalfd(d, o);
 	if (d->info.has_timerfd)
 		return describe_timerfd(p, d, o, err);
+	if (strcmp(d->link, "anon_inode:inotify") == 0)
+		return describe_inotify(c, p, d, o, err);
 	if (strcmp(d->link, "anon_inode:[eventpoll]") == 0)
 		return describe_epoll(p, d, o, err);
 	return describe_file(c, p, d, o, err);

@@ -33,6 +33,9 @@ int describe_eventfd(const struct descriptor *d, Snap__OpenFile *o);
 int describe_signalfd(const struct descriptor *d, Snap__OpenFile *o);
 int describe_timerfd(const struct collected_process *p, const struct descriptor *d,
 		     Snap__OpenFile *o, struct err *err);
+/* Its watches follow in collect_watches. */
+int describe_inotify(struct collection *c, const struct collected_process *p, const struct descriptor *d,
+		     Snap__OpenFile *o, struct err *err);
 int describe_epoll(const struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
 		   struct err *err);
 /* With all descriptors known: of which descriptions those are. */
@@ -69,6 +72,12 @@ void describe_mapped(struct collection *c, int32_t file);
 /* Whether it is one of those that the job has inherited. */
 bool stat_is_inherited(const struct collection *c, const struct stat *st);
 bool descriptor_inherited(const struct collection *c, const struct descriptor *d);
+
+/* With all processes described: what inotify instances watch, by path. */
+int collect_watches(struct collection *c, struct err *err);
+/* A path, as the job sees it, of what is watched (find_watched.c); 0 or -1: none was found. */
+int path_of_watched(const struct collection *c, const struct collected_process *p, const struct proc_watch *watch,
+		 char *path, size_t len);
 
 /* With all descriptors known: every pipe must have both its ends in the job. */
 int check_both_ends(struct collection *c, struct err *err);

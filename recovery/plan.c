@@ -347,6 +347,15 @@ static int add_opens(struct plan *plan, const Snap__Snapshot *model, struct err 
 	return 0;
 }
 
+static int add_watches(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	for (size_t i = 0; i < model->n_open_files; i++) {
+		if (model->open_files[i]->n_watches && add(plan, PLAN_WATCH, 0, i, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int add_restarts(struct plan *plan, const Snap__Snapshot *model, size_t i, struct err *err)
 {
 	const Snap__Process *p = model->processes[i];
@@ -425,6 +434,7 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 	    add_opens(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0 ||
 	    add_finishes(plan, model, leave_files, err) < 0 ||
+	    add_watches(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_ATTRIBUTES, lives, err) < 0 ||
 	    add_each(plan, model, PLAN_THREADS, lives, err) < 0 ||
 	    add_last_pid(plan, model, err) < 0 ||

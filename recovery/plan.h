@@ -59,6 +59,7 @@ enum plan_kind {
 	PLAN_SOCKETS,	  /* a socket; the first makes all: they belong together, and hold others in messages */
 	PLAN_DESCRIPTORS, /* descriptors of a process under their numbers */
 	PLAN_FINISH_FILE, /* mode, times and seals of a temporary file */
+	PLAN_WATCH,	  /* what an inotify instance watches: after the last touch of the job's files */
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
 	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */
 	PLAN_LAST_PID,	  /* pids are given on from where they were */

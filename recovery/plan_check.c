@@ -160,6 +160,20 @@ static int check_terminal(const Snap__Terminal *t, size_t index, struct err *err
 	return 0;
 }
 
+static int check_watches(const Snap__OpenFile *open, size_t index, struct err *err)
+{
+	int last = 0;
+
+	for (size_t i = 0; i < open->n_watches; i++) {
+		const Snap__InotifyWatch *w = open->watches[i];
+
+		if (w->wd <= last || !path_is_usable(w->path))
+			return corrupt(err, "watches of open file", (long)index);
+		last = w->wd;
+	}
+	return 0;
+}
+
 static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
 			   struct err *err)
 {
@@ -180,6 +194,8 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 		return 0;
 	case SNAP__OPEN_FILE__KIND__EPOLL:
 		return check_epoll(model, open, index, err);
+	case SNAP__OPEN_FILE__KIND__INOTIFY:
+		return check_watches(open, index, err);
 	case SNAP__OPEN_FILE__KIND__TIMERFD:
 		return open->timer && open->timer->remaining < UINT64_MAX / 4
 			       ? 0

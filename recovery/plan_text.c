@@ -79,6 +79,9 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 	case SNAP__OPEN_FILE__KIND__TIMERFD:
 		snprintf(buf, len, "make a timer as open file %zu", index);
 		return;
+	case SNAP__OPEN_FILE__KIND__INOTIFY:
+		snprintf(buf, len, "make an inotify instance as open file %zu", index);
+		return;
 	case SNAP__OPEN_FILE__KIND__EPOLL:
 		snprintf(buf, len,
 			 "make an epoll instance as open file %zu, %zu descriptors watched", index,
@@ -102,7 +105,7 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 	}
 }
 
-/* Whether the step is about an IPC object. */
+/* Whether the step is about an IPC object, or an inotify instance. */
 static bool ipc_text(const struct plan_step *step, const Snap__Snapshot *model, char *buf, size_t len)
 {
 	size_t i = step->object;
@@ -111,6 +114,10 @@ static bool ipc_text(const struct plan_step *step, const Snap__Snapshot *model, 
 	switch (step->kind) {
 	case PLAN_IPC_LIMIT:
 		snprintf(buf, len, "limit %s: %s", model->ipc_limits[i]->name, model->ipc_limits[i]->value);
+		return true;
+	case PLAN_WATCH:
+		snprintf(buf, len, "%zu watches of the inotify instance at open file %zu",
+			 model->open_files[i]->n_watches, i);
 		return true;
 	case PLAN_SEGMENT:
 		snprintf(buf, len, "make System V shared memory %d (%s)", model->segments[i]->object->id,

@@ -238,6 +238,9 @@ int open_pidfd(struct recovery *rec, size_t index, struct err *err);
 int open_eventfd(struct recovery *rec, size_t index, struct err *err);
 int open_signalfd(struct recovery *rec, size_t index, struct err *err);
 int open_timerfd(struct recovery *rec, size_t index, struct err *err);
+int open_inotify(struct recovery *rec, size_t index, struct err *err);
+/* Under the old numbers. */
+int inotify_watch(struct recovery *rec, size_t index, struct err *err);
 int open_epoll(struct recovery *rec, size_t index, struct err *err);
 int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err);
 

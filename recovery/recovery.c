@@ -140,6 +140,8 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return stub_place_fds(rec, stub, err);
 	case PLAN_FINISH_FILE:
 		return file_finish(rec, step->object, err);
+	case PLAN_WATCH:
+		return inotify_watch(rec, step->object, err);
 	case PLAN_ATTRIBUTES:
 		return stub_set_attributes(rec, stub, err);
 	case PLAN_THREADS:

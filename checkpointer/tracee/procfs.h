@@ -153,6 +153,20 @@ struct proc_epoll_entry {
 int proc_read_epoll(pid_t pid, int fd, struct proc_epoll_entry **ret, size_t *ret_n, struct err *err);
 int proc_parse_epoll(const char *text, struct proc_epoll_entry **ret, size_t *ret_n, struct err *err);
 
+/* "inotify" lines of an inotify instance's fdinfo (fs/notify/fdinfo.c). *ret malloc'ed. */
+#define PROC_MAX_HANDLE 128 /* MAX_HANDLE_SZ */
+struct proc_watch {
+	int wd;
+	uint32_t mask;       /* IN_*; with IN_EXCL_UNLINK and IN_ONESHOT since Linux 5.19 */
+	uint64_t inode;
+	uint32_t major, minor;
+	int handle_type;     /* struct file_handle; handle_bytes 0: none */
+	unsigned handle_bytes;
+	unsigned char handle[PROC_MAX_HANDLE];
+};
+int proc_parse_inotify(const char *text, struct proc_watch **ret, size_t *ret_n, struct err *err);
+int proc_read_inotify(pid_t pid, int fd, struct proc_watch **ret, size_t *ret_n, struct err *err);
+
 /* fdinfo of a timerfd (fs/timerfd.c, timerfd_show). Times in nanoseconds; value is what remains. */
 struct proc_timerfd {
 	int clock, settime_flags;

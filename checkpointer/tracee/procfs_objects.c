@@ -166,3 +166,83 @@ int64_t proc_clock_lead(pid_t pid)
 {
 	return monotonic_offset(pid) - monotonic_offset(getpid());
 }
+
+/* ---- inotify ------------------------------------------------------------------------------- */
+
+/* Two digits a byte. */
+static bool take_handle(struct text *t, struct proc_watch *w)
+{
+	for (unsigned i = 0; i < w->handle_bytes; i++) {
+		int high = t->end - t->p < 2 ? 99 : text_digit(t->p[0]);
+		int low = t->end - t->p < 2 ? 99 : text_digit(t->p[1]);
+
+		if (high > 15 || low > 15)
+			return false;
+		w->handle[i] = (unsigned char)(high << 4 | low);
+		t->p += 2;
+	}
+	return true;
+}
+
+/* "wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e…", all
+ * but the type hexadecimal. sdev: 12 bits major, 20 bits minor. A file system may have no handles. */
+static bool take_watch(struct text *t, struct proc_watch *w)
+{
+	uint64_t wd, device, mask, ignored, bytes;
+	int64_t type;
+
+	*w = (struct proc_watch){0};
+	if (!take_label(t, "wd:") || !text_field(t, 16, &wd) || wd > INT32_MAX || !take_label(t, "ino:") ||
+	    !text_field(t, 16, &w->inode) || !take_label(t, "sdev:") || !text_field(t, 16, &device) ||
+	    device > UINT32_MAX || !take_label(t, "mask:") || !text_field(t, 16, &mask) || mask > UINT32_MAX)
+		return false;
+	w->wd = (int)wd;
+	w->mask = (uint32_t)mask;
+	w->major = (uint32_t)device >> 20;
+	w->minor = (uint32_t)device & 0xfffff;
+	if (!take_label(t, "ignored_mask:") || !text_field(t, 16, &ignored) || !take_label(t, "fhandle-bytes:"))
+		return true;
+	if (!text_field(t, 16, &bytes) || bytes > PROC_MAX_HANDLE || !take_label(t, "fhandle-type:") ||
+	    !text_signed(t, &type) || type < INT32_MIN || type > INT32_MAX || !take_label(t, "f_handle:"))
+		return false;
+	w->handle_bytes = (unsigned)bytes;
+	w->handle_type = (int)type;
+	return take_handle(t, w);
+}
+
+int proc_parse_inotify(const char *text, struct proc_watch **ret, size_t *ret_n, struct err *err)
+{
+	cleanup_free struct proc_watch *list = NULL;
+	size_t n = 0, room = 0;
+	struct text line;
+
+	while (text_next_line(&text, &line)) {
+		const char *start = line.p;
+
+		if (!text_prefix(&line, "inotify "))
+			continue;
+		if (n == room) {
+			struct proc_watch *more;
+
+			room = room ? room * 2 : 16;
+			more = reallocarray(list, room, sizeof(*more));
+			if (!more)
+				return err_sys(err, "inotify instance");
+			list = more;
+		}
+		if (!take_watch(&line, &list[n++]))
+			return text_corrupt(err, "fdinfo of an inotify instance", start);
+	}
+	*ret = steal_ptr(&list);
+	*ret_n = n;
+	return 0;
+}
+
+int proc_read_inotify(pid_t pid, int fd, struct proc_watch **ret, size_t *ret_n, struct err *err)
+{
+	cleanup_free char *text = NULL;
+
+	if (text_read(&text, err, "/proc/%d/fdinfo/%d", (int)pid, fd) < 0)
+		return -1;
+	return proc_parse_inotify(text, ret, ret_n, err);
+}

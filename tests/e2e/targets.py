@@ -28,6 +28,7 @@ TARGETS = [
     "fpu",
     "inetsockets",
     "inetsockets talk",
+    "inotify",
     "maps",
     "maps shared",
     "memory edges",

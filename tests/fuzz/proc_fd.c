@@ -9,7 +9,8 @@ static const char *const seeds[] = {
 	"pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t1057\neventfd-count:             1234\n"
 	"eventfd-id: 3\nsigmask:\t0000000000000200\nPid:\t-1\nNSpid:\t4\nclockid: 1\n"
 	"tfd:        4 events:       19 data:                4\n"
-	"inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0\n",
+	"inotify wd:1 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 "
+	"f_handle:7e9e0000640d1b6c\n",
 	"ID: 1\nsignal: 60/00007fff86e452a8\nnotify: signal/pid.2634\nClockID: 0\n"
 	"ID: 0\nsignal: 0/0x1\nnotify: none/tid.2635\nClockID: -6\n",
 	"sleep (12, #threads: 1)\n-----\nse.exec_start                  :      2208096.000042\n",
@@ -24,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = fuzz_string(data, size);
 	struct proc_timer *timers;
+	struct proc_watch *watches;
 	struct proc_fdinfo info;
 	struct err err = {0};
 	size_t n;
@@ -38,6 +40,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	} else {
 		promise(err.kind == ERR_CORRUPT);
 	}
+	if (proc_parse_inotify(text, &watches, &n, &err) == 0)
+		free(watches);
+	else
+		promise(err.kind == ERR_CORRUPT);
 	proc_parse_exec_start(text);
 	free(text);
 	return 0;

@@ -1,5 +1,5 @@
 /*
- * What fdinfo says of epoll instances and timers: captured on Linux 6.18, and made hostile.
+ * What fdinfo says of epoll instances, timers and watches: captured on Linux 6.18, and made hostile.
  */
 #include "unit.h"
 
@@ -103,6 +103,47 @@ static void clock_offsets_are_read(void **state)
 	assert_int_equal(proc_clock_lead(getpid()), 0);
 }
 
+static void watches_are_read(void **state)
+{
+	const char *text = "pos:\t0\nflags:\t00\n"
+			   "inotify wd:1f ino:3ec9f sdev:fe00001 mask:4000fce ignored_mask:0 fhandle-bytes:8 "
+			   "fhandle-type:1 f_handle:9fec0300A1b20c0d\n"
+			   "inotify wd:2 ino:2 sdev:5 mask:100 ignored_mask:0\n";
+	struct proc_watch *list;
+	struct err err;
+	size_t n;
+
+	assert_int_equal(proc_parse_inotify(text, &list, &n, &err), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(list[0].wd, 31);
+	assert_int_equal(list[0].inode, 0x3ec9f);
+	assert_int_equal(list[0].major, 254);
+	assert_int_equal(list[0].minor, 1);
+	assert_int_equal(list[0].mask, 0x4000fce);
+	assert_int_equal(list[0].handle_type, 1);
+	assert_int_equal(list[0].handle_bytes, 8);
+	assert_memory_equal(list[0].handle, "\x9f\xec\x03\x00\xa1\xb2\x0c\x0d", 8);
+	assert_int_equal(list[1].handle_bytes, 0);
+	free(list);
+}
+
+static void garbage_of_inotify_is_named(void **state)
+{
+	static const char *const bad[] = {
+		"inotify wd:x\n",
+		"inotify wd:1 ino:2 sdev:5\n",
+		"inotify wd:80000000 ino:2 sdev:5 mask:1\n",
+		"inotify wd:1 ino:2 sdev:5 mask:1 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:00\n",
+		"inotify wd:1 ino:2 sdev:5 mask:1 ignored_mask:0 fhandle-bytes:81 fhandle-type:1 f_handle:\n",
+	};
+	struct proc_watch *list;
+	struct err err = {0};
+	size_t n;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_fails(proc_parse_inotify(bad[i], &list, &n, &err), ERR_CORRUPT, &err);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -111,6 +152,8 @@ int main(void)
 		cmocka_unit_test(garbage_of_epoll_is_named),
 		cmocka_unit_test(timers_are_read),
 		cmocka_unit_test(garbage_of_timers_is_named),
+		cmocka_unit_test(watches_are_read),
+		cmocka_unit_test(garbage_of_inotify_is_named),
 		cmocka_unit_test(clock_offsets_are_read),
 	};
 

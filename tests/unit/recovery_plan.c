@@ -499,7 +499,10 @@ static void epoll_without_file(Snap__Snapshot *m)
 
 static void inotify(Snap__Snapshot *m)
 {
-	m->open_files[0]->kind = SNAP__OPEN_FILE__KIND__INOTIFY;
+	Snap__OpenFile *o = m->open_files[0];
+
+	o->kind = SNAP__OPEN_FILE__KIND__INOTIFY;
+	assert_non_null(snap_append(&o->watches, &o->n_watches, Snap__InotifyWatch, SNAP__INOTIFY_WATCH__INIT));
 }
 
 static void deleted_without_content(Snap__Snapshot *m)
@@ -548,7 +551,7 @@ static const struct refusal {
 	{"protection key", protection_key, ERR_CORRUPT},
 	{"huge pages of a size that is none", odd_huge_page, ERR_CORRUPT},
 	{"epoll watching nothing", epoll_without_file, ERR_CORRUPT},
-	{"inotify", inotify, ERR_UNSUPPORTED},
+	{"inotify watching nothing", inotify, ERR_CORRUPT},
 	{"deleted without content", deleted_without_content, ERR_UNSUPPORTED},
 };
 
