@@ -19,6 +19,7 @@
 #include "store/base/io.h"
 
 #define MAX_CPU_BYTES 1024 /* 8192 CPUs */
+#define COMM_ROOM     16   /* TASK_COMM_LEN (include/linux/sched.h) */
 
 /* Seqlock loops and clock reads leave the vdso within a few hundred instructions. */
 #define VDSO_STEPS_MOST 20000
@@ -95,11 +96,10 @@ static void collect_rseq(struct frozen_thread *t, Snap__Thread *m)
 	m->rseq_flags = conf.flags;
 }
 
-static int collect_affinity(struct frozen_thread *t, Snap__Thread *m, struct err *err)
+static int collect_affinity(struct frozen_thread *t, long cpus, Snap__Thread *m, struct err *err)
 {
 	unsigned char bits[MAX_CPU_BYTES] = {0};
 	long n = syscall(SYS_sched_getaffinity, t->tracee.tid, sizeof(bits), bits);
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	long set = 0;
 
 	if (n < 0)
@@ -111,20 +111,11 @@ static int collect_affinity(struct frozen_thread *t, Snap__Thread *m, struct err
 }
 
 /* What other processes may ask about a thread, by its number. */
-static int collect_from_outside(struct collected_process *p, struct frozen_thread *t, Snap__Thread *m,
-				struct err *err)
+static int collect_from_outside(struct frozen_thread *t, long cpus, Snap__Thread *m, struct err *err)
 {
-	cleanup_free char *comm = NULL;
-	char path[64];
 	void *head = NULL;
 	size_t len = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/comm", p->frozen->pid, t->tracee.tid);
-	if (read_text(AT_FDCWD, path, &comm, NULL, err) < 0)
-		return -1;
-	comm[strcspn(comm, "\n")] = '\0';
-	if (snap_set_string(&m->comm, comm) < 0)
-		return no_memory(err);
 	if (syscall(SYS_get_robust_list, t->tracee.tid, &head, &len) == 0) {
 		m->robust_list = (uint64_t)(uintptr_t)head;
 		m->robust_list_size = len;
@@ -135,38 +126,7 @@ static int collect_from_outside(struct collected_process *p, struct frozen_threa
 	if (m->io_priority < 0)
 		m->io_priority = 0;
 	collect_rseq(t, m);
-	return collect_affinity(t, m, err);
-}
-
-static int collect_from_inside(struct collected_process *p, struct frozen_thread *t, Snap__Thread *m,
-			       struct err *err)
-{
-	struct remote *r = &p->remote;
-	uint64_t stack_at, tid_at, death_at;
-	stack_t *stack = remote_data(r, sizeof(*stack), &stack_at);
-	uint64_t *tid_addr = remote_data(r, sizeof(*tid_addr), &tid_at);
-	int *death = remote_data(r, sizeof(*death), &death_at);
-	struct thread_queries controls;
-	struct remote_call *slack;
-	int result;
-
-	remote_call(r, SYS_sigaltstack, 0, stack_at);
-	remote_call(r, SYS_prctl, PR_GET_TID_ADDRESS, tid_at);
-	remote_call(r, SYS_prctl, PR_GET_PDEATHSIG, death_at);
-	slack = remote_call(r, SYS_prctl, PR_GET_TIMERSLACK);
-	queue_thread_controls(r, &controls);
-	result = remote_run(r, &t->tracee, err);
-	if (result == 0) {
-		m->altstack = (uint64_t)(uintptr_t)stack->ss_sp;
-		m->altstack_size = stack->ss_size;
-		m->altstack_flags = (uint32_t)stack->ss_flags;
-		m->clear_child_tid = *tid_addr;
-		m->parent_death_signal = *death;
-		m->timer_slack = slack->ret > 0 ? (uint64_t)slack->ret : 0;
-		result = take_thread_controls(p, t, &controls, m, err);
-	}
-	remote_reset(r);
-	return result;
+	return collect_affinity(t, cpus, m, err);
 }
 
 static int collect_pending(struct frozen_thread *t, Snap__Thread *m, struct err *err)
@@ -183,22 +143,143 @@ static int collect_pending(struct frozen_thread *t, Snap__Thread *m, struct err 
 	return 0;
 }
 
-static int collect_registers(struct collection *c, struct collected_process *p,
-			     struct frozen_thread *t, Snap__Thread *m, struct err *err)
+/* ---- asking many at a time ----------------------------------------------------------------- */
+
+/* One group: what their calls and answers take fits into the executor. */
+#define ASKED_MOST  48
+#define ASKED_CALLS 32
+#define ASKED_DATA  2048
+
+struct asked {
+	struct frozen_thread *thread;
+	Snap__Thread *m;
+	stack_t *stack;
+	uint64_t *tid_addr;
+	int *death;
+	char *name;
+	struct remote_call *slack;
+	struct thread_queries controls;
+};
+
+struct asking {
+	struct collection *c;
+	struct collected_process *p;
+	uint64_t vdso_start, vdso_end; /* 0, 0: none */
+	long cpus;
+	struct asked list[ASKED_MOST];
+	struct remote_part parts[ASKED_MOST];
+	size_t n;
+};
+
+static void queue_thread(struct remote *r, const struct proc_status *status, struct asked *a,
+			 struct remote_part *part)
 {
-	struct arch_regs live, saved;
+	uint64_t at;
+
+	part->thread = &a->thread->tracee;
+	part->one_by_one = (status->sig_pending | status->shared_pending) >> (SIGTRAP - 1) & 1;
+	part->first = r->n_calls;
+	a->stack = remote_data(r, sizeof(*a->stack), &at);
+	remote_call(r, SYS_sigaltstack, 0, at);
+	a->tid_addr = remote_data(r, sizeof(*a->tid_addr), &at);
+	remote_call(r, SYS_prctl, PR_GET_TID_ADDRESS, at);
+	a->death = remote_data(r, sizeof(*a->death), &at);
+	remote_call(r, SYS_prctl, PR_GET_PDEATHSIG, at);
+	a->name = remote_data(r, COMM_ROOM, &at);
+	remote_call(r, SYS_prctl, PR_GET_NAME, at);
+	a->slack = remote_call(r, SYS_prctl, PR_GET_TIMERSLACK);
+	queue_thread_controls(r, &a->controls);
+	part->n = r->n_calls - part->first;
+}
+
+static int take_answers(struct asking *k, struct asked *a, struct err *err)
+{
+	Snap__Thread *m = a->m;
+
+	m->altstack = (uint64_t)(uintptr_t)a->stack->ss_sp;
+	m->altstack_size = a->stack->ss_size;
+	m->altstack_flags = (uint32_t)a->stack->ss_flags;
+	m->clear_child_tid = *a->tid_addr;
+	m->parent_death_signal = *a->death;
+	m->timer_slack = a->slack->ret > 0 ? (uint64_t)a->slack->ret : 0;
+	a->name[COMM_ROOM - 1] = '\0';
+	if (snap_set_string(&m->comm, a->name) < 0)
+		return no_memory(err);
+	return take_thread_controls(k->p, a->thread, &a->controls, m, err);
+}
+
+static int check_new_id(const struct collected_process *p, const Snap__Thread *m, struct err *err)
+{
+	const struct thread_id id = {m->tid, m->clear_child_tid, m->robust_list};
+
+	return thread_id_check(p->frozen->pid, &id, err);
+}
+
+static int end_thread(struct asking *k, struct asked *a, struct err *err)
+{
+	struct collected_process *p = k->p;
+
+	if (take_answers(k, a, err) < 0 || collect_scheduling(p, a->thread, a->m, err) < 0 ||
+	    collect_dispatch(a->thread, a->m, err) < 0 || collect_seccomp(p, a->thread, a->m, err) < 0 ||
+	    collect_pending(a->thread, a->m, err) < 0)
+		return -1;
+	return k->c->config->new_ids ? check_new_id(p, a->m, err) : 0;
+}
+
+static int go_on(struct asking *k, const struct frozen_thread *t, int result, struct err *err)
+{
+	if (result < 0)
+		err_wrap(err, "process %d, thread %d", k->p->frozen->vpid, t->vtid);
+	return refusals_go_on(&k->c->refusals, result, err);
+}
+
+/* All that have been queued. */
+static int ask(struct asking *k, struct err *err)
+{
+	size_t n = k->n;
+
+	k->n = 0;
+	if (n > 0 && remote_run_parts(&k->p->remote, k->parts, n, err) < 0)
+		return err_wrap(err, "process %d", k->p->frozen->vpid);
+	for (size_t i = 0; i < n; i++)
+		if (go_on(k, k->list[i].thread, end_thread(k, &k->list[i], err), err) < 0)
+			return -1;
+	remote_reset(&k->p->remote);
+	return 0;
+}
+
+/* ---- one thread ---------------------------------------------------------------------------- */
+
+static int get_regs_outside_vdso(struct asking *k, struct frozen_thread *t, struct arch_regs *ret,
+				 struct err *err)
+{
+	if (tracee_get_regs(&t->tracee, ret, err) < 0)
+		return -1;
+	if (arch_ip(ret) < k->vdso_start || arch_ip(ret) >= k->vdso_end)
+		return 0;
+	if (tracee_step_out(&t->tracee, k->vdso_start, k->vdso_end, VDSO_STEPS_MOST, err) < 0)
+		return -1;
+	return tracee_get_regs(&t->tracee, ret, err);
+}
+
+/* part: given what the thread goes on with. */
+static int collect_registers(struct asking *k, struct frozen_thread *t, Snap__Thread *m,
+			     struct remote_part *part, struct err *err)
+{
+	struct arch_regs *live = &part->regs, saved;
 	cleanup_free void *xstate = NULL;
 	bool changed, restart;
 	uint64_t elapsed;
 	size_t len;
 
-	if (tracee_get_regs(&t->tracee, &live, err) < 0 ||
-	    sleeps_resolve(c->sleeps, p->frozen, t, &live, &changed, &saved, &restart, &elapsed,
+	if (get_regs_outside_vdso(k, t, live, err) < 0 ||
+	    sleeps_resolve(k->c->sleeps, k->p->frozen, t, live, &changed, &saved, &restart, &elapsed,
 			   err) < 0 ||
-	    (changed && tracee_set_regs(&t->tracee, &live, err) < 0) ||
+	    (changed && tracee_set_regs(&t->tracee, live, err) < 0) ||
 	    tracee_get_sigmask(&t->tracee, &m->blocked, err) < 0 ||
 	    tracee_get_xstate(&t->tracee, &xstate, &len, err) < 0)
 		return -1;
+	part->mask = m->blocked;
 	m->restart = restart;
 	m->restart_elapsed = elapsed;
 	if (snap_set_bytes(&m->registers, &saved.raw, sizeof(saved.raw)) < 0 ||
@@ -207,42 +288,39 @@ static int collect_registers(struct collection *c, struct collected_process *p,
 	return 0;
 }
 
-static int step_out_of_vdso(struct collected_process *p, struct frozen_thread *t, struct err *err)
+/* All that need not be asked from within, and the rest queued. */
+static int begin_thread(struct asking *k, struct frozen_thread *t, struct err *err)
 {
-	const Snap__Process *memory = p->memory->model;
-
-	for (size_t i = 0; i < memory->n_regions; i++) {
-		const Snap__Region *r = memory->regions[i];
-
-		if (r->kind == SNAP__REGION__KIND__VDSO)
-			return tracee_step_out(&t->tracee, r->start, r->end, VDSO_STEPS_MOST, err);
-	}
-	return 0;
-}
-
-static int collect_thread(struct collection *c, struct collected_process *p, struct frozen_thread *t,
-			  struct err *err)
-{
-	Snap__Thread *m = snap_append(&p->model->threads, &p->model->n_threads, Snap__Thread,
-				      SNAP__THREAD__INIT);
+	Snap__Process *model = k->p->model;
+	Snap__Thread *m = snap_append(&model->threads, &model->n_threads, Snap__Thread, SNAP__THREAD__INIT);
 
 	if (!m)
 		return no_memory(err);
 	m->tid = t->vtid;
-	if (collect_from_outside(p, t, m, err) < 0 ||
-	    step_out_of_vdso(p, t, err) < 0 || collect_registers(c, p, t, m, err) < 0 ||
-	    collect_from_inside(p, t, m, err) < 0 || collect_scheduling(p, t, m, err) < 0 ||
-	    collect_dispatch(t, m, err) < 0 || collect_seccomp(p, t, m, err) < 0)
+	if (collect_from_outside(t, k->cpus, m, err) < 0 ||
+	    collect_registers(k, t, m, &k->parts[k->n], err) < 0)
 		return -1;
-	return collect_pending(t, m, err);
+	k->list[k->n] = (struct asked){.thread = t, .m = m};
+	queue_thread(&k->p->remote, frozen_status(k->p->frozen, t), &k->list[k->n], &k->parts[k->n]);
+	k->n++;
+	return 0;
 }
 
-static int check_new_id(const struct collected_process *p, struct err *err)
+static bool is_full(const struct asking *k)
 {
-	const Snap__Thread *m = p->model->threads[p->model->n_threads - 1];
-	const struct thread_id id = {m->tid, m->clear_child_tid, m->robust_list};
+	return k->n == ASKED_MOST || remote_calls_left(&k->p->remote) < ASKED_CALLS ||
+	       remote_data_left(&k->p->remote) < ASKED_DATA;
+}
 
-	return thread_id_check(p->frozen->pid, &id, err);
+static void find_vdso(struct asking *k)
+{
+	const Snap__Process *memory = k->p->memory->model;
+
+	for (size_t i = 0; i < memory->n_regions; i++)
+		if (memory->regions[i]->kind == SNAP__REGION__KIND__VDSO) {
+			k->vdso_start = memory->regions[i]->start;
+			k->vdso_end = memory->regions[i]->end;
+		}
 }
 
 /* A first thread that is a zombie while others run. */
@@ -267,18 +345,22 @@ static int collect_ended_leader(struct collected_process *p, struct err *err)
 
 int collect_threads(struct collection *c, struct collected_process *p, struct err *err)
 {
+	cleanup_free struct asking *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return no_memory(err);
+	k->c = c;
+	k->p = p;
+	k->cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	find_vdso(k);
+	remote_reset(&p->remote);
 	if (p->frozen->leader_exited && collect_ended_leader(p, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->frozen->n_threads; i++) {
-		int result = collect_thread(c, p, p->frozen->threads[i], err);
+		struct frozen_thread *t = p->frozen->threads[i];
 
-		if (result == 0 && c->config->new_ids)
-			result = check_new_id(p, err);
-		if (result < 0)
-			err_wrap(err, "process %d, thread %d", p->frozen->vpid,
-				 p->frozen->threads[i]->vtid);
-		if (refusals_go_on(&c->refusals, result, err) < 0)
+		if (go_on(k, t, begin_thread(k, t, err), err) < 0 || (is_full(k) && ask(k, err) < 0))
 			return -1;
 	}
-	return 0;
+	return ask(k, err);
 }

@@ -14,10 +14,14 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/base/parallel.h"
 
 /* A fork storm that outruns this many passes is given up for this snapshot; the job runs on. */
 #define MAX_PASSES	 200
 #define WARN_AFTER_TRIES 50000 /* of 0.2 ms */
+
+/* So many looks at /proc, 15 us each, are worth a thread. */
+#define GLANCES_WORTH 32
 
 /* A capsule's init leads the session that its processes start in. */
 #define CAPSULE_SESSION 1
@@ -133,16 +137,12 @@ static int seize_new_threads(struct frozen_process *p, const struct sleep_notes 
 	return p->n_threads > before;
 }
 
-/* All that there is now is asked to stop, then all is waited for. 1: something was new, or ran. */
-static int freeze_pass(struct frozen_tree *tree, const struct tree_root *root,
-		       const struct sleep_notes *notes, struct err *err)
+/* The processes pids[] are asked to stop, then all is waited for. 1: something was new, or ran. */
+static int freeze_listed(struct frozen_tree *tree, const pid_t *pids, size_t n,
+			 const struct sleep_notes *notes, struct err *err)
 {
-	cleanup_free pid_t *pids = NULL;
 	bool fresh = false;
-	size_t n;
 
-	if (list_tree(root, &pids, &n, err) < 0)
-		return -1;
 	for (size_t i = 0; i < n; i++) {
 		struct frozen_process *p = find_process(tree, pids[i]);
 		int got;
@@ -159,6 +159,15 @@ static int freeze_pass(struct frozen_tree *tree, const struct tree_root *root,
 	return fresh;
 }
 
+static int freeze_pass(struct frozen_tree *tree, const struct tree_root *root,
+		       const struct sleep_notes *notes, struct err *err)
+{
+	cleanup_free pid_t *pids = NULL;
+	size_t n;
+
+	return list_tree(root, &pids, &n, err) < 0 ? -1 : freeze_listed(tree, pids, n, notes, err);
+}
+
 static void put_leader_first(struct frozen_process *p)
 {
 	for (size_t i = 1; i < p->n_threads; i++)
@@ -171,16 +180,34 @@ static void put_leader_first(struct frozen_process *p)
 		}
 }
 
-static int identify_thread(struct frozen_process *p, struct frozen_thread *t, struct err *err)
+/* What /proc tells of one thread, or (thread NULL) of a process as a whole. */
+struct glance {
+	struct frozen_process *process;
+	struct frozen_thread *thread;
+	int task_dir; /* of the process; owned by its first glance */
+	int result;
+	struct err err;
+};
+
+static void take_glance(void *ctx, size_t i)
 {
-	if (t->tracee.tid == p->tgid) {
-		t->vtid = p->vpid;
-		return 0;
-	}
-	if (proc_read_status(p->tgid, t->tracee.tid, &t->status, err) < 0)
-		return -1;
-	t->vtid = t->status.ns_pid;
-	return 0;
+	struct glance *g = &((struct glance *)ctx)[i];
+	struct frozen_process *p = g->process;
+
+	if (g->thread && g->task_dir < 0) /* too many are open */
+		g->result = proc_read_status(p->tgid, g->thread->tracee.tid, &g->thread->status, &g->err);
+	else if (g->thread)
+		g->result = proc_read_thread_status(g->task_dir, g->thread->tracee.tid,
+						    &g->thread->status, &g->err);
+	else
+		g->result = proc_read_stat(p->tgid, 0, &p->stat, &g->err) < 0
+				    ? -1
+				    : proc_read_status(p->tgid, 0, &p->status, &g->err);
+}
+
+static void identify_thread(struct frozen_process *p, struct frozen_thread *t)
+{
+	t->vtid = t->tracee.tid == p->tgid ? p->vpid : t->status.ns_pid;
 }
 
 /* The first thread has ended, and is a zombie while others run: /proc shows nothing of the process
@@ -206,10 +233,12 @@ static int take_leaders_place(struct frozen_process *p, struct err *err)
 }
 
 /* Ids inside the capsule. A process that has vanished is dropped by the caller (ERR_GONE). */
-static int identify_process(struct frozen_process *p, struct err *err)
+static int identify_process(struct frozen_process *p, const struct glance *seen, struct err *err)
 {
-	if (proc_read_stat(p->tgid, 0, &p->stat, err) < 0 ||
-	    proc_read_status(p->tgid, 0, &p->status, err) < 0) {
+	for (const struct glance *g = seen; g->process == p; g++) {
+		if (g->result == 0)
+			continue;
+		*err = g->err;
 		if (err->kind == ERR_NOT_FOUND)
 			err->kind = ERR_GONE;
 		return -1;
@@ -223,8 +252,7 @@ static int identify_process(struct frozen_process *p, struct err *err)
 		return err_set(err, ERR_BUSY, "process %d has no thread that can be stopped",
 			       p->vpid);
 	for (size_t i = 0; i < p->n_threads; i++)
-		if (identify_thread(p, p->threads[i], err) < 0)
-			return -1;
+		identify_thread(p, p->threads[i]);
 	if (!p->zombie && p->threads[0]->tracee.tid != p->tgid)
 		return take_leaders_place(p, err);
 	return 0;
@@ -249,28 +277,72 @@ static void replace_outside_leaders(struct frozen_tree *tree, const struct tree_
 			tree->processes[i].vsid = CAPSULE_SESSION;
 }
 
-static void drop_process(struct frozen_tree *tree, struct frozen_process *p)
+/* All processes with their threads behind them, ended by one without a process. *ret malloc'ed. */
+static int glance_at_all(struct frozen_tree *tree, struct glance **ret, struct err *err)
 {
-	clear_process(p);
-	memmove(p, p + 1, (size_t)(tree->processes + tree->n - p - 1) * sizeof(*p));
-	tree->n--;
+	size_t n = tree->n, k = 0;
+	struct glance *all;
+	int dir;
+
+	for (size_t i = 0; i < tree->n; i++)
+		n += tree->processes[i].n_threads;
+	all = calloc(n + 1, sizeof(*all));
+	if (!all)
+		return err_sys(err, "process list");
+	for (size_t i = 0; i < tree->n; i++) {
+		struct frozen_process *p = &tree->processes[i];
+
+		all[k] = (struct glance){.process = p, .task_dir = -1};
+		if (p->n_threads > 1)
+			all[k].task_dir = proc_open_task_dir(p->tgid);
+		dir = all[k++].task_dir;
+		for (size_t j = 0; j < p->n_threads; j++)
+			if (p->threads[j]->tracee.tid != p->tgid)
+				all[k++] = (struct glance){p, p->threads[j], .task_dir = dir};
+	}
+	parallel_do(k, GLANCES_WORTH, take_glance, all);
+	for (size_t i = 0; i < k; i++)
+		if (!all[i].thread && all[i].task_dir >= 0)
+			close(all[i].task_dir);
+	*ret = all;
+	return 0;
+}
+
+/* Drops what has ended, and what init is about to wait for. */
+static int identify_processes(struct frozen_tree *tree, const struct tree_root *root,
+			      const struct glance *seen, struct err *err)
+{
+	size_t kept = 0;
+	int result = 0;
+
+	for (size_t i = 0; i < tree->n; i++) {
+		struct frozen_process *p = &tree->processes[i];
+		const struct glance *own = seen;
+		bool keep = true;
+
+		while (seen->process == p)
+			seen++;
+		if (result == 0 && identify_process(p, own, err) < 0) {
+			keep = err->kind != ERR_GONE || p->n_threads;
+			result = keep ? -1 : 0;
+		} else if (result == 0) {
+			keep = !p->zombie || p->stat.ppid != root->pid || root->attached;
+		}
+		if (!keep)
+			clear_process(p);
+		else
+			tree->processes[kept++] = *p;
+	}
+	tree->n = kept;
+	return result;
 }
 
 static int identify_tree(struct frozen_tree *tree, const struct tree_root *root, struct err *err)
 {
-	for (size_t i = 0; i < tree->n;) {
-		struct frozen_process *p = &tree->processes[i];
+	cleanup_free struct glance *seen = NULL;
 
-		if (identify_process(p, err) < 0) {
-			if (err->kind != ERR_GONE || p->n_threads)
-				return -1;
-			drop_process(tree, p);
-		} else if (p->zombie && p->stat.ppid == root->pid && !root->attached) {
-			drop_process(tree, p); /* init is about to wait for it */
-		} else {
-			i++;
-		}
-	}
+	if (glance_at_all(tree, &seen, err) < 0 || identify_processes(tree, root, seen, err) < 0)
+		return -1;
 	for (size_t i = 0; i < tree->n; i++) {
 		struct frozen_process *p = &tree->processes[i];
 		struct frozen_process *parent = find_process(tree, p->stat.ppid);
@@ -281,28 +353,21 @@ static int identify_tree(struct frozen_tree *tree, const struct tree_root *root,
 	return 0;
 }
 
-static void take_sleep_notes(struct sleep_notes *notes, const struct tree_root *root)
-{
-	cleanup_free pid_t *pids = NULL;
-	struct err ignored;
-	size_t n;
-
-	notes->n = 0;
-	if (list_tree(root, &pids, &n, &ignored) == 0)
-		sleep_notes_take(notes, pids, n);
-}
-
 int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err)
 {
+	cleanup_free pid_t *pids = NULL;
 	struct frozen_tree tree = {0};
 	struct sleep_notes notes;
-	int pass, fresh = 1;
+	int pass, fresh;
+	size_t n;
 
 	tracee_reap_unknown();
-	if (vfork_await(root, err) < 0)
+	if (vfork_await(root, err) < 0 || list_tree(root, &pids, &n, err) < 0)
 		return -1;
-	take_sleep_notes(&notes, root);
+	sleep_notes_take(&notes, pids, n);
 	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
+	/* Those that are known already stop first; then whoever has come since is looked for. */
+	fresh = freeze_listed(&tree, pids, n, &notes, err) < 0 ? -1 : 1;
 	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)
 		fresh = freeze_pass(&tree, root, &notes, err);
 	if (fresh > 0)

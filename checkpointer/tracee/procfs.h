@@ -108,6 +108,10 @@ struct proc_status {
 int proc_parse_status(const char *text, struct proc_status *ret, struct err *err);
 /* tid 0: of the process. */
 int proc_read_status(pid_t pid, pid_t tid, struct proc_status *ret, struct err *err);
+/* /proc/PID/task, -1 with errno. */
+int proc_open_task_dir(pid_t pid);
+/* Of a thread, from there: half as long a way. */
+int proc_read_thread_status(int task_dir, pid_t tid, struct proc_status *ret, struct err *err);
 void proc_status_clear(struct proc_status *status);
 
 /* /proc/PID/limits, index RLIMIT_*; "unlimited" is UINT64_MAX. */

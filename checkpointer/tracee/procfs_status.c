@@ -1,11 +1,14 @@
 #include "checkpointer/tracee/procfs.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "checkpointer/tracee/procfs_text.h"
 #include "store/base/cleanup.h"
+#include "store/base/io.h"
 
 /* ---- stat ---------------------------------------------------------------------------------- */
 
@@ -263,7 +266,8 @@ static const struct status_line *find_line(struct text *t, size_t *hint)
 	for (size_t i = 0; i < n; i++) {
 		const struct status_line *line = &status_lines[(*hint + i) % n];
 
-		if (text_prefix(t, line->name)) {
+		/* Most lines are of no interest, and thousands of these texts are read in a pause. */
+		if (t->p < t->end && *t->p == *line->name && text_prefix(t, line->name)) {
 			*hint = (size_t)(line - status_lines) + 1;
 			return line;
 		}
@@ -303,6 +307,28 @@ void proc_status_clear(struct proc_status *status)
 	free(status->groups);
 	status->groups = NULL;
 	status->n_groups = 0;
+}
+
+int proc_open_task_dir(pid_t pid)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+int proc_read_thread_status(int task_dir, pid_t tid, struct proc_status *ret, struct err *err)
+{
+	cleanup_free char *text = NULL;
+	char path[32];
+
+	snprintf(path, sizeof(path), "%d/status", (int)tid);
+	if (read_text(task_dir, path, &text, NULL, err) < 0) {
+		if (err->sys_errno == ENOENT || err->sys_errno == ESRCH)
+			err->kind = ERR_GONE;
+		return -1;
+	}
+	return proc_parse_status(text, ret, err) < 0 ? err_wrap(err, "thread %d", (int)tid) : 0;
 }
 
 int proc_read_status(pid_t pid, pid_t tid, struct proc_status *ret, struct err *err)

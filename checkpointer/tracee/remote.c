@@ -356,41 +356,47 @@ static int sync_mirror(struct remote *r, vm_call *call, struct err *err)
 	return 0;
 }
 
-/* Lets the thread run until it stands at the executor's trap. */
-static int run_to_trap(struct remote *r, struct tracee *t, struct err *err)
+/* One that runs the executor: until it stands at its trap. */
+static int await_trap(struct remote *r, struct tracee *t, struct err *err)
 {
 	struct tracee_stop stop;
 	struct arch_regs regs;
-	int deliver = 0;
 
 	for (;;) {
-		if (tracee_resume(t, PTRACE_CONT, deliver, err) < 0 || tracee_next_stop(t, &stop, err) < 0)
+		int deliver = 0;
+
+		if (tracee_next_stop(t, &stop, err) < 0)
 			return -1;
-		deliver = 0;
-		if (stop.kind != STOP_SIGNAL)
-			continue;
-		if (stop.signo != SIGTRAP && stop.signo != SIGSTOP)
+		if (stop.kind == STOP_SIGNAL && stop.signo == SIGTRAP) {
+			if (tracee_get_regs(t, &regs, err) < 0)
+				return -1;
+			if (arch_at_blob_trap(&regs, r->base))
+				return 0;
+		} else if (stop.kind == STOP_SIGNAL && stop.signo == SIGSTOP) {
+			deliver = SIGSTOP; /* cannot be blocked; begins a job-control stop we run through */
+		} else if (stop.kind == STOP_SIGNAL) {
 			return err_set(err, ERR_SYSTEM, "call executor in process %d got signal %d", r->tgid,
 				       stop.signo);
-		if (stop.signo == SIGSTOP) {
-			deliver = SIGSTOP; /* cannot be blocked; begins a job-control stop we run through */
-			continue;
 		}
-		if (tracee_get_regs(t, &regs, err) < 0)
+		if (tracee_resume(t, PTRACE_CONT, deliver, err) < 0)
 			return -1;
-		if (arch_at_blob_trap(&regs, r->base))
-			return 0;
 	}
 }
 
+/* Lets the thread run until it stands at the executor's trap. */
+static int run_to_trap(struct remote *r, struct tracee *t, struct err *err)
+{
+	return tracee_resume(t, PTRACE_CONT, 0, err) < 0 ? -1 : await_trap(r, t, err);
+}
+
 /* The executor ends with a trap, whose SIGTRAP would take the place of one that the job has pending. */
-static int run_one_by_one(struct remote *r, struct tracee *t, struct err *err)
+static int run_one_by_one(struct remote *r, struct tracee *t, size_t first, size_t n, struct err *err)
 {
 	struct remote_call *calls = (struct remote_call *)(void *)(r->mirror + CALLS_AT);
 
 	if (sync_mirror(r, process_vm_writev, err) < 0)
 		return -1;
-	for (size_t i = 0; i < r->n_calls; i++) {
+	for (size_t i = first; i < first + n; i++) {
 		long ret;
 
 		if (tracee_syscall_at(t, r->syscall_insn, (long)calls[i].nr, calls[i].arg, &ret, err) < 0)
@@ -414,7 +420,7 @@ int remote_run(struct remote *r, struct tracee *t, struct err *err)
 	if (tracee_pending_trap(t, &trap, err) < 0)
 		return -1;
 	if (trap || r->one_by_one)
-		return run_one_by_one(r, t, err);
+		return run_one_by_one(r, t, 0, r->n_calls, err);
 	if (sync_mirror(r, process_vm_writev, err) < 0 || tracee_hold(t, &held, err) < 0)
 		return -1;
 	regs = held.regs;
@@ -423,6 +429,56 @@ int remote_run(struct remote *r, struct tracee *t, struct err *err)
 	    sync_mirror(r, process_vm_readv, err) < 0)
 		return -1;
 	return tracee_unhold(t, &held, err);
+}
+
+static int start_part(struct remote *r, struct remote_part *part, struct err *err)
+{
+	struct arch_regs regs = part->regs;
+
+	if (tracee_block(part->thread, err) < 0)
+		return -1;
+	arch_prepare_batch(&regs, r->base,
+			   r->base + CALLS_AT + part->first * sizeof(struct remote_call), part->n);
+	if (tracee_set_regs(part->thread, &regs, err) < 0 ||
+	    tracee_resume(part->thread, PTRACE_CONT, 0, err) < 0)
+		return -1;
+	part->running = true;
+	return 0;
+}
+
+static int finish_part(struct remote *r, struct remote_part *part, struct err *err)
+{
+	const struct tracee_held held = {.regs = part->regs, .mask = part->mask};
+
+	return await_trap(r, part->thread, err) < 0 ? -1 : tracee_unhold(part->thread, &held, err);
+}
+
+int remote_run_parts(struct remote *r, struct remote_part *parts, size_t n, struct err *err)
+{
+	struct err first;
+	int result = sync_mirror(r, process_vm_writev, &first);
+
+	for (size_t i = 0; i < n; i++)
+		parts[i].running = false;
+	for (size_t i = 0; i < n && result == 0; i++)
+		result = parts[i].one_by_one ? 0 : start_part(r, &parts[i], &first);
+	/* All that run must come to their trap before anything else can be done with them. */
+	for (size_t i = 0; i < n; i++)
+		if (parts[i].running && finish_part(r, &parts[i], result < 0 ? err : &first) < 0)
+			result = -1;
+	if (result == 0)
+		result = sync_mirror(r, process_vm_readv, &first);
+	for (size_t i = 0; i < n && result == 0; i++)
+		if (parts[i].one_by_one)
+			result = run_one_by_one(r, parts[i].thread, parts[i].first, parts[i].n, &first);
+	if (result < 0)
+		*err = first;
+	return result;
+}
+
+size_t remote_calls_left(const struct remote *r)
+{
+	return REMOTE_MAX_CALLS - r->n_calls;
 }
 
 int remote_one(struct remote *r, struct tracee *t, long *ret, long nr, const uint64_t *arg,

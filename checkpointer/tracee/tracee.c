@@ -377,6 +377,11 @@ int tracee_peek_pending(struct tracee *t, bool shared, void **ret, size_t *ret_n
 /* While we move a thread about, no signal but the trap that ends the move may be delivered. */
 #define MASK_ALL_BUT_TRAP (~(1ull << (SIGTRAP - 1)))
 
+int tracee_block(struct tracee *t, struct err *err)
+{
+	return tracee_set_sigmask(t, MASK_ALL_BUT_TRAP, err);
+}
+
 static int hold(struct tracee *t, uint64_t mask, struct tracee_held *ret, struct err *err)
 {
 	if (tracee_get_regs(t, &ret->regs, err) < 0 || tracee_get_sigmask(t, &ret->mask, err) < 0)

@@ -30,6 +30,8 @@ struct tracee_held {
 	struct arch_regs regs;
 	uint64_t mask;
 };
+/* The blocking alone, where registers and mask are known. */
+int tracee_block(struct tracee *t, struct err *err);
 int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err);
 int tracee_unhold(struct tracee *t, const struct tracee_held *held, struct err *err);
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,77 @@ static void calls_run_in_a_busy_process(void **state)
 	assert_memory_equal(&before, &after, sizeof(before));
 	assert_int_equal(tracee_detach(&t, &err), 0);
 	assert_int_equal(WEXITSTATUS(end_child(&c)), 7);
+}
+
+#define SPINNERS 8
+
+static void *spin_thread(void *arg)
+{
+	volatile int *shared = arg;
+
+	__atomic_add_fetch(&shared[3], 1, __ATOMIC_SEQ_CST);
+	while (!shared[1])
+		;
+	return NULL;
+}
+
+static int spin_in_threads(volatile int *shared)
+{
+	pthread_t threads[SPINNERS];
+
+	for (int i = 0; i < SPINNERS; i++)
+		if (pthread_create(&threads[i], NULL, spin_thread, (void *)shared))
+			return 1;
+	while (shared[3] < SPINNERS)
+		usleep(1000);
+	shared[0] = 1;
+	for (int i = 0; i < SPINNERS; i++)
+		pthread_join(threads[i], NULL);
+	return 5;
+}
+
+/* Each in its own name, one of them without the executor, and all are afterwards where they were. */
+static void calls_run_in_many_threads_at_a_time(void **state)
+{
+	struct child c = start_child(spin_in_threads);
+	struct tracee t[SPINNERS + 1];
+	struct remote_part parts[SPINNERS + 1] = {0};
+	struct remote_call *tid[SPINNERS + 1], *pid[SPINNERS + 1];
+	struct arch_regs after;
+	struct remote r;
+	struct err err;
+	int *tids;
+	size_t n;
+
+	assert_int_equal(proc_list_numbers(c.pid, "task", &tids, &n, &err), 0);
+	assert_int_equal(n, SPINNERS + 1);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(tracee_seize(&t[i], c.pid, tids[i], &err), 0);
+		assert_int_equal(tracee_wait_stop(&t[i], &err), 0);
+	}
+	assert_int_equal(remote_begin(&r, &t[0], 0, REMOTE_ROOM, &err), 0);
+	for (size_t i = 0; i < n; i++) {
+		parts[i].thread = &t[i];
+		parts[i].one_by_one = i == 3;
+		parts[i].first = r.n_calls;
+		tid[i] = remote_call(&r, SYS_gettid);
+		pid[i] = remote_call(&r, SYS_getpid);
+		parts[i].n = 2;
+		assert_int_equal(tracee_get_regs(&t[i], &parts[i].regs, &err), 0);
+		assert_int_equal(tracee_get_sigmask(&t[i], &parts[i].mask, &err), 0);
+	}
+	assert_int_equal(remote_run_parts(&r, parts, n, &err), 0);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(tid[i]->ret, tids[i]);
+		assert_int_equal(pid[i]->ret, c.pid);
+		assert_int_equal(tracee_get_regs(&t[i], &after, &err), 0);
+		assert_memory_equal(&parts[i].regs, &after, sizeof(after));
+	}
+	assert_int_equal(remote_end(&r, &t[0], &err), 0);
+	for (size_t i = n; i-- > 0;)
+		assert_int_equal(tracee_detach(&t[i], &err), 0);
+	free(tids);
+	assert_int_equal(WEXITSTATUS(end_child(&c)), 5);
 }
 
 static void no_mapping_is_left_behind(void **state)
@@ -242,6 +314,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_run_in_a_busy_process),
+		cmocka_unit_test(calls_run_in_many_threads_at_a_time),
 		cmocka_unit_test(no_mapping_is_left_behind),
 		cmocka_unit_test(an_ignored_trap_stays_ignored),
 		cmocka_unit_test(disturbed_sleeps_keep_their_time),
