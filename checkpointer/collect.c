@@ -171,7 +171,7 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	for (size_t i = 0; i < tree->n; i++)
 		if (collect_one(c, &c->processes[i], err) < 0)
 			return -1;
-	if (!c->refusals.n && (collect_relations(c, err) < 0 || collect_sysv(c, err) < 0 ||
+	if (!c->refusals.n && (collect_cgroups(c, err) < 0 || collect_relations(c, err) < 0 || collect_sysv(c, err) < 0 ||
 			       collect_clocks(c, err) < 0))
 		return -1;
 	if (collect_watches(c, err) < 0)

@@ -98,6 +98,7 @@ int collect_mm(struct collection *c, struct collected_process *p, struct err *er
 int collect_fds(struct collection *c, struct collected_process *p, struct err *err);
 /* All of the capsule's own SHM_DIR: before the processes, so that they find its files in the table. */
 int collect_shm(struct collection *c, struct err *err);
+int collect_cgroups(struct collection *c, struct err *err);
 
 #define SHM_DIR "/dev/shm"
 

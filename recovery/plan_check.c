@@ -358,6 +358,12 @@ static int check_attributes(const Snap__Process *p, struct err *err)
 		if (p->posix_timers[i]->id < 0)
 			return corrupt(err, "timer of process", p->pid);
 	}
+	for (size_t i = 0; i < p->n_cgroups; i++) {
+		const Snap__Cgroup *g = p->cgroups[i];
+
+		if (!g->hierarchy || strlen(g->hierarchy) > 256 || !path_is_usable(g->path) || strstr(g->path, "/.."))
+			return corrupt(err, "control group of process", p->pid);
+	}
 	return check_pending(p->pending, p->n_pending, p->pid, err);
 }
 

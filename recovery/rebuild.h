@@ -254,6 +254,11 @@ int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *er
 int stub_set_zombie_credentials(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_set_timers(struct recovery *rec, struct stub *stub, struct err *err);
 
+/* ---- restore_cgroups.c --------------------------------------------------------------------- */
+
+/* What cannot be had here is said. */
+void stub_enter_cgroups(const struct stub *stub);
+
 /* ---- restore_controls.c -------------------------------------------------------------------- */
 
 /* prctl(2) and its like for one thread. */

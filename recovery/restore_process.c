@@ -103,6 +103,7 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 	struct batch b;
 
 	write_scores(stub);
+	stub_enter_cgroups(stub);
 	batch_begin(&b, stub, &stub->threads[0]);
 	if (queue_directory(rec, &b, p, err) < 0 ||
 	    batch_call(&b, BATCH_MUST, err, SYS_umask, ARGS(p->umask), "umask") < 0 ||
