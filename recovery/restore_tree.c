@@ -13,6 +13,7 @@
 
 #include "checkpointer/tracee/wait.h"
 #include "recovery/batch.h"
+#include "recovery/core_dump.h"
 #include "store/base/log.h"
 
 #define KERNEL_SIGSET_BYTES 8
@@ -68,12 +69,12 @@ static int exit_with(struct stub *stub, int code, int *ret_status, struct err *e
 	return run_to_end(stub, ret_status, err);
 }
 
-/* No core file is written: it was, once. */
-static int die_of(struct stub *stub, int signo, int *ret_status, struct err *err)
+/* No core file is left: there was one, once. */
+static int die_of(struct stub *stub, int signo, bool core, int *ret_status, struct err *err)
 {
 	static const struct rlimit none;
 
-	if (prlimit(stub->pid, RLIMIT_CORE, &none, NULL) < 0 ||
+	if ((!core && prlimit(stub->pid, RLIMIT_CORE, &none, NULL) < 0) ||
 	    syscall(SYS_pidfd_send_signal, stub->pidfd, signo, NULL, 0) < 0)
 		return err_sys(err, "process %d: signal %d", stub->model->pid, signo);
 	if (tracee_set_sigmask(&stub->threads[0], ~(1ull << (signo - 1)), err) < 0 &&
@@ -99,15 +100,22 @@ static int set_name(struct stub *stub, struct err *err)
 
 static int end_zombie(struct recovery *rec, struct stub *stub, struct err *err)
 {
-	int wanted = stub->model->exit_status, status = 0;
+	int wanted = stub->model->exit_status, status = 0, result;
+	struct core_dump core = {0};
 
 	if (set_name(stub, err) < 0 || stub_set_zombie_credentials(rec, stub, err) < 0)
 		return -1;
-	if ((WIFSIGNALED(wanted) ? die_of(stub, WTERMSIG(wanted), &status, err)
-				 : exit_with(stub, WEXITSTATUS(wanted), &status, err)) < 0)
+	if (WIFSIGNALED(wanted) && WCOREDUMP(wanted) && core_prepare(stub, &core, err) < 0)
+		return -1;
+	result = WIFSIGNALED(wanted) ? die_of(stub, WTERMSIG(wanted), core.ready, &status, err)
+				     : exit_with(stub, WEXITSTATUS(wanted), &status, err);
+	core_remove(&core);
+	if (result < 0)
 		return err_wrap(err, "process %d: ending it again", stub->model->pid);
+	if (WCOREDUMP(wanted) && !WCOREDUMP(status))
+		log_warn("process %d: that it had dumped core is not told again", stub->model->pid);
 	if (WCOREDUMP(wanted))
-		status |= 0x80; /* told at its first end; no core is written twice */
+		status |= 0x80;
 	if (status != (wanted & 0xffff))
 		return err_set(err, ERR_UNSUPPORTED,
 			       "process %d: it ended with status %#x instead of %#x",

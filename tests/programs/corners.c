@@ -5,7 +5,7 @@
  *   watched  epoll instances that watch what is not (any more) under its number; expirations nobody has read
  *   removed  directories that are gone, open and current; linking and renaming from descriptors
  *   packets  multicast groups, datagram sockets shut down or without their peers
- *   pids     a file of /proc of a process that has ended; the pid that comes next
+ *   pids     a file of /proc of a process that has ended; the pid that comes next; that a zombie has dumped core
  */
 #include "target.h"
 
@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -316,9 +317,32 @@ static int file_of_ended(void)
 	return fd;
 }
 
+/* Ends by a signal that dumps core, if that may be had here; not waited for. */
+static pid_t start_core(const struct target *t)
+{
+	struct rlimit limit;
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	CHECK(chdir(t->dir) == 0 && getrlimit(RLIMIT_CORE, &limit) == 0);
+	limit.rlim_cur = limit.rlim_max;
+	CHECK(setrlimit(RLIMIT_CORE, &limit) == 0);
+	abort();
+}
+
+static int how_it_ended(pid_t pid, int more)
+{
+	siginfo_t info;
+
+	CHECK(waitid(P_PID, (id_t)pid, &info, WEXITED | more) == 0 && info.si_status == SIGABRT);
+	return info.si_code;
+}
+
 static void test_pids(const struct target *t)
 {
-	pid_t last = 0, next;
+	pid_t last = 0, next, core = start_core(t);
+	int ended = how_it_ended(core, WNOWAIT);
 	char byte;
 	int fd;
 
@@ -327,6 +351,7 @@ static void test_pids(const struct target *t)
 	fd = file_of_ended();
 	run(t);
 	CHECK(read(fd, &byte, 1) < 0 && errno == ESRCH);
+	CHECK_EQ(how_it_ended(core, 0), ended);
 	next = short_lived();
 	/* Pids begin again some time: only an attached job's may have done so meanwhile. */
 	CHECK(next > last || last > 1000);
