@@ -127,6 +127,9 @@ static void why_no_snapshot(const struct watchdog *w, struct err *ret)
 {
 	if (w->failed)
 		*ret = w->failure;
+	else if (w->stopped)
+		err_set(ret, ERR_GONE,
+			"job '%s' had not run since its last snapshot: it goes on from that", w->job.name);
 	else
 		err_set(ret, ERR_GONE, "job '%s' has ended by itself", w->job.name);
 }
