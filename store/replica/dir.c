@@ -32,6 +32,17 @@ enum { /* the mark's payload */
 
 /* ---- the directory ------------------------------------------------------------------------- */
 
+static bool has_parent(const char *path)
+{
+	cleanup_free char *parent = strdup(path);
+	char *slash = parent ? strrchr(parent, '/') : NULL;
+
+	if (!slash || slash == parent)
+		return slash;
+	*slash = '\0';
+	return access(parent, F_OK) == 0;
+}
+
 /* It may be a mount that is not there now: only the last part of the path is made, and only before it was seen. */
 static int open_path(struct dir_replica *r, bool make, struct err *err)
 {
@@ -41,6 +52,8 @@ static int open_path(struct dir_replica *r, bool make, struct err *err)
 		return err_set(err, ERR_UNREACHABLE, "cannot make the directory: %s",
 			       strerror(errno));
 	fd = open(r->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT && !r->met && has_parent(r->path))
+		return err_set(err, ERR_NOT_FOUND, "there is no replica yet");
 	if (fd < 0)
 		return err_set(err, ERR_UNREACHABLE, "cannot open the directory: %s",
 			       strerror(errno));

@@ -6,6 +6,7 @@
 #include <zstd.h>
 
 #include "store/base/cleanup.h"
+#include "store/node.h"
 #include "store/replica/dir.h"
 #include "store/replica/dirfile.h"
 #include "store/replica/runs.h"

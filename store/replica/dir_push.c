@@ -8,6 +8,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/catalogue.h"
+#include "store/idset.h"
 #include "store/pageids.h"
 #include "store/replica/dir.h"
 #include "store/replica/dirfile.h"
@@ -111,15 +112,15 @@ static int walk_table(struct push *p, struct page_reader *reader, struct runs_wr
 
 	while ((rc = page_reader_next_ids(reader, from, &next, err)) == 1) {
 		from = next.first + next.n;
+		if (next.id != ID_ZERO &&
+		    list_add(&p->needed, next.id, next.id + next.n, err) < 0)
+			return -1;
 		if (run.n && next.first == run.first + run.n &&
 		    next.id == (run.id == ID_ZERO ? run.id : run.id + run.n)) {
 			run.n += next.n;
 			continue;
 		}
 		if (run.n && runs_add(runs, &run, err) < 0)
-			return -1;
-		if (next.id != ID_ZERO &&
-		    list_add(&p->needed, next.id, next.id + next.n, err) < 0)
 			return -1;
 		run = next;
 		if (from == 0)
@@ -132,7 +133,7 @@ static int add_table(struct push *p, uint64_t root, struct err *err)
 {
 	struct page_reader *reader;
 	struct runs_writer runs = {0};
-	Rep__Table *table = snap_append((&p->manifest->tables), &p->manifest->n_tables, Rep__Table,
+	Rep__Table *table = snap_append(&p->manifest->tables, &p->manifest->n_tables, Rep__Table,
 					REP__TABLE__INIT);
 	int rc;
 
@@ -402,6 +403,18 @@ static int fill_entry(struct push *p, Rep__Entry *e, const char *name, struct er
 	return set_bytes(&e->origin, p->store->uuid, sizeof(p->store->uuid), err);
 }
 
+/* The array is as long as what was unpacked. */
+static Rep__Entry *append_entry(Rep__Head *head)
+{
+	Rep__Entry **more = reallocarray(head->snapshots, head->n_snapshots + 1, sizeof(*more));
+	Rep__Entry *entry;
+
+	if (!more || !(head->snapshots = more, entry = malloc(sizeof(*entry))))
+		return NULL;
+	rep__entry__init(entry);
+	return head->snapshots[head->n_snapshots++] = entry;
+}
+
 /* Called again where somebody was quicker: then the number may be taken meanwhile. */
 static int add_entry(void *ctx, Rep__Head *head, struct err *err)
 {
@@ -411,7 +424,7 @@ static int add_entry(void *ctx, Rep__Head *head, struct err *err)
 
 	if (put_manifest(p, head, name, err) < 0)
 		return -1;
-	entry = snap_append((&head->snapshots), &head->n_snapshots, Rep__Entry, REP__ENTRY__INIT);
+	entry = append_entry(head);
 	if (!entry)
 		return err_sys(err, "the list of snapshots");
 	for (size_t i = head->n_snapshots - 1;

@@ -222,7 +222,7 @@ int manifest_unpack(const struct dir_replica *r, const char *job, const void *by
 	cleanup_free uint8_t *raw = NULL;
 	Rep__Manifest *manifest;
 	struct frame frame;
-	size_t raw_len;
+	size_t raw_len = 0;
 
 	if (frame_open(&frame, bytes, len, MAGIC_MANIFEST, UINT32_MAX, job, strlen(job), &r->secret,
 		       err) < 0 ||

@@ -7,7 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "store/base/io.h"
 
 #define MUST(rc)                                                                        \
 	do {                                                                            \
