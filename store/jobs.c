@@ -210,6 +210,8 @@ static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *
 	job.holder = old->holder;
 	job.taken = old->taken;
 	job.version = old->version;
+	job.replicas = old->replicas;
+	job.n_replicas = old->n_replicas;
 	return job_write(store, txn, info->name, &job, err);
 }
 

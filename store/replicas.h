@@ -1,0 +1,37 @@
+/*
+ * replicas.h: what a store knows of a job's copies at destinations, as of the last contact.
+ */
+#ifndef PAWL_STORE_REPLICAS_H
+#define PAWL_STORE_REPLICAS_H
+
+#include <stdbool.h>
+
+#include "store/store.h"
+
+struct replica_mark { /* a snapshot that is there */
+	uint64_t seq, generation, time;
+};
+
+struct replica_state {
+	char *destination;  /* owned, as are marks and error */
+	uint8_t token[16];  /* of the hold last taken from here; all zero: none */
+	uint64_t tried, reached; /* CLOCK_REALTIME of the last attempt and the last success, ns; 0: never */
+	char *error;        /* why the last attempt failed; NULL: it did not */
+	struct replica_mark *marks;
+	size_t n_marks;
+};
+
+void replica_state_clear(struct replica_state *state);
+void replica_states_free(struct replica_state *states, size_t n);
+
+/* *ret: malloc'ed; replica_states_free. */
+int store_replicas_get(struct store *store, const char *job, struct replica_state **ret,
+		       size_t *ret_n, struct err *err);
+/* Replaces the state of that destination, or adds it. */
+int store_replica_put(struct store *store, const char *job, const struct replica_state *state,
+		      struct err *err);
+
+/* Whether a snapshot of that identity is among the marks. */
+bool replica_state_has(const struct replica_state *state, uint64_t time, uint64_t generation);
+
+#endif
