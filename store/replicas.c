@@ -1,9 +1,15 @@
 #include "store/replicas.h"
 
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/base/cleanup.h"
 #include "store/catalogue.h"
+#include "store/hash.h"
+#include "store/lock.h"
 
 void replica_state_clear(struct replica_state *state)
 {
@@ -171,4 +177,30 @@ int store_replica_put(struct store *store, const char *name, const struct replic
 	free(marks);
 	free(pointers);
 	return rc;
+}
+
+/* Byte 0 is the watchdog's, the others stand for destinations. */
+int store_replica_lock(struct store *store, const char *name, const char *destination, int *ret,
+		       struct err *err)
+{
+	struct sum_part part = {destination, strlen(destination)};
+	uint64_t byte = 1 + (checksum_parts(&store->secret, &part, 1) & INT32_MAX);
+	cleanup_fd int fd = -1;
+	struct job_info job;
+	char path[64];
+	int rc;
+
+	if (store_job_get(store, name, &job, err) < 0)
+		return -1;
+	snprintf(path, sizeof(path), "locks/%" PRIu64 ".lock", job.id);
+	job_info_clear(&job);
+	fd = openat(store->dir_fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	rc = fd < 0 ? -1 : lock_byte(fd, byte, F_WRLCK);
+	if (rc < 0)
+		return err_sys(err, "cannot lock job '%s'", name);
+	if (rc == 0)
+		return err_set(err, ERR_BUSY, "another pawl is copying job '%s' to %s", name,
+			       destination);
+	*ret = steal_fd(&fd);
+	return 0;
 }

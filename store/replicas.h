@@ -31,6 +31,11 @@ int store_replicas_get(struct store *store, const char *job, struct replica_stat
 int store_replica_put(struct store *store, const char *job, const struct replica_state *state,
 		      struct err *err);
 
+/* One process at a time copies a job to a destination: two with the same hold would sweep away each other's files.
+ * *ret: a descriptor, closed to let go. ERR_BUSY. */
+int store_replica_lock(struct store *store, const char *job, const char *destination, int *ret,
+		       struct err *err);
+
 /* Whether a snapshot of that identity is among the marks. */
 bool replica_state_has(const struct replica_state *state, uint64_t time, uint64_t generation);
 

@@ -41,7 +41,7 @@ int launch(struct launch_options *options, const struct cli_args *args)
 
 	if (cli_store_dir(args, dir, sizeof(dir), &err) < 0)
 		return cli_fail(&err) == EXIT_MISUSE ? EXIT_MISUSE : PAWL_EXIT_FAILED;
-	if (config->mode != LAUNCH_RECOVER && launch_make_parent(dir, &err) < 0) {
+	if ((config->mode != LAUNCH_RECOVER || config->from) && launch_make_parent(dir, &err) < 0) {
 		cli_fail(&err);
 		return PAWL_EXIT_FAILED;
 	}

@@ -6,6 +6,7 @@
 
 #include "store/base/log.h"
 #include "store/base/units.h"
+#include "store/replica/destination.h"
 #include "watchdog/savedir.h"
 
 static const struct cli_option run_options[] = {
@@ -70,6 +71,8 @@ const struct cli_spec attach_spec = {
 static const struct cli_option recover_options[] = {
 	{LAUNCH_STOPPED, "stopped", NULL,
 	 "leave the job stopped for a debugger and print its\npid"},
+	{LAUNCH_FROM, "from", "DEST",
+	 "fetch the snapshot from DEST, and go on copying to\nit: see --replicate"},
 	{LAUNCH_DRY_RUN, "dry-run", NULL, "print what would be done and create nothing"},
 	LAUNCH_OPTIONS,
 	CLI_OPTION_END,
@@ -120,6 +123,10 @@ void launch_options_clear(struct launch_options *options)
 	free(options->config.save_dirs);
 	options->config.save_dirs = NULL;
 	options->config.n_save_dirs = 0;
+	while (options->config.n_replicas > 0)
+		free(options->config.replicas[--options->config.n_replicas]);
+	free(options->config.replicas);
+	options->config.replicas = NULL;
 	while (options->n_kept > 0)
 		free(options->kept[--options->n_kept]);
 	free(options->kept);
@@ -200,6 +207,32 @@ static int add_save_dir(struct watchdog_config *config, const char *text, struct
 	return 0;
 }
 
+static int add_replica(struct watchdog_config *config, const char *text, struct err *err)
+{
+	char **more;
+
+	if (destination_check(text, err) < 0)
+		return -1;
+	for (size_t i = 0; i < config->n_replicas; i++)
+		if (strcmp(config->replicas[i], text) == 0)
+			return 0;
+	more = reallocarray(config->replicas, config->n_replicas + 1, sizeof(*more));
+	if (!more)
+		return err_sys(err, "--replicate");
+	config->replicas = more;
+	if (!(more[config->n_replicas] = strdup(text)))
+		return err_sys(err, "--replicate");
+	config->n_replicas++;
+	return 0;
+}
+
+static int set_replica(struct watchdog_config *config, int key, const char *value, struct err *err)
+{
+	if (key == LAUNCH_FROM)
+		config->from = value;
+	return add_replica(config, value, err);
+}
+
 static int parse_interval(struct watchdog_config *config, const char *text, struct err *err)
 {
 	if (strcmp(text, "never") == 0) {
@@ -225,6 +258,7 @@ static int set_words(struct watchdog_config *config, int key, const char *value,
 	static const struct word answers[] = {{"warn", false}, {"fail", true}, {NULL, 0}};
 	static const struct word levels[] = {
 		{"x86-64-v2", 2}, {"x86-64-v3", 3}, {"x86-64-v4", 4}, {NULL, 0}};
+	static const struct word fenced[] = {{"stop", false}, {"warn", true}, {NULL, 0}};
 	int word;
 
 	switch (key) {
@@ -247,6 +281,11 @@ static int set_words(struct watchdog_config *config, int key, const char *value,
 		if (parse_word("connections", value, connections, &word, err) < 0)
 			return -1;
 		config->connections = (enum connection_policy)word;
+		return 0;
+	case LAUNCH_ON_FENCED:
+		if (parse_word("on-fenced", value, fenced, &word, err) < 0)
+			return -1;
+		config->fenced_warns = word;
 		return 0;
 	default:
 		if (parse_word("on-unsupported", value, answers, &word, err) < 0)
@@ -328,11 +367,15 @@ static int set_option(struct launch_options *options, int key, const char *value
 	case LAUNCH_CONNECTIONS:
 	case LAUNCH_ON_UNSUPPORTED:
 	case LAUNCH_CPU_BASELINE:
+	case LAUNCH_ON_FENCED:
 		return set_words(config, key, value, err);
 	case LAUNCH_FILES:
 		return parse_files_rule(config, value, err);
 	case LAUNCH_SAVE_DIR:
 		return add_save_dir(config, value, err);
+	case LAUNCH_REPLICATE:
+	case LAUNCH_FROM:
+		return set_replica(config, key, value, err);
 	case LAUNCH_BEFORE_SNAPSHOT:
 		config->before_snapshot = value;
 		return 0;
@@ -367,6 +410,7 @@ static bool is_kept(int key)
 	case LAUNCH_CPU_BASELINE: /* the snapshots say what it was launched with */
 	case LAUNCH_STOPPED:
 	case LAUNCH_DRY_RUN:
+	case LAUNCH_FROM:
 		return false;
 	default:
 		return true;

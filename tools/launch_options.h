@@ -35,6 +35,9 @@ enum launch_key {
 	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
 	LAUNCH_DRY_RUN,     /* recover */
+	LAUNCH_FROM,        /* recover */
+	LAUNCH_REPLICATE,
+	LAUNCH_ON_FENCED,
 };
 
 /* clang-format off */
@@ -66,6 +69,11 @@ enum launch_key {
 	 "connections to peers outside the job: refuse\n(default) to save them, or save them as reset"}, \
 	{LAUNCH_ON_UNSUPPORTED, "on-unsupported", "WHAT",                                           \
 	 "when something cannot be saved: warn (default)\nand go on, or fail: end the job with 125"}, \
+	{LAUNCH_REPLICATE, "replicate", "DEST",                                                     \
+	 "copy snapshots to DEST (dir:/PATH or\nssh://[USER@]HOST[/STORE]), behind the job's back;\n" \
+	 "where it was resumed from there elsewhere, go on\nfrom that; may be repeated"},           \
+	{LAUNCH_ON_FENCED, "on-fenced", "WHAT",                                                     \
+	 "when the job was resumed elsewhere: stop (default)\nthis one, with 125, or warn"},         \
 	{LAUNCH_BEFORE_SNAPSHOT, "before-snapshot", "CMD",                                          \
 	 "run CMD (sh -c) before each snapshot;\nPAWL_JOB names the job"},                          \
 	{LAUNCH_AFTER_SNAPSHOT, "after-snapshot", "CMD", "and this one after each"},                \

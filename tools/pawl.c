@@ -19,6 +19,8 @@ static const struct command commands[] = {
 	{"recover", cmd_recover, "rebuild a job from a snapshot and go on"},
 	{"snapshot", cmd_snapshot, "save a running job now"},
 	{"stop", cmd_stop, "save a running job, then end it"},
+	{"push", cmd_push, "copy a snapshot to a destination"},
+	{"pull", cmd_pull, "fetch a snapshot from a destination"},
 	{"list", cmd_list, "list jobs, or the snapshots of one"},
 	{"show", cmd_show, "describe a snapshot"},
 	{"diff", cmd_diff, "tell what changed between two snapshots"},

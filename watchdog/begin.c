@@ -38,7 +38,7 @@ static int take_given_name(struct watchdog *w, const char *name, struct err *err
 		return -1;
 	/* The lock would make the job. */
 	w->job_is_new = store_job_get(w->store, name, &w->job, err) < 0;
-	if (w->job_is_new && (recover || err->kind != ERR_NOT_FOUND))
+	if (w->job_is_new && ((recover && !w->config->from) || err->kind != ERR_NOT_FOUND))
 		return -1;
 	job_info_clear(&w->job);
 	return store_job_lock(w->store, name, &w->lock, err);
@@ -79,7 +79,7 @@ static int take_job(struct watchdog *w, struct err *err)
 {
 	const struct watchdog_config *config = w->config;
 	int flags = config->store_flags |
-		    (config->mode == LAUNCH_RECOVER ? STORE_WRITE : STORE_CREATE);
+		    (config->mode == LAUNCH_RECOVER && !config->from ? STORE_WRITE : STORE_CREATE);
 	char name[128];
 	int taken;
 
@@ -149,8 +149,8 @@ int wd_choose_start(struct watchdog *w, struct err *err)
 {
 	const struct watchdog_config *config = w->config;
 
-	if (config->recover_seq)
-		return add_candidate(&w->resume, config->recover_seq, err);
+	if (w->recover_seq)
+		return add_candidate(&w->resume, w->recover_seq, err);
 	if (config->mode == LAUNCH_FRESH)
 		return 0;
 	if (config->mode == LAUNCH_RESUME_OR_START &&
@@ -178,6 +178,8 @@ int wd_start_services(struct watchdog *w, struct err *err)
 	struct err why;
 
 	if (!w->snapshotter && snapshotter_start(&w->snapshotter, &config, err) < 0)
+		return -1;
+	if (wd_replicas_start(w, err) < 0)
 		return -1;
 	store_job_socket_path(w->store, &w->job, path, sizeof(path));
 	/* Without it the job is as safe as with it. */

@@ -165,7 +165,9 @@ static void close_all(struct watchdog *w)
 	job_info_clear(&w->job);
 	attach_target_clear(&w->target);
 	refusals_clear(&w->last_refused);
+	free(w->replicas);
 	store_close(w->store);
+	cleanup_fd_p(&w->replica_wake);
 	cleanup_fd_p(&w->signals);
 	if (w->captured) {
 		caller_restore(&w->caller);
@@ -175,7 +177,7 @@ static void close_all(struct watchdog *w)
 
 int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 {
-	bool had_job = w->started || w->stopped;
+	bool had_job = w->started || w->stopped, left = false;
 
 	end_job(w);
 	wd_tell_notices(w);
@@ -189,6 +191,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 			 w->final.seq);
 	if (w->store) {
 		put_end(w);
+		left = wd_replicas_finish(w);
 		release_job(w);
 	}
 	*ret_exit = exit_code(w);
@@ -197,6 +200,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 	else if (w->failed)
 		*err = w->failure;
 	had_job |= !w->failed;
+	w->abandoned |= left; /* a thread of theirs is at work in the store */
 	if (!w->abandoned)
 		close_all(w);
 	return had_job ? 0 : -1;

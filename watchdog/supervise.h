@@ -9,6 +9,7 @@
  *   resume.c     recovery: candidates, capsule, rebuild, release
  *   look.c       objects that cannot be saved are noticed early
  *   notice.c     what is said of it on standard error
+ *   replicas.c   destinations: what is fetched and taken at the start, waited for at the end
  *   finish.c     the end
  */
 #ifndef PAWL_WATCHDOG_SUPERVISE_H
@@ -23,6 +24,8 @@
 #include "watchdog/control.h"
 #include "watchdog/policy.h"
 #include "watchdog/progress.h"
+#include "watchdog/replicator.h"
+#include "watchdog/replicas.h"
 #include "watchdog/snapshotter.h"
 #include "watchdog/state.h"
 #include "watchdog/streams.h"
@@ -37,6 +40,17 @@ struct resume {
 	uint64_t seq; /* the one being rebuilt */
 	Snap__Snapshot *model;
 	struct recovery_host host;
+};
+
+/* One destination. */
+struct wd_replica {
+	struct destination *d; /* until its replicator has it */
+	bool source;	       /* the job is to be recovered from there */
+	bool reached, has_seen, tried, held;
+	struct replica_job seen;
+	struct replica_hold hold;
+	struct replicator *replicator;
+	bool told; /* that it was resumed elsewhere */
 };
 
 struct watchdog {
@@ -58,6 +72,10 @@ struct watchdog {
 	struct snapshotter *snapshotter;
 	struct control *control;
 	struct resume resume;
+	uint64_t recover_seq; /* config's, by the number it has here */
+	struct wd_replica *replicas;
+	size_t n_replicas;
+	int replica_wake; /* eventfd: one of them is fenced */
 	char *notices[WD_NOTICES];
 	size_t n_notices;
 	struct progress progress;

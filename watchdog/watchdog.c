@@ -203,6 +203,7 @@ static void taken(struct watchdog *w, struct snap_result *result)
 		w->progress.last = w->final = result->info;
 		w->progress.has_last = true;
 		log_debug("snapshot %s@%" PRIu64, w->job.name, result->info.seq);
+		wd_replicas_nudge(w);
 	}
 	report_failure(w, result);
 	if (refused)
@@ -351,7 +352,7 @@ static int poll_timeout(const struct watchdog *w)
 /* ---- the loop ------------------------------------------------------------------------------ */
 
 struct sources {
-	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 3];
+	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 4];
 	size_t n_pump, n_control, n;
 };
 
@@ -364,6 +365,8 @@ static void gather(struct watchdog *w, struct sources *s)
 	if (w->snapshotter)
 		s->fds[s->n++] =
 			(struct pollfd){.fd = snapshotter_fd(w->snapshotter), .events = POLLIN};
+	if (w->n_replicas)
+		s->fds[s->n++] = (struct pollfd){.fd = w->replica_wake, .events = POLLIN};
 	if (w->capsule && !w->capsule->gone)
 		s->fds[s->n++] = (struct pollfd){.fd = w->capsule->events, .events = POLLIN};
 }
@@ -398,6 +401,8 @@ static void turn(struct watchdog *w)
 	if (w->state != WD_OVER)
 		read_control(w, s.fds + s.n_pump, s.n_control);
 	if (w->state != WD_OVER)
+		wd_replicas_look(w);
+	if (w->state != WD_OVER)
 		look_at_clock(w);
 }
 
@@ -413,7 +418,9 @@ static int start(struct watchdog *w, struct err *err)
 {
 	int found;
 
-	if (wd_begin(w, err) < 0 || (!w->config->attach_pid && wd_choose_start(w, err) < 0))
+	w->recover_seq = w->config->from ? 0 : w->config->recover_seq;
+	if (wd_begin(w, err) < 0 || wd_replicas_begin(w, err) < 0 ||
+	    (!w->config->attach_pid && wd_choose_start(w, err) < 0))
 		return -1;
 	if (w->config->dry_run)
 		return wd_dry_run(w, err);
@@ -453,7 +460,7 @@ int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err
 		*ret_exit = PAWL_EXIT_FAILED;
 		return err_sys(err, "watchdog");
 	}
-	*w = (struct watchdog){.config = config, .lock = -1, .signals = -1, .state = WD_OVER};
+	*w = (struct watchdog){.config = config, .lock = -1, .signals = -1, .replica_wake = -1, .state = WD_OVER};
 	run(w);
 	result = wd_finish(w, ret_exit, err);
 	if (result == 0 && config->dry_run)

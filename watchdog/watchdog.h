@@ -62,6 +62,10 @@ struct watchdog_config {
 	char **save_dirs;           /* as checkpoint_config's; savedir_add has checked them */
 	size_t n_save_dirs;
 	unsigned cpu_baseline;      /* level of x86-64 that a launched job is kept to (baseline.h); 0: none */
+	char **replicas;            /* destinations (store/replica/destination.h), checked */
+	size_t n_replicas;
+	const char *from;           /* recover --from: one of them, which must have the job; or NULL */
+	bool fenced_warns;          /* --on-fenced warn: a job that was resumed elsewhere goes on here */
 	bool unsupported_fails;     /* --on-unsupported fail: end the job with 125; default: warn, go on */
 	const char *before_snapshot, *after_snapshot; /* sh -c commands, PAWL_JOB in the environment */
 	bool progress;              /* progress line on stderr (a terminal) */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/base/cleanup.h"
+#include "store/replicas.h"
 
 struct destination {
 	char *text;
@@ -127,7 +128,10 @@ int destination_push(struct destination *d, const struct replica_hold *hold, str
 		     uint64_t seq, const struct replica_watch *watch, struct replica_stats *ret,
 		     struct err *err)
 {
-	if (check_name(d, hold->job, err) < 0)
+	cleanup_fd int lock = -1;
+
+	if (check_name(d, hold->job, err) < 0 ||
+	    store_replica_lock(store, hold->job, d->text, &lock, err) < 0)
 		return -1;
 	return d->ops->push(d->self, hold, store, seq, watch, ret, err) < 0
 		       ? err_wrap(err, "%s", d->text)
