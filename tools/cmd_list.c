@@ -11,6 +11,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
+#include "store/replicas.h"
 #include "tools/cli.h"
 #include "tools/jobref.h"
 #include "tools/report.h"
@@ -30,6 +31,11 @@ static const struct cli_spec spec = {
 		 "failed or crashed and have a snapshot go on with 'pawl recover JOB'.",
 	.options = options,
 	.most = 1,
+};
+
+struct replicas_known {
+	struct replica_state *states;
+	size_t n;
 };
 
 /* What a row of the table needs of a job. */
@@ -178,7 +184,38 @@ static int list_jobs(struct store *store, bool json, struct err *err)
 	return ret;
 }
 
-static void print_snapshots(const struct snapshot_info *list, size_t n)
+static bool is_here(const struct snapshot_info *list, size_t n, const struct replica_mark *mark)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i].time == mark->time && list[i].generation == mark->generation)
+			return true;
+	return false;
+}
+
+/* Snapshots that are at a destination only, as of the last contact. */
+static void print_elsewhere(const struct replicas_known *known, const struct snapshot_info *list,
+			    size_t n)
+{
+	char age[32];
+
+	for (size_t i = 0; i < known->n; i++) {
+		const struct replica_state *s = &known->states[i];
+
+		for (size_t k = 0; k < s->n_marks; k++)
+			if (!is_here(list, n, &s->marks[k]))
+				printf("%5llu  %-12s not here; at %s\n",
+				       (unsigned long long)s->marks[k].seq,
+				       report_age(clock_ns(CLOCK_REALTIME), s->marks[k].time, age,
+						  sizeof(age)),
+				       s->destination);
+	}
+	for (size_t i = 0; i < known->n; i++)
+		if (known->states[i].error)
+			printf("not replicated now: %s\n", known->states[i].error);
+}
+
+static void print_snapshots(const struct snapshot_info *list, size_t n,
+			    const struct replicas_known *known)
 {
 	char age[32], pause[32], wall[32], stored[32];
 	uint64_t now = clock_ns(CLOCK_REALTIME);
@@ -193,39 +230,70 @@ static void print_snapshots(const struct snapshot_info *list, size_t n)
 			       (unsigned long long)s->seq, s->job, (unsigned long long)s->seq);
 			continue;
 		}
-		printf("%5llu  %-12s %9s %9s %10llu %10llu %9s  %s%s\n", (unsigned long long)s->seq,
+		printf("%5llu  %-12s %9s %9s %10llu %10llu %9s  %s%s", (unsigned long long)s->seq,
 		       report_age(now, s->time, age, sizeof(age)),
 		       format_duration(s->pause_us * 1000, pause, sizeof(pause)),
 		       format_duration(s->wall_us * 1000, wall, sizeof(wall)),
 		       (unsigned long long)s->pages_resident, (unsigned long long)s->pages_changed,
 		       format_size(s->bytes_stored, stored, sizeof(stored)), s->tracker,
 		       s->final ? ", final" : "");
+		for (size_t k = 0; k < known->n; k++)
+			if (replica_state_has(&known->states[k], s->time, s->generation))
+				printf(", also at %s", known->states[k].destination);
+		printf("\n");
 	}
+}
+
+static json_t *snapshots_json(const struct snapshot_info *list, size_t n,
+			      const struct replicas_known *known)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < n; i++) {
+		json_t *o = report_snapshot(&list[i]);
+
+		json_object_set_new(o, "durable",
+				    report_places(known->states, known->n, list[i].time,
+						  list[i].generation, true));
+		json_array_append_new(array, o);
+	}
+	for (size_t i = 0; i < known->n; i++)
+		for (size_t k = 0; k < known->states[i].n_marks; k++) {
+			const struct replica_mark *mark = &known->states[i].marks[k];
+
+			if (!is_here(list, n, mark))
+				json_array_append_new(
+					array, json_pack("{s:I, s:I, s:[s]}", "seq",
+							 (json_int_t)mark->seq, "generation",
+							 (json_int_t)mark->generation, "durable",
+							 known->states[i].destination));
+		}
+	return array;
 }
 
 static int list_snapshots(struct store *store, const char *text, bool json, struct err *err)
 {
 	cleanup_free struct snapshot_info *list = NULL;
 	struct job_info info;
+	struct replicas_known known;
 	struct jobref ref;
-	json_t *array;
 	size_t n = 0;
 
 	if (jobref_parse_job(text, &ref, err) < 0 || cli_get_job(store, ref.job, &info, err) < 0)
 		return -1;
 	job_info_clear(&info);
-	if (store_snapshot_list(store, ref.job, &list, &n, err) < 0)
+	if (store_snapshot_list(store, ref.job, &list, &n, err) < 0 ||
+	    store_replicas_get(store, ref.job, &known.states, &known.n, err) < 0)
 		return -1;
 	if (!json && n)
-		print_snapshots(list, n);
+		print_snapshots(list, n, &known);
 	else if (!json)
 		fprintf(stderr, "pawl: job %s has no snapshots yet\n", ref.job);
-	if (!json)
-		return 0;
-	array = json_array();
-	for (size_t i = 0; i < n; i++)
-		json_array_append_new(array, report_snapshot(&list[i]));
-	report_print(array);
+	if (json)
+		report_print(snapshots_json(list, n, &known));
+	else
+		print_elsewhere(&known, list, n);
+	replica_states_free(known.states, known.n);
 	return 0;
 }
 

@@ -285,9 +285,19 @@ static json_t *pause_json(const Snap__Pause *pause)
 	return o;
 }
 
-static void print_snapshot(const struct snapshot_info *info, const Snap__Snapshot *model)
+static void print_places(const json_t *places)
+{
+	printf("durable  ");
+	for (size_t i = 0; i < json_array_size(places); i++)
+		printf("%s %s", i ? "," : "", json_string_value(json_array_get(places, i)));
+	printf("\n");
+}
+
+static void print_snapshot(const struct snapshot_info *info, const Snap__Snapshot *model,
+			   const json_t *places)
 {
 	print_info(info, model->host);
+	print_places(places);
 	print_pause(model->pause);
 	printf("processes\n");
 	print_processes(model);
@@ -318,19 +328,23 @@ static json_t *snapshot_json(const struct snapshot_info *info, const Snap__Snaps
 	return o;
 }
 
-static int print(const struct snapshot_info *info, const Snap__Snapshot *model, bool json,
-		 bool objects, struct err *err)
+static int print(const struct snapshot_info *info, const Snap__Snapshot *model, json_t *places,
+		 bool json, bool objects, struct err *err)
 {
 	struct object_list list;
+	json_t *o;
 
 	if (objects_list(&list, model, NULL, err) < 0)
 		return -1;
-	if (json)
-		report_print(snapshot_json(info, model, &list));
-	else if (objects)
+	if (json) {
+		o = snapshot_json(info, model, &list);
+		json_object_set(o, "durable", places);
+		report_print(o);
+	} else if (objects) {
 		objects_print(&list, model);
-	else
-		print_snapshot(info, model);
+	} else {
+		print_snapshot(info, model, places);
+	}
 	objects_clear(&list);
 	return 0;
 }
@@ -339,15 +353,24 @@ static int show(const struct cli_args *args, bool objects, struct err *err)
 {
 	cleanup_store struct store *store = NULL;
 	Snap__Snapshot *model = NULL;
+	struct replica_state *states;
 	struct snapshot_info info;
 	struct jobref ref;
+	size_t n_states;
+	json_t *places;
 	int ret;
 
 	if (jobref_parse(args->operands[0], &ref, err) < 0 ||
 	    cli_open_store(args, STORE_READ, &store, err) < 0 ||
 	    load_snapshot(store, &ref, &info, &model, err) < 0)
 		return -1;
-	ret = print(&info, model, args->json, objects, err);
+	ret = store_replicas_get(store, ref.job, &states, &n_states, err);
+	if (ret == 0) {
+		places = report_places(states, n_states, info.time, info.generation, true);
+		ret = print(&info, model, places, args->json, objects, err);
+		json_decref(places);
+		replica_states_free(states, n_states);
+	}
 	snap__snapshot__free_unpacked(model, NULL);
 	return ret;
 }

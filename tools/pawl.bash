@@ -25,7 +25,7 @@ _pawl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command=${COMP_WORDS[1]} _pawl_store='' i
-	local commands='run attach recover snapshot stop list show diff log send receive verify export rm gc doctor'
+	local commands='run attach recover snapshot stop list show diff log push pull send receive verify export rm gc doctor'
 
 	# The line is not split at '@' here, so that JOB@N is one word.
 	if declare -F _get_comp_words_by_ref >/dev/null; then
@@ -56,6 +56,12 @@ _pawl()
 		return ;;
 	--tracker)
 		mapfile -t COMPREPLY < <(compgen -W 'auto pagemap soft-dirty none' -- "$cur")
+		return ;;
+	--on-fenced)
+		mapfile -t COMPREPLY < <(compgen -W 'stop warn' -- "$cur")
+		return ;;
+	--replicate | --from)
+		mapfile -t COMPREPLY < <(compgen -W 'dir:/ ssh://' -- "$cur")
 		return ;;
 	--on-unsupported)
 		mapfile -t COMPREPLY < <(compgen -W 'warn fail' -- "$cur")

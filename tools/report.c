@@ -106,3 +106,16 @@ const char *report_state(struct store *store, const struct job_info *job)
 	}
 	return "unknown";
 }
+
+json_t *report_places(const struct replica_state *states, size_t n, uint64_t time,
+		      uint64_t generation, bool here)
+{
+	json_t *places = json_array();
+
+	if (here)
+		json_array_append_new(places, json_string("here"));
+	for (size_t i = 0; i < n; i++)
+		if (replica_state_has(&states[i], time, generation))
+			json_array_append_new(places, report_text(states[i].destination));
+	return places;
+}

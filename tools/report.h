@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "store/replicas.h"
 #include "store/store.h"
 
 /* Nanoseconds since the epoch as RFC 3339 in UTC, "2026-03-01T12:00:00.250000Z". buf of 40. */
@@ -27,5 +28,9 @@ void report_print(json_t *value);
 /* "new" "running" "stopped" "finished" "failed", and "crashed" for a job that is said to run and
  * whose watchdog is gone: it can be resumed. */
 const char *report_state(struct store *store, const struct job_info *job);
+
+/* Where a snapshot is durable: "here" and destinations, as of the last contact with them. */
+json_t *report_places(const struct replica_state *states, size_t n, uint64_t time,
+		      uint64_t generation, bool here);
 
 #endif

@@ -2,6 +2,8 @@
 #ifndef PAWL_WATCHDOG_REPLICAS_H
 #define PAWL_WATCHDOG_REPLICAS_H
 
+#include <stdbool.h>
+
 #include "store/base/err.h"
 
 struct watchdog;
