@@ -4,6 +4,7 @@
 #include "tools/cmd_replicas.h"
 #include "tools/commands.h"
 #include "tools/jobref.h"
+#include "tools/launch_options.h"
 
 static const struct cli_option options[] = {
 	CLI_OPTION_JSON, CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP, CLI_OPTION_END,
@@ -28,6 +29,7 @@ static int pull(const struct cli_args *args, struct err *err)
 	cleanup_destination struct destination *d = NULL;
 	struct replica_stats stats;
 	struct replica_job seen;
+	char dir[PATH_MAX];
 	struct jobref ref;
 	int lock, rc;
 
@@ -37,7 +39,8 @@ static int pull(const struct cli_args *args, struct err *err)
 	    destination_look(d, ref.job, &seen, err) < 0)
 		return -1;
 	replica_job_clear(&seen);
-	if (cli_open_store(args, STORE_CREATE, &store, err) < 0 ||
+	if (cli_store_dir(args, dir, sizeof(dir), err) < 0 || launch_make_parent(dir, err) < 0 ||
+	    store_open(&store, dir, STORE_CREATE | (args->any_fs ? STORE_ANY_FS : 0), err) < 0 ||
 	    store_job_lock(store, ref.job, &lock, err) < 0)
 		return -1;
 	rc = destination_pull(d, ref.job, ref.seq, store, &transfer_watch, &stats, err);

@@ -19,6 +19,9 @@
 /* A file of which this snapshot needs less than one page in so many is not counted on: what it needs is sent
  * again, and the file goes with the snapshots that need more of it. */
 #define SPARSE 4u
+/* Nor are small files, once there are many: what they hold is sent again in one. */
+#define SMALL_PAGES	 2048u
+#define SMALL_FILES_MOST 48u
 
 struct id_list {
 	struct id_range *ranges;
@@ -200,10 +203,23 @@ static int add_missing(struct push *p, const struct id_range *range, struct err 
 	return at < range->end ? list_add(&p->missing, at, range->end, err) : 0;
 }
 
+static void merge_small(struct dir_known *k)
+{
+	size_t small = 0;
+
+	for (size_t i = 0; i < k->n_files; i++)
+		small += k->files[i].live && is_usable(&k->files[i]) &&
+			 k->files[i].count < SMALL_PAGES;
+	for (size_t i = 0; i < k->n_files && small > SMALL_FILES_MOST; i++)
+		if (k->files[i].count < SMALL_PAGES)
+			k->files[i].gone = true;
+}
+
 static int find_missing(struct push *p, struct err *err)
 {
 	for (size_t i = 0; i < p->needed.n; i++)
 		count_live(p, &p->needed.ranges[i]);
+	merge_small(p->r->known);
 	for (size_t i = 0; i < p->needed.n; i++)
 		if (add_missing(p, &p->needed.ranges[i], err) < 0)
 			return -1;
