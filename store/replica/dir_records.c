@@ -189,7 +189,8 @@ static int check_manifest(const Rep__Manifest *m, struct err *err)
 		last = m->tables[i]->root;
 	}
 	for (size_t i = 0; i < m->n_packs; i++)
-		if (m->packs[i].len >= PACKFILE_NAME || memchr(m->packs[i].data, 0, m->packs[i].len))
+		if (m->packs[i].len < 1 || m->packs[i].len >= PACKFILE_NAME ||
+		    memchr(m->packs[i].data, 0, m->packs[i].len))
 			return err_set(err, ERR_CORRUPT, "a name in it is damaged");
 	if ((m->log && stream_check(m->log, err) < 0) ||
 	    (m->input && stream_check(m->input, err) < 0))

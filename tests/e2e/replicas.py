@@ -21,7 +21,7 @@ with open('numbers', 'w') as f:
         f.write(f'{i} {total}\\n')
         f.flush()
         print(i, total, sum(data[::4096]), flush=True)
-        time.sleep(0.03)
+        time.sleep(float(sys.argv[2]))
 """
 ARGV = ["python3", "-c", JOB]
 
@@ -40,7 +40,7 @@ class Node:
 
     def run(self, rounds, *options, job="job"):
         return self.start("run", "-n", job, "-i", "300ms", "--replicate", self.replica, *options,
-                          "--", *ARGV, str(rounds))
+                          "--", *ARGV, str(rounds), "0.03")
 
     @property
     def replica(self):
@@ -74,7 +74,7 @@ class Node:
 
 def expected(lab, rounds):
     bare = lab.subdir("bare")
-    result = lab.bare([*ARGV, str(rounds)], cwd=bare)
+    result = lab.bare([*ARGV, str(rounds), "0"], cwd=bare)
     return result.out, harness.read_bytes(os.path.join(bare, "numbers"))
 
 
@@ -101,7 +101,7 @@ def run_elsewhere(lab):
     goes_on_elsewhere(lab, lambda node, rounds: node.run(rounds))
 
 
-@case(root=True)
+@case()
 def recover_from(lab):
     goes_on_elsewhere(lab, lambda node, rounds: node.start("recover", "job", "--from", node.replica))
 
@@ -140,7 +140,7 @@ def cut_off(lab):
     node = Node(lab, "first")
     place = os.path.join(lab.disk, "replica")
     watchdog = node.start("run", "-n", "job", "-i", "200ms", "--keep", "3", "--replicate",
-                          f"dir:{place}", "--", *ARGV, "100000")
+                          f"dir:{place}", "--", *ARGV, "100000", "0.03")
 
     def newest():
         entries = json.loads(node.pawl("list", "job", "--json", status=None).out or b"[]")
@@ -178,7 +178,7 @@ def cut_off(lab):
 def by_hand(lab):
     """push and pull; a stopped job says what is where."""
     first, second = Node(lab, "first"), Node(lab, "second")
-    watchdog = first.start("run", "-n", "job", "-i", "1h", "--", *ARGV, "100000")
+    watchdog = first.start("run", "-n", "job", "-i", "1h", "--", *ARGV, "100000", "0.03")
     wait_until(lambda: os.path.exists(os.path.join(first.work, "numbers")), 30, "it runs")
     first.pawl("stop", "job")
     watchdog.wait()

@@ -121,6 +121,25 @@ def descendants(pid):
     return found
 
 
+def ancestors(pid):
+    found = [pid]
+    while found[-1] > 1:
+        try:
+            with open(f"/proc/{found[-1]}/stat") as f:
+                found.append(int(f.read().rsplit(")", 1)[1].split()[1]))
+        except OSError:
+            break
+    return found
+
+
+def comm_of(pid):
+    try:
+        with open(f"/proc/{pid}/comm") as f:
+            return f.read().strip()
+    except OSError:
+        return ""
+
+
 class Cluster:
     def __init__(self, pawl):
         self.dir = tempfile.mkdtemp(prefix="pawl-slurm-")
@@ -168,7 +187,7 @@ class Cluster:
     def lose_node(self, name):
         """The node dies: slurmd, and all that it has started."""
         slurmd = self.daemons.pop(name)
-        # Each slurmstepd is a daemon of its own; it names its node.
+        # Each slurmstepd is a daemon of its own; what it runs names its node.
         victims = []
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
@@ -178,12 +197,14 @@ class Cluster:
                 continue
             if f"SLURMD_NODENAME={name}".encode() in environ and self.dir.encode() in environ:
                 victims.append(int(entry))
-        for pid in [slurmd.pid, *victims]:
-            for one in [pid, *descendants(pid)]:
-                try:
-                    os.kill(one, signal.SIGKILL)
-                except OSError:
-                    pass
+        # Slurm's own first: of a node that is dead nobody reports how its jobs have ended.
+        steps = [a for pid in victims for a in ancestors(pid) if comm_of(a).startswith("slurmstepd")]
+        jobs = [d for pid in steps for d in descendants(pid)]
+        for pid in [slurmd.pid, *steps, *victims, *jobs]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
         slurmd.wait()
 
     def slurm(self, *argv, status=0, user=None):
@@ -263,12 +284,13 @@ class Test:
         before = info["BatchHost"]
         info = self.settle(1, "scontrol requeue to the other node")
         check(info["BatchHost"] != before, "it is on the same node")
-        self.c.slurm("scontrol", "update", f"JobId={self.job}", "ExcNodeList=", status=None)
         self.preempt()
         info = self.settle(2, "pre-emption")
         self.c.slurm("scancel", "--batch", "--signal=TERM", self.job)  # what --signal sends at the time limit
         info = self.settle(3, "the signal of the time limit")
         self.c.lose_node(info["BatchHost"])
+        wait_until(lambda: self.c.show(self.job)["JobState"] == "PENDING", "it is in the queue again")
+        self.c.slurm("scontrol", "update", f"JobId={self.job}", "ExcNodeList=")  # of the first move
         info = self.settle(4, "the loss of its node")
         wait_until(lambda: self.c.show(self.job)["JobState"] not in ("RUNNING", "COMPLETING"), "it ends", 600)
         self.check_end()
@@ -304,7 +326,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pawl", required=True)
     parser.add_argument("--programs")
-    parser.add_argument("--rounds", type=int, default=1200)
+    parser.add_argument("--rounds", type=int, default=800)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     missing = [p for p in ("slurmctld", "slurmd", "munged", "setpriv") if not shutil.which(p)]
