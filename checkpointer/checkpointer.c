@@ -350,6 +350,8 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)
 		return -1;
 	result = take_all(&t, end, err);
+	if (result == 0 && end && hooks->leave && hooks->leave(hooks->ctx, &t.info, err) < 0)
+		result = -1;
 	if (result == 0) {
 		keep_as_last(&t);
 		if (end)

@@ -82,6 +82,9 @@ struct checkpoint_hooks {
 	void (*resumed)(void *ctx, uint64_t pause_us);
 	/* Before publishing: make durable what the model refers to (the log). */
 	int (*publish)(void *ctx, struct err *err);
+	/* With end: the snapshot is published, the tree stands still; -1: it goes on instead of being killed,
+	 * and the call fails with that. May set info->pause_us. May be NULL. */
+	int (*leave)(void *ctx, struct snapshot_info *info, struct err *err);
 };
 
 int checkpointer_new(struct checkpointer **ret, const struct checkpoint_config *config,

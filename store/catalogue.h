@@ -12,6 +12,10 @@
 int job_read(struct store *store, MDB_txn *txn, const char *name, Cat__Job **ret, struct err *err);
 int job_write(struct store *store, MDB_txn *txn, const char *name, const Cat__Job *job,
 	      struct err *err);
+/* Between record and struct. The record borrows from info; texts has room for argv and options. */
+int job_info_from_record(const char *name, size_t name_len, const Cat__Job *job,
+			 struct job_info *ret, struct err *err);
+void job_record_from_info(const struct job_info *info, ProtobufCBinaryData *texts, Cat__Job *ret);
 /* For messages: the job's name, or "job #ID" where no record has that id. */
 void job_name_of(struct store *store, MDB_txn *txn, uint64_t id, char *buf, size_t len);
 

@@ -114,8 +114,8 @@ static bool texts_from_record(const ProtobufCBinaryData *from, size_t n, char **
 	return *ret;
 }
 
-static int info_from_record(const char *name, size_t name_len, const Cat__Job *job,
-			    struct job_info *ret, struct err *err)
+int job_info_from_record(const char *name, size_t name_len, const Cat__Job *job,
+			 struct job_info *ret, struct err *err)
 {
 	struct job_info info = {
 		.id = job->id,
@@ -135,6 +135,8 @@ static int info_from_record(const char *name, size_t name_len, const Cat__Job *j
 		info.cwd && texts_from_record(job->argv, job->n_argv, &info.argv, &info.argc) &&
 		texts_from_record(job->options, job->n_options, &info.options, &info.n_options);
 
+	if (job->moved_to.len < sizeof(info.moved_to) && job->moved_to.len)
+		memcpy(info.moved_to, job->moved_to.data, job->moved_to.len);
 	if (name_len >= sizeof(info.name))
 		name_len = sizeof(info.name) - 1;
 	memcpy(info.name, name, name_len);
@@ -153,8 +155,7 @@ static void borrow_texts(ProtobufCBinaryData *to, char *const *texts, size_t n)
 		to[i] = (ProtobufCBinaryData){strlen(texts[i]), (uint8_t *)texts[i]};
 }
 
-/* The record borrows from info; texts has room for argv and options. */
-static void record_from_info(const struct job_info *info, ProtobufCBinaryData *texts, Cat__Job *ret)
+void job_record_from_info(const struct job_info *info, ProtobufCBinaryData *texts, Cat__Job *ret)
 {
 	*ret = (Cat__Job)CAT__JOB__INIT;
 	ret->id = info->id;
@@ -174,6 +175,7 @@ static void record_from_info(const struct job_info *info, ProtobufCBinaryData *t
 	ret->n_options = info->n_options;
 	ret->options = texts + info->argc;
 	borrow_texts(ret->options, info->options, info->n_options);
+	ret->moved_to = (ProtobufCBinaryData){strlen(info->moved_to), (uint8_t *)info->moved_to};
 	if (info->cwd)
 		ret->cwd = (ProtobufCBinaryData){strlen(info->cwd), (uint8_t *)info->cwd};
 }
@@ -188,7 +190,7 @@ int store_job_get(struct store *store, const char *name, struct job_info *ret, s
 		return -1;
 	rc = job_read(store, txn, name, &job, err);
 	txn_end(store, txn);
-	return rc < 0 ? -1 : info_from_record(name, strlen(name), job, ret, err);
+	return rc < 0 ? -1 : job_info_from_record(name, strlen(name), job, ret, err);
 }
 
 static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *info,
@@ -201,7 +203,7 @@ static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *
 		return -1;
 	if (old->id != info->id)
 		return err_set(err, ERR_NOT_FOUND, "job '%s' was removed", info->name);
-	record_from_info(info, texts, &job);
+	job_record_from_info(info, texts, &job);
 	/* A snapshot may have been published since the caller read the record. */
 	if (old->last_seq > job.last_seq)
 		job.last_seq = old->last_seq;
@@ -249,7 +251,7 @@ static int list_in_txn(struct store *store, MDB_cursor *cursor, struct job_info 
 				   &why) < 0)
 			snprintf(info->name, sizeof(info->name), "%.*s", (int)key.mv_size,
 				 (const char *)key.mv_data);
-		else if (info_from_record(key.mv_data, key.mv_size, job, info, err) < 0)
+		else if (job_info_from_record(key.mv_data, key.mv_size, job, info, err) < 0)
 			return -1;
 	}
 	return rc && rc != MDB_NOTFOUND ? err_lmdb(err, rc, "cannot list jobs") : 0;

@@ -79,6 +79,7 @@ struct job_info {
 	char *cwd;           /* owned by the struct */
 	char **options;      /* how to watch it, as launched: "--interval=5m" …; NULL-terminated, owned */
 	size_t n_options;
+	char moved_to[512];  /* it goes on at that destination, not here; empty: it does not */
 };
 
 void job_info_clear(struct job_info *info); /* frees what the struct owns */

@@ -1,16 +1,19 @@
 #include "tools/commands.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
 #include "store/base/units.h"
-#include "store/wire/wire.h"
+#include "store/wire/serve.h"
 #include "tools/cli.h"
 #include "tools/launch_options.h"
 #include "tools/report.h"
@@ -62,7 +65,7 @@ static const struct cli_spec spec = {
 
 static int open_input(const struct cli_args *cli, int *ret, struct err *err)
 {
-	*ret = cli->n_operands ? open(cli->operands[0], O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
+	*ret = cli->n_operands ? open(cli->operands[0], O_RDONLY | O_CLOEXEC) : fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
 	if (*ret < 0)
 		return err_sys(err, "%s", cli->n_operands ? cli->operands[0] : "standard input");
 	if (isatty(*ret))
@@ -80,8 +83,59 @@ static int make_store(const struct cli_args *cli, struct store **ret, struct err
 	return store_open(ret, dir, STORE_CREATE | (cli->any_fs ? STORE_ANY_FS : 0), err);
 }
 
+/* ---- jobs that are to go on here ----------------------------------------------------------- */
+
+/* Runs a pawl of our own kind. Its standard error is ours, the rest nothing. */
+static int run_pawl(char *const argv[], struct err *err)
+{
+	posix_spawn_file_actions_t actions;
+	int status, rc;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+	rc = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (rc)
+		return err_code(err, rc, "cannot run pawl %s", argv[1]);
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return err_sys(err, "cannot wait for pawl %s", argv[1]);
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+		return err_set(err, ERR_SYSTEM, "pawl %s failed there", argv[1]);
+	return 0;
+}
+
+static int start_here(void *ctx, const char *job, uint64_t seq, const uint8_t *token,
+		      struct err *err)
+{
+	struct store **store = ctx;
+	char snapshot[160], hex[33];
+	char *argv[] = {(char *)"pawl", (char *)"recover", (char *)"-d", (char *)"-q",
+			(char *)"--store", (char *)store_dir(*store), snapshot, NULL};
+
+	snprintf(snapshot, sizeof(snapshot), "%s@%" PRIu64, job, seq);
+	for (int i = 0; i < 16; i++)
+		snprintf(hex + 2 * i, 3, "%02x", token[i]);
+	if (setenv(LAUNCH_HOLD_VARIABLE, hex, 1) < 0)
+		return err_sys(err, "cannot start the job");
+	return run_pawl(argv, err);
+}
+
+static void stop_here(void *ctx, const char *job)
+{
+	struct store **store = ctx;
+	char *argv[] = {(char *)"pawl", (char *)"stop", (char *)"--store",
+			(char *)store_dir(*store), (char *)job, NULL};
+	struct err ignored;
+
+	run_pawl(argv, &ignored);
+}
+
 static int receive_one(struct wire_channel *ch, struct store *store,
-		       const struct receive_args *args, struct wire_stats *stats, struct err *err)
+		       const struct receive_args *args, const struct wire_starter *starter,
+		       struct wire_stats *stats, struct err *err)
 {
 	const struct wire_receive_options receive = {.name = args->name, .codec = CODEC_LZ4};
 	uint32_t flags;
@@ -91,8 +145,9 @@ static int receive_one(struct wire_channel *ch, struct store *store,
 	if ((flags & WIRE_NEGOTIATED) && !args->negotiate)
 		return err_set(err, ERR_INVALID,
 			       "the sender waits for answers: receive with --negotiate");
-	if ((flags & WIRE_NEGOTIATED) && wire_open(ch, 0, err) < 0)
-		return -1;
+	if (flags & WIRE_NEGOTIATED)
+		return wire_open(ch, 0, err) < 0 ? -1
+						 : wire_serve(ch, flags, store, &receive, starter, err);
 	return wire_receive_snapshot(ch, flags, NULL, store, &receive, stats, err);
 }
 
@@ -100,6 +155,8 @@ static int receive_job(const struct cli_args *cli, const struct receive_args *ar
 		       struct wire_stats *stats, struct err *err)
 {
 	cleanup_store struct store *store = NULL;
+	const struct wire_starter starter = {
+		.start = start_here, .stop = stop_here, .ctx = &store};
 	struct wire_channel ch;
 	cleanup_fd int in = -1;
 	int rc;
@@ -107,7 +164,7 @@ static int receive_job(const struct cli_args *cli, const struct receive_args *ar
 	if (open_input(cli, &in, err) < 0 || make_store(cli, &store, err) < 0)
 		return -1;
 	wire_channel_init(&ch, in, args->negotiate ? STDOUT_FILENO : -1);
-	rc = receive_one(&ch, store, args, stats, err);
+	rc = receive_one(&ch, store, args, &starter, stats, err);
 	wire_channel_clear(&ch);
 	return rc;
 }

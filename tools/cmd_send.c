@@ -70,7 +70,7 @@ static int open_output(const struct send_args *args, int *ret, struct err *err)
 	if (args->output)
 		*ret = open(args->output, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	else
-		*ret = dup(STDOUT_FILENO);
+		*ret = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	if (*ret < 0)
 		return err_sys(err, "%s", args->output ? args->output : "standard output");
 	if (isatty(*ret))

@@ -12,6 +12,7 @@ int cmd_export(int argc, char **argv);
 int cmd_gc(int argc, char **argv);
 int cmd_list(int argc, char **argv);
 int cmd_log(int argc, char **argv);
+int cmd_migrate(int argc, char **argv);
 int cmd_receive(int argc, char **argv);
 int cmd_pull(int argc, char **argv);
 int cmd_push(int argc, char **argv);

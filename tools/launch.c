@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -32,13 +33,28 @@ static int run_here(const struct watchdog_config *config)
 	return status;
 }
 
+/* False: there is none, or it is none. The job must not inherit it. */
+static bool take_hold(uint8_t token[16])
+{
+	const char *text = getenv(LAUNCH_HOLD_VARIABLE);
+	bool good = text && strlen(text) == 32;
+
+	for (unsigned i = 0; good && i < 16; i++)
+		good = sscanf(text + 2 * i, "%2hhx", &token[i]) == 1;
+	unsetenv(LAUNCH_HOLD_VARIABLE);
+	return good;
+}
+
 int launch(struct launch_options *options, const struct cli_args *args)
 {
 	static char *const none[] = {NULL};
 	struct watchdog_config *config = &options->config;
 	char dir[PATH_MAX];
 	struct err err = {0};
+	uint8_t hold[16];
 
+	if (take_hold(hold) && config->mode == LAUNCH_RECOVER)
+		config->hold = hold;
 	if (cli_store_dir(args, dir, sizeof(dir), &err) < 0)
 		return cli_fail(&err) == EXIT_MISUSE ? EXIT_MISUSE : PAWL_EXIT_FAILED;
 	if ((config->mode != LAUNCH_RECOVER || config->from) && launch_make_parent(dir, &err) < 0) {

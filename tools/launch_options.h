@@ -7,6 +7,10 @@
 #include "tools/cli.h"
 #include "watchdog/watchdog.h"
 
+/* 32 hexadecimal digits: recover only while the bearer of this token holds the job. Set by `pawl receive` for
+ * the job that it starts. */
+#define LAUNCH_HOLD_VARIABLE "PAWL_HOLD"
+
 struct launch_options {
 	struct watchdog_config config; /* texts point into argv */
 	char **kept;                   /* "--interval=5m" …: what recover is to go on with; NULL-terminated */

@@ -25,7 +25,7 @@ _pawl()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
 	local command=${COMP_WORDS[1]} _pawl_store='' i
-	local commands='run attach recover snapshot stop list show diff log push pull send receive verify export rm gc doctor'
+	local commands='run attach recover snapshot stop list show diff log push pull send receive migrate verify export rm gc doctor'
 
 	# The line is not split at '@' here, so that JOB@N is one word.
 	if declare -F _get_comp_words_by_ref >/dev/null; then
@@ -84,7 +84,7 @@ _pawl()
 		return
 	fi
 	case $command in
-	snapshot | stop | list | log)
+	snapshot | stop | list | log | migrate)
 		mapfile -t COMPREPLY < <(compgen -W "$(_pawl_jobs)" -- "$cur") ;;
 	recover | show | diff | send | verify | export | rm)
 		if [[ $cur == *@* ]]; then

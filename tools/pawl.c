@@ -26,6 +26,7 @@ static const struct command commands[] = {
 	{"diff", cmd_diff, "tell what changed between two snapshots"},
 	{"log", cmd_log, "print what a job has written"},
 	{"send", cmd_send, "write a snapshot as a stream, for another machine"},
+	{"migrate", cmd_migrate, "move a running job to another machine"},
 	{"receive", cmd_receive, "read a snapshot from a stream"},
 	{"verify", cmd_verify, "check every stored byte"},
 	{"export", cmd_export, "write a snapshot as a core file for a debugger"},

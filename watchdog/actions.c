@@ -16,7 +16,8 @@ void wd_fail(struct watchdog *w, const struct err *err)
 
 static void take(struct watchdog *w, bool end)
 {
-	const struct snap_command command = {.op = SNAP_TAKE, .end = end};
+	const struct snap_command command = {
+		.op = SNAP_TAKE, .end = end, .move_to = end && w->move_to[0] ? w->move_to : NULL};
 
 	w->wanted = false;
 	hang_look(&w->hang, capsule_cpu_ns(w->capsule), clock_ns(CLOCK_MONOTONIC), 0);

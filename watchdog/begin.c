@@ -11,6 +11,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/hold.h"
 #include "watchdog/jobname.h"
 #include "watchdog/savedir.h"
 #include "watchdog/signals.h"
@@ -75,6 +76,37 @@ static int check_not_running(struct watchdog *w, struct err *err)
 		       w->job.name, w->job.leader_pid, w->job.leader_pid);
 }
 
+/* It would run twice. Who names a snapshot knows what he does. */
+static int check_not_moved(struct watchdog *w, struct err *err)
+{
+	const struct watchdog_config *config = w->config;
+
+	if (!w->job.moved_to[0] || config->recover_seq || config->dry_run ||
+	    config->mode == LAUNCH_FRESH)
+		return 0;
+	return err_set(err, ERR_FENCED,
+		       "job '%s' was moved to %s and goes on there; to go back to what is here, name "
+		       "the snapshot ('pawl recover %s@%" PRIu64 "')",
+		       w->job.name, w->job.moved_to, w->job.name, w->job.last_seq);
+}
+
+/* The job's lock is ours: nobody takes it from the holder any more. */
+static int check_hold(struct watchdog *w, struct err *err)
+{
+	struct hold_view view;
+	bool held;
+
+	if (!w->config->hold)
+		return 0;
+	if (store_hold_look(w->store, w->job.name, &view, err) < 0)
+		return -1;
+	held = memcmp(view.token, w->config->hold, HOLD_TOKEN) == 0;
+	job_info_clear(&view.job);
+	return held ? 0
+		    : err_set(err, ERR_FENCED, "job '%s' has been taken by %s", w->job.name,
+			      view.holder);
+}
+
 static int take_job(struct watchdog *w, struct err *err)
 {
 	const struct watchdog_config *config = w->config;
@@ -93,7 +125,9 @@ static int take_job(struct watchdog *w, struct err *err)
 	taken = config->name ? take_given_name(w, name, err) : take_free_name(w, name, err);
 	if (taken < 0 || store_job_get(w->store, name, &w->job, err) < 0)
 		return -1;
-	return check_not_running(w, err);
+	if (check_not_running(w, err) < 0 || check_not_moved(w, err) < 0)
+		return -1;
+	return check_hold(w, err);
 }
 
 int wd_begin(struct watchdog *w, struct err *err)
@@ -233,6 +267,7 @@ int wd_put_running(struct watchdog *w, struct err *err)
 	    (options && set_texts(&w->job.options, &w->job.n_options, options, err) < 0))
 		return -1;
 	w->job.state = JOB_RUNNING;
+	w->job.moved_to[0] = '\0';
 	w->job.watchdog_pid = getpid();
 	return store_job_put(w->store, &w->job, err);
 }

@@ -15,7 +15,7 @@ struct client {
 	enum client_state state;
 	bool armed; /* the snapshot under way answers it */
 	int fd;
-	char line[256];
+	char line[1024];
 	size_t used;
 };
 
@@ -141,6 +141,7 @@ static void understand(struct client *client, struct control_wishes *wishes)
 {
 	json_t *request = json_loads(client->line, 0, NULL);
 	const char *cmd = json_string_value(json_object_get(request, "cmd"));
+	const char *to = json_string_value(json_object_get(request, "to"));
 	struct err err;
 
 	if (cmd && strcmp(cmd, "snapshot") == 0) {
@@ -149,6 +150,11 @@ static void understand(struct client *client, struct control_wishes *wishes)
 	} else if (cmd && strcmp(cmd, "stop") == 0) {
 		client->state = CLIENT_STOP;
 		wishes->stop = true;
+	} else if (cmd && strcmp(cmd, "move") == 0 && to && *to &&
+		   strlen(to) < sizeof(wishes->move_to)) {
+		client->state = CLIENT_STOP;
+		wishes->stop = true;
+		strcpy(wishes->move_to, to);
 	} else if (cmd && strcmp(cmd, "status") == 0) {
 		client->state = CLIENT_STATUS;
 		wishes->status = true;

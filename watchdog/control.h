@@ -34,6 +34,7 @@ size_t control_poll(const struct control *control, struct pollfd *fds);
 
 struct control_wishes {
 	bool snapshot, stop, status;
+	char move_to[512]; /* the stop is a move there; empty: it is not */
 };
 /* Reads what has come; the wishes of new requests. */
 struct control_wishes control_read(struct control *control, const struct pollfd *fds, size_t n);

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -82,7 +83,7 @@ static int understand(const char *line, struct snapshot_info *ret, struct err *e
 	if (json_is_true(json_object_get(reply, "ok")))
 		result = control_unpack_snapshot(json_object_get(reply, "snapshot"), ret, err);
 	else if (why && json_integer_value(kind) > ERR_NONE &&
-		 json_integer_value(kind) <= ERR_DENIED)
+		 json_integer_value(kind) <= ERR_UNREACHABLE)
 		result = err_set(err, (enum err_kind)json_integer_value(kind), "%s", why);
 	else
 		result = err_set(err, ERR_CORRUPT, "the watchdog's answer is not understood");
@@ -109,6 +110,22 @@ int control_snapshot(struct store *store, const char *job, struct snapshot_info 
 		     struct err *err)
 {
 	return ask(store, job, "{\"cmd\": \"snapshot\"}\n", ret, err);
+}
+
+int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
+		 struct err *err)
+{
+	json_t *request = json_pack("{s:s, s:s}", "cmd", "move", "to", to);
+	char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
+	char line[1024];
+	int rc;
+
+	json_decref(request);
+	rc = text ? snprintf(line, sizeof(line), "%s\n", text) : -1;
+	free(text);
+	if (rc < 0 || (size_t)rc >= sizeof(line))
+		return err_set(err, ERR_INVALID, "destination '%.100s' is too long", to);
+	return ask(store, job, line, ret, err);
 }
 
 int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err)

@@ -117,6 +117,10 @@ static void put_end(struct watchdog *w)
 		w->job.state = JOB_FINISHED;
 	else
 		w->job.state = JOB_FAILED;
+	if (w->stopped && w->move_to[0]) {
+		snprintf(w->job.moved_to, sizeof(w->job.moved_to), "%s", w->move_to);
+		log_info("job %s goes on at %s", w->job.name, w->move_to);
+	}
 	w->job.exit_status = exit_code(w);
 	w->job.leader_pid = 0;
 	w->job.attached = false;
@@ -186,7 +190,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 			 w->job.name, w->job.leader_pid, w->job.leader_pid);
 	if (w->status_unknown && !w->stopped)
 		log_error("job %s has ended; how, this kernel does not tell (Linux 6.15)", w->job.name);
-	if (w->stopped && w->final.seq)
+	if (w->stopped && w->final.seq && !w->move_to[0])
 		log_info("job %s is stopped; it goes on from %s@%" PRIu64, w->job.name, w->job.name,
 			 w->final.seq);
 	if (w->store) {

@@ -31,6 +31,7 @@ enum snap_op { SNAP_TAKE, SNAP_REBUILD, SNAP_RELEASE };
 struct snap_command {
 	enum snap_op op;
 	bool end;     /* TAKE: the final one */
+	const char *move_to; /* TAKE with end: the job is to go on there; must stay until the result */
 	bool stopped; /* RELEASE */
 	/* REBUILD; both must stay until the result of the RELEASE, or of the failed REBUILD. */
 	const Snap__Snapshot *model;

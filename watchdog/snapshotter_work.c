@@ -139,9 +139,22 @@ static int adopt_target(struct snap_work *w, struct err *err)
 	return checkpointer_new(&w->checkpointer, &w->target.config, err);
 }
 
+/* How long it stood still is told by the clock that goes on there. */
+static int on_leave(void *ctx, struct snapshot_info *info, struct err *err)
+{
+	struct snap_work *w = ctx;
+
+	if (!w->move)
+		return 0;
+	if (move_leave(w->move, info->seq, err) < 0)
+		return -1;
+	info->pause_us = (clock_ns(CLOCK_REALTIME) - info->time) / 1000;
+	return 0;
+}
+
 static int take(struct snap_work *w, bool end, struct snapshot_info *ret, struct err *err)
 {
-	const struct checkpoint_hooks hooks = {w, on_frozen, on_resumed, on_publish};
+	const struct checkpoint_hooks hooks = {w, on_frozen, on_resumed, on_publish, on_leave};
 
 	return checkpointer_take(w->checkpointer, w->config.store, w->config.job, w->target.parent,
 				 end, &hooks, ret, err);
@@ -223,6 +236,18 @@ static int do_take(struct snap_work *w, bool end, struct snap_result *result)
 	return 0;
 }
 
+/* The final snapshot of a job that goes on elsewhere. */
+static int do_move(struct snap_work *w, const char *destination, struct snap_result *result)
+{
+	int rc = move_begin(&w->move, w->config.store, w->config.job, destination, &result->err);
+
+	if (rc == 0)
+		rc = do_take(w, true, result);
+	move_end(w->move);
+	w->move = NULL;
+	return rc;
+}
+
 /* ---- recovery ------------------------------------------------------------------------------ */
 
 static int do_rebuild(struct snap_work *w, const struct snap_command *command,
@@ -251,7 +276,8 @@ void snap_work_do(struct snap_work *w, const struct snap_command *command,
 	result->started = clock_ns(CLOCK_MONOTONIC);
 	switch (command->op) {
 	case SNAP_TAKE:
-		done = do_take(w, command->end, result);
+		done = command->move_to ? do_move(w, command->move_to, result)
+					: do_take(w, command->end, result);
 		break;
 	case SNAP_REBUILD:
 		done = do_rebuild(w, command, result);

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "watchdog/move.h"
 #include "watchdog/snapshotter.h"
 
 struct snap_target {
@@ -20,6 +21,7 @@ struct snap_work {
 	struct checkpointer *checkpointer;
 	struct recovery *recovery; /* rebuilt, not released */
 	atomic_bool cancelled;
+	struct move *move; /* the final snapshot that is being taken is the job's leaving; or NULL */
 };
 
 void snap_work_do(struct snap_work *w, const struct snap_command *command,

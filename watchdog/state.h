@@ -40,6 +40,7 @@ enum wd_event {
 	WE_EXITED,	   /* the job ended, for good */
 	WE_DIED,	   /* the job died, and policy says to roll it back */
 	WE_LEAVE,	   /* the attached job is to run on without us */
+	WE_STAYED,	   /* the job was to go on elsewhere and did not: it runs on */
 	WE_HUNG,	   /* the job has used no CPU time for too long */
 	WE_REBUILT,	   /* the job stands rebuilt, stopped */
 	WE_REBUILD_FAILED, /* nothing of it is left */

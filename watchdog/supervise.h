@@ -83,6 +83,7 @@ struct watchdog {
 	unsigned cpu_baseline; /* that the job was launched with, by this watchdog or an earlier one */
 
 	enum wd_state state;
+	char move_to[512]; /* the stop that is under way is a move there; empty: it is not */
 	bool wanted;	 /* a snapshot as soon as the one under way is done */
 	bool started;	 /* the job has run: from here on there is a status to report */
 	bool hanging_up; /* an output stream has ended, the caller's is to be closed soon */

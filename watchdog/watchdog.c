@@ -213,6 +213,11 @@ static void taken(struct watchdog *w, struct snap_result *result)
 					&result->err);
 	if (!result->ok && w->state == WD_STOPPING && w->control)
 		control_answer_stop_failed(w->control, &result->err);
+	if (!result->ok && w->state == WD_STOPPING && w->move_to[0]) {
+		w->move_to[0] = '\0';
+		wd_handle(w, WE_STAYED);
+		return;
+	}
 	wd_handle(w, result->ok ? WE_TAKEN : refused ? WE_REFUSED : WE_FAILED);
 }
 
@@ -277,6 +282,8 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 		control_answer_status(w->control, describe(w));
 	if (wishes.snapshot)
 		wd_handle(w, WE_REQUEST);
+	if (wishes.move_to[0] && w->state == WD_RUNNING)
+		snprintf(w->move_to, sizeof(w->move_to), "%s", wishes.move_to);
 	if (wishes.stop)
 		wd_handle(w, WE_STOP);
 }

@@ -71,6 +71,7 @@ struct watchdog_config {
 	bool progress;              /* progress line on stderr (a terminal) */
 	bool quiet;
 	bool keep_output;           /* output to /dev/null is kept in the job's log too (a detached job) */
+	const uint8_t *hold;        /* recover only while the bearer of this token (16 bytes) holds the job; or NULL */
 	bool no_capsule_user;       /* as root: without a user namespace (default as root) */
 };
 
@@ -85,5 +86,8 @@ int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err
 int control_snapshot(struct store *store, const char *job, struct snapshot_info *ret,
 		     struct err *err);
 int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err);
+/* Waits until the job runs at ssh://… and has ended here; an error: it goes on here. */
+int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
+		 struct err *err);
 
 #endif

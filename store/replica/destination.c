@@ -15,18 +15,12 @@ struct destination {
 typedef int open_fn(void **ret_self, const struct destination_ops **ret_ops, const char *rest,
 		    struct err *err);
 
-static int no_ssh(void **ret_self, const struct destination_ops **ret_ops, const char *rest,
-		  struct err *err)
-{
-	return err_set(err, ERR_UNSUPPORTED, "ssh://%s: destinations over ssh are not built in", rest);
-}
-
 static const struct kind {
 	const char *prefix;
 	open_fn *open;
 } kinds[] = {
 	{"dir:", dir_destination_open},
-	{"ssh://", no_ssh},
+	{"ssh://", ssh_destination_open},
 };
 
 static const struct kind *find_kind(const char *text, const char **ret_rest, struct err *err)

@@ -1,0 +1,242 @@
+"""Snapshots and jobs that go to another store, as to another machine: sent, received, moved, cut off.
+
+ssh is a script that runs the other end here; where sshd is installed, the real one on a loopback port too.
+"""
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import harness
+from harness import STOPPED_EXIT, Skip, case, check, check_equal, wait_until, write_bytes
+
+STEPS = ("300", "10")
+SSH = b"""#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift 2
+exec sh -c "exec $1"
+"""
+
+
+class Nodes:
+    """A lab with a second store, reached by ssh://there/…"""
+    def __init__(self, lab):
+        self.lab = lab
+        self.there = os.path.join(lab.dir, "there")
+        self.address = f"ssh://there{self.there}"
+        script = os.path.join(lab.dir, "ssh")
+        write_bytes(script, SSH)
+        os.chmod(script, 0o755)
+        lab.env.update(PAWL_SSH=script, PAWL_REMOTE=lab.options.pawl)
+
+    def pawl(self, command, *args, **options):
+        return self.lab.pawl(command, "--store", self.there, *args, **options)
+
+    def run(self, steps=STEPS):
+        watchdog = self.lab.run(self.lab.target("target-counter"), *steps)
+        wait_until(lambda: b"step 3 " in watchdog.out, 60, f"the job runs: {watchdog.err[-300:]!r}")
+        return watchdog
+
+    def expected(self, steps=STEPS):
+        return self.lab.bare([self.lab.target("target-counter"), steps[0], "0"]).out
+
+    def runs_there(self):
+        result = self.pawl("list", "--json", status=None)
+        return b'"running"' in result.out
+
+    def check_ends_there(self, steps=STEPS):
+        """Also where it has ended in the meantime."""
+        wait_until(lambda: not self.runs_there(), 120, "the job ends there")
+        check_equal(self.pawl("log", "job").out, self.expected(steps), "log")
+        self.pawl("verify")
+
+    def kill_there(self):
+        """SIGKILL to everything of pawl's that works on the other store: as if that machine died."""
+        for pid in self.lab.processes():
+            try:
+                if self.there.encode() in harness.read_bytes(f"/proc/{pid}/cmdline"):
+                    os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+
+    def transfer(self):
+        """send --negotiate | receive --negotiate, both ways."""
+        ours, theirs = socket.socketpair()
+        receiver = self.lab.start("receive", "--negotiate", "--store", self.there, stdin=theirs, stdout=theirs)
+        sender = self.lab.start("send", "--negotiate", "job", stdin=ours, stdout=ours)
+        ours.close()
+        theirs.close()
+        return sender, receiver
+
+
+@case(root=True)
+def received_from_a_file(lab):
+    nodes = Nodes(lab)
+    watchdog = nodes.run()
+    lab.snapshot()
+    time.sleep(0.3)
+    lab.pawl("stop", "job")
+    check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit")
+    files = [os.path.join(lab.dir, name) for name in ("first", "second")]
+    lab.pawl("send", "job@1", "-o", files[0])
+    lab.pawl("send", "--base", "1", "job@2", "-o", files[1])
+    nodes.pawl("receive", files[1], status=1)
+    nodes.pawl("receive", files[0])
+    nodes.pawl("receive", files[1])
+    nodes.pawl("verify")
+    nodes.pawl("recover", "job")
+    check_equal(nodes.pawl("log", "job").out, nodes.expected(), "log")
+    # It went on there: what is older than that does not come any more.
+    result = nodes.pawl("receive", "-n", "other", files[0])
+    check(b"other@1" in result.out, f"{result.out!r}")
+
+
+@case(root=True)
+def migrated(lab):
+    nodes = Nodes(lab)
+    watchdog = nodes.run()
+    result = lab.pawl("migrate", "job", nodes.address)
+    check(b"goes on at" in result.out, f"{result.out!r}")
+    check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit")
+    refused = lab.pawl("recover", "job", status=None)
+    check(b"was moved to" in refused.err, f"{refused.err!r}")
+    nodes.check_ends_there()
+
+
+@case()
+def migrated_over_sshd(lab):
+    nodes = Nodes(lab)
+    port = start_sshd(lab)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    lab.env["PAWL_SSH"] = f"ssh -F {lab.dir}/ssh_config -o BatchMode=yes"  # the watchdog uses it too
+    nodes.run()
+    lab.pawl("migrate", "job", f"ssh://{user}@127.0.0.1:{port}{nodes.there}")
+    nodes.check_ends_there()
+
+
+def start_sshd(lab):
+    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
+    if not sshd:
+        raise Skip("sshd is not installed (openssh-server)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for name in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{lab.dir}/{name}"], check=True)
+    shutil.copy(f"{lab.dir}/user_key.pub", f"{lab.dir}/authorized")
+    write_bytes(f"{lab.dir}/sshd_config", (
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {lab.dir}/host_key\nPidFile none\n"
+        f"AuthorizedKeysFile {lab.dir}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n").encode())
+    write_bytes(f"{lab.dir}/ssh_config", (
+        f"IdentityFile {lab.dir}/user_key\nIdentitiesOnly yes\nStrictHostKeyChecking no\n"
+        f"UserKnownHostsFile {lab.dir}/known_hosts\n").encode())
+    server = lab.launch([sshd, "-D", "-e", "-f", f"{lab.dir}/sshd_config"])
+
+    def listens():
+        if not server.alive():
+            raise Skip(f"sshd does not start here: {server.err[-200:]!r}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+    wait_until(listens, 30, "sshd listens")
+    return port
+
+
+@case()
+def replicated_over_ssh(lab):
+    """The first machine is lost with its store; the job goes on from the other one's."""
+    nodes = Nodes(lab)
+    steps = ("300", "20")
+    watchdog = lab.run(lab.target("target-counter"), *steps,
+                       options=["-i", "500ms", "--keep", "3", "--replicate", nodes.address])
+    wait_until(lambda: b"job" in nodes.pawl("list", status=None).out, 60, "a snapshot is there")
+    wait_until(lambda: len(nodes.pawl("list", "job", status=None).out.splitlines()) > 2, 60, "and another")
+    lab.kill(watchdog)
+    shutil.rmtree(lab.store)
+    lab.pawl("recover", "--from", nodes.address, "job")
+    check_equal(lab.log(), nodes.expected(steps), "log")
+    nodes.pawl("verify")
+    lab.verify()
+
+
+# ---- kills ---------------------------------------------------------------------------------------
+
+
+def migration_killed(lab, times):
+    """The other machine dies at a random instant of the migration: the job goes on once."""
+    for _ in range(times):
+        nodes = Nodes(lab)
+        steps = ("250", "10")
+        watchdog = nodes.run(steps)
+        migration = lab.start("migrate", "job", nodes.address)
+        time.sleep(lab.random.uniform(0, 0.6))
+        ended = not migration.alive()
+        if not ended:
+            nodes.kill_there()
+        moved = migration.wait(120).status == 0
+        if moved:
+            watchdog.wait(60)
+            check(not lab.running(), "it does not run here too")
+            if not ended and not nodes.runs_there():
+                nodes.pawl("recover", "job")
+            nodes.check_ends_there(steps)
+        else:
+            check(not nodes.runs_there(), "it does not run there too")
+            check_equal(watchdog.wait(120).status, 0, "exit")
+            check_equal(lab.log(), nodes.expected(steps), "log")
+            nodes.pawl("verify", status=None if not os.path.exists(nodes.there) else 0)
+        lab.check_gone("at the end")
+        lab.pawl("verify")
+        for path in (lab.store, nodes.there):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def transfers_killed(lab, times):
+    """Sender or receiver is killed at a random instant; the next transfer completes, both ends are clean."""
+    nodes = Nodes(lab)
+    watchdog = lab.run(lab.target("pagejob"), "64", "2", "50", "100000")
+    lab.wait_running(watchdog)
+    for i in range(times):
+        if i % 4 == 0:
+            lab.snapshot(seconds=120)
+        sender, receiver = nodes.transfer()
+        time.sleep(lab.random.uniform(0, 0.5))
+        victim = lab.random.choice((sender, receiver))
+        if victim.alive():
+            victim.send(signal.SIGKILL)
+        sender.wait(120)
+        receiver.wait(120)
+        if i % 4 == 3:
+            sender, receiver = nodes.transfer()
+            check_equal((sender.wait(120).status, receiver.wait(120).status), (0, 0),
+                        f"{sender.err[-300:]!r} {receiver.err[-300:]!r}; exits")
+            nodes.pawl("verify")
+            lab.pawl("verify")
+    watchdog.send(signal.SIGKILL)
+    watchdog.wait(60)
+
+
+@case()
+def migration_killed_thrice(lab):
+    migration_killed(lab, 3)
+
+
+@case(long=True)
+def migration_killed_20_times(lab):
+    migration_killed(lab, 20)
+
+
+@case()
+def transfers_killed_8_times(lab):
+    transfers_killed(lab, 8)
+
+
+@case(long=True)
+def transfers_killed_200_times(lab):
+    transfers_killed(lab, 200)
+
+
+if __name__ == "__main__":
+    harness.main()

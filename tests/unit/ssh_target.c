@@ -1,0 +1,48 @@
+/* The text behind "ssh://". */
+#include <string.h>
+
+#include "store/replica/ssh_connect.h"
+#include "unit.h"
+
+static struct err err;
+
+static void check(const char *text, const char *host, const char *port, const char *store)
+{
+	struct ssh_target target;
+
+	assert_int_equal(ssh_target_parse(text, &target, &err), 0);
+	assert_string_equal(target.host, host);
+	assert_string_equal(target.port, port);
+	assert_string_equal(target.store, store);
+}
+
+static void test_good(void **state)
+{
+	check("node2", "node2", "", "");
+	check("node2/", "node2", "", "");
+	check("me@node2/var/pawl", "me@node2", "", "/var/pawl");
+	check("me@node2:2222/var/pawl", "me@node2", "2222", "/var/pawl");
+	check("node2:22", "node2", "22", "");
+	check("[::1]", "::1", "", "");
+	check("me@[fe80::1]:22/s", "me@fe80::1", "22", "/s");
+	check("node2/~/pawl", "node2", "", "pawl");
+}
+
+/* What ssh would take for an option, or what is no address. */
+static void test_bad(void **state)
+{
+	static const char *const bad[] = {"",       "/store",        "-oProxyCommand=x", "node2:",
+					  "node:2x", "@node",         "me@",              "[::1",
+					  "[::1]x",  "node:12345678", "node/~/-x"};
+	struct ssh_target target;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		assert_fails(ssh_target_parse(bad[i], &target, &err), ERR_INVALID, &err);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
