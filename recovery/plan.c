@@ -59,11 +59,26 @@ static bool has_late_regions(const Snap__Snapshot *model, const Snap__Process *p
 	return false;
 }
 
+static bool is_mapped(const Snap__Snapshot *model, size_t file)
+{
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (size_t j = 0; j < model->processes[i]->n_regions; j++)
+			if (model->processes[i]->regions[j]->file == (int32_t)file)
+				return true;
+	return false;
+}
+
+/* A trial opens no descriptors: of the files it takes what is mapped. */
+static bool is_wanted(const Snap__Snapshot *model, size_t file, bool leave_files)
+{
+	return !leave_files || is_mapped(model, file);
+}
+
 /* Reads content, touches nothing. */
 static int add_file_reads(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
 			  struct err *err)
 {
-	for (size_t i = 0; i < model->n_trees; i++) {
+	for (size_t i = 0; i < model->n_trees && !leave_files; i++) {
 		if (add(plan, PLAN_VERIFY_TREE, 0, i, err) < 0)
 			return -1;
 	}
@@ -71,6 +86,8 @@ static int add_file_reads(struct plan *plan, const Snap__Snapshot *model, bool l
 		const Snap__File *file = model->files[i];
 		enum plan_kind kind;
 
+		if (!is_wanted(model, i, leave_files))
+			continue;
 		if (is_temporary(file, leave_files))
 			kind = PLAN_TEMPORARY_FILE;
 		else if (file->kind != SNAP__FILE__KIND__REGULAR)
@@ -133,7 +150,7 @@ static int add_file_writes(struct plan *plan, const Snap__Snapshot *model, bool 
 static int add_privates(struct plan *plan, const Snap__Snapshot *model, enum plan_kind kind,
 			bool leave_files, struct err *err)
 {
-	size_t n = leave_files ? 0 : model->n_private_entries;
+	size_t n = leave_files && kind == PLAN_FINISH_PRIVATE ? 0 : model->n_private_entries;
 
 	for (size_t i = 0; i < n; i++) {
 		if (add(plan, kind, 0, kind == PLAN_PRIVATE ? i : n - 1 - i, err) < 0)
@@ -146,7 +163,7 @@ static int add_finishes(struct plan *plan, const Snap__Snapshot *model, bool lea
 			struct err *err)
 {
 	for (size_t i = 0; i < model->n_files; i++) {
-		if (is_temporary(model->files[i], leave_files) &&
+		if (is_wanted(model, i, leave_files) && is_temporary(model->files[i], leave_files) &&
 		    add(plan, PLAN_FINISH_FILE, 0, i, err) < 0)
 			return -1;
 	}
@@ -431,8 +448,8 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 	    add_late(plan, model, PLAN_MAP_FILES, leave_files, err) < 0 ||
 	    add_ipc_users(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_PROTECT, plan_owns_memory, err) < 0 ||
-	    add_opens(plan, model, err) < 0 ||
-	    add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0 ||
+	    (!leave_files && add_opens(plan, model, err) < 0) ||
+	    (!leave_files && add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0) ||
 	    add_finishes(plan, model, leave_files, err) < 0 ||
 	    add_watches(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_ATTRIBUTES, lives, err) < 0 ||

@@ -84,7 +84,8 @@ struct plan {
 	struct lineage lineage;
 };
 
-/* A trial (leave_files) makes temporary copies of the files that a recovery would put back.
+/* A trial (leave_files) touches nothing outside the capsule: no file is put back (mapped ones become temporary
+ * copies) and no descriptor opened, since what they refer to may be a running job's.
  * ERR_CORRUPT: the model contradicts itself. ERR_UNSUPPORTED: names the object. */
 int plan_make(struct plan *ret, const Snap__Snapshot *model, bool leave_files, struct err *err);
 void plan_clear(struct plan *plan);

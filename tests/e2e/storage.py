@@ -58,6 +58,32 @@ harness.add_case("bit-flip-in-page-table", flipped("nodes", -1, 20))
 harness.add_case("bit-flip-in-record", flipped("snapshots", -1, 60))
 
 
+@case(root=True)
+def trial_beside_the_running_job(lab):
+    """verify --trial rebuilds a tree of processes while the job itself goes on, and touches nothing of it."""
+    directory = lab.subdir("target")
+    watchdog = lab.run(*lab.target_argv("tree", directory))
+    harness.wait_ready(watchdog, directory)
+    lab.snapshot()
+    before = harness.directory_contents(directory)
+    there = lab.processes()
+    result = lab.verify("--trial", "job@1")
+    check(b"job@1: rebuilt " in result.out and b"pages as stored" in result.out, f"{result.out!r}")
+    check_equal(harness.directory_contents(directory), before, "the job's files after a trial")
+    check_equal(sorted(lab.processes()), sorted(there), "processes after a trial")
+    harness.end_target(lab, directory, watchdog)
+
+
+@case()
+def trial_of_a_damaged_snapshot(lab):
+    saved_and_killed(lab, snapshots=1)
+    lab.verify("--trial", "job")
+    flip(lab, "packs", -1, 150, 2000)
+    result = lab.pawl("verify", "--trial", "job", status=1)
+    check(b"job@1" in result.out and b"rebuilt" not in result.out, f"{result.out!r}")
+    lab.pawl("verify", "--trial", status=2)
+
+
 @case()
 def all_snapshots_damaged(lab):
     saved_and_killed(lab, snapshots=2)
