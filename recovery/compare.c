@@ -1,5 +1,6 @@
 /*
- * The memory of what was rebuilt, against the store: read back through the kernel, page by page.
+ * The memory of a process that was rebuilt, against the store: read back through the kernel, page by page. Before
+ * its threads go back into their waits: what is left of a sleep the kernel writes into it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -10,19 +11,20 @@
 #define AT_ONCE 256u /* pages */
 
 struct comparison {
+	struct recovery *rec;
 	struct stub *stub;
 	struct page_reader *reader;
 	char *stored, *there; /* AT_ONCE pages each */
-	recovery_differs *differs;
-	void *ctx;
-	uint64_t pages, differ;
 	uint64_t open_run, open_pages; /* pages that differ side by side, not told yet */
 };
 
 static void tell_run(struct comparison *c)
 {
-	if (c->open_pages && c->differs)
-		c->differs(c->ctx, c->stub->model->pid, c->open_run * STORE_PAGE_SIZE, c->open_pages);
+	const struct recovery_options *options = c->rec->options;
+
+	if (c->open_pages && options->differs)
+		options->differs(options->ctx, c->stub->model->pid, c->open_run * STORE_PAGE_SIZE,
+				 c->open_pages);
 	c->open_pages = 0;
 }
 
@@ -32,25 +34,6 @@ static void note_difference(struct comparison *c, uint64_t page)
 		tell_run(c);
 	if (c->open_pages++ == 0)
 		c->open_run = page;
-	c->differ++;
-}
-
-/* The kernel has written into the threads' rseq areas since (rseq(2)): they are as stored. */
-static void leave_out_rseq(struct comparison *c, uint64_t first, uint64_t n)
-{
-	const Snap__Process *p = c->stub->model;
-	uint64_t start = first * STORE_PAGE_SIZE, end = (first + n) * STORE_PAGE_SIZE;
-
-	for (size_t i = 0; i < p->n_threads; i++) {
-		const Snap__Thread *t = p->threads[i];
-		uint64_t from = t->rseq, till = t->rseq + t->rseq_size;
-
-		if (!t->rseq || till <= start || from >= end)
-			continue;
-		from = from < start ? start : from;
-		till = till > end ? end : till;
-		memcpy(c->there + (from - start), c->stored + (from - start), till - from);
-	}
 }
 
 static int compare_pages(struct comparison *c, uint64_t first, uint64_t n, struct err *err)
@@ -62,11 +45,10 @@ static int compare_pages(struct comparison *c, uint64_t first, uint64_t n, struc
 	if (mem_read(pid, first * STORE_PAGE_SIZE, c->there, n * STORE_PAGE_SIZE, err) < 0 &&
 	    mem_read_forced(pid, first * STORE_PAGE_SIZE, c->there, n * STORE_PAGE_SIZE, err) < 0)
 		return -1;
-	leave_out_rseq(c, first, n);
 	for (uint64_t i = 0; i < n; i++)
 		if (memcmp(c->stored + i * STORE_PAGE_SIZE, c->there + i * STORE_PAGE_SIZE, STORE_PAGE_SIZE) != 0)
 			note_difference(c, first + i);
-	c->pages += n;
+	c->rec->compared += n;
 	return 0;
 }
 
@@ -87,35 +69,26 @@ static int compare_region(struct comparison *c, const Snap__Region *r, struct er
 	return found < 0 ? -1 : 0;
 }
 
-static int compare_process(struct recovery *rec, struct comparison *c, struct err *err)
+static int compare_regions(struct comparison *c, struct err *err)
 {
 	const Snap__Process *p = c->stub->model;
-	int result = page_reader_open(&c->reader, rec->store, p->pages_root, err);
+	int result = page_reader_open(&c->reader, c->rec->store, p->pages_root, err);
 
 	for (size_t i = 0; i < p->n_regions && result == 0; i++)
 		if (plan_region_has_pages(p->regions[i]))
 			result = compare_region(c, p->regions[i], err);
 	tell_run(c);
 	page_reader_close(c->reader);
-	c->reader = NULL;
 	return result == 0 ? 0 : err_wrap(err, "comparing the memory of process %d", p->pid);
 }
 
-int recovery_compare(struct recovery *rec, recovery_differs *differs, void *ctx, uint64_t *ret_pages,
-		     uint64_t *ret_differ, struct err *err)
+int stub_compare(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	cleanup_free char *stored = malloc(AT_ONCE * STORE_PAGE_SIZE);
 	cleanup_free char *there = malloc(AT_ONCE * STORE_PAGE_SIZE);
-	struct comparison c = {.stored = stored, .there = there, .differs = differs, .ctx = ctx};
+	struct comparison c = {.rec = rec, .stub = stub, .stored = stored, .there = there};
 
 	if (!stored || !there)
 		return err_set(err, ERR_SYSTEM, "out of memory");
-	for (size_t i = 0; i < rec->model->n_processes; i++) {
-		c.stub = &rec->stubs[i];
-		if (plan_owns_memory(c.stub->model) && compare_process(rec, &c, err) < 0)
-			return -1;
-	}
-	*ret_pages = c.pages;
-	*ret_differ = c.differ;
-	return 0;
+	return compare_regions(&c, err);
 }

@@ -448,6 +448,7 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 	    add_late(plan, model, PLAN_MAP_FILES, leave_files, err) < 0 ||
 	    add_ipc_users(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_PROTECT, plan_owns_memory, err) < 0 ||
+	    (leave_files && add_each(plan, model, PLAN_COMPARE, plan_owns_memory, err) < 0) ||
 	    (!leave_files && add_opens(plan, model, err) < 0) ||
 	    (!leave_files && add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0) ||
 	    add_finishes(plan, model, leave_files, err) < 0 ||

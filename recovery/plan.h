@@ -53,6 +53,7 @@ enum plan_kind {
 	PLAN_UNDO,	  /* what SEM_UNDO is to give back when a process ends */
 	PLAN_TOUCH,	  /* semaphores that it was the last to change */
 	PLAN_PROTECT,	  /* final protection, advice, brk, argv, auxv, /proc/PID/exe */
+	PLAN_COMPARE,	  /* of a trial: is the memory as stored? */
 	PLAN_TERMINAL,	  /* a pseudo-terminal of the job's own */
 	PLAN_FINISH_TERMINAL, /* controlling terminal of its session */
 	PLAN_OPEN,	  /* an open file description */

@@ -59,6 +59,7 @@ struct recovery {
 	const Snap__Snapshot *model;
 	const struct recovery_host *host;
 	bool leave_files;
+	const struct recovery_options *options; /* the caller's, while it is being rebuilt */
 	struct plan plan;
 	struct file_slot *files; /* as model->files */
 	struct tree_restore **trees; /* as model->trees; NULL: not compared yet */
@@ -68,7 +69,11 @@ struct recovery {
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
+<<<<<<< HEAD
 	void **segments;	 /* as model->segments: where they are attached to us; NULL: not */
+=======
+	uint64_t compared;	 /* pages, in a trial */
+>>>>>>> 95efe76 (verify --trial compares before threads go back into their waits)
 	char **socket_files;	 /* paths of Unix sockets made so far */
 	size_t n_socket_files;
 	int64_t clock_lead;	 /* of the job's CLOCK_MONOTONIC before ours, ns */
@@ -163,6 +168,8 @@ int stub_shed(struct stub *stub, struct err *err);
 int stub_protect(struct recovery *rec, struct stub *stub, struct err *err);
 /* Writes the stored pages of the process's early or late regions into it. */
 int stub_fill(struct recovery *rec, struct stub *stub, bool late, struct err *err);
+/* A trial: reports the pages that are not as stored. */
+int stub_compare(struct recovery *rec, struct stub *stub, struct err *err);
 /* Only reads (and so checks) them. */
 int stub_verify_pages(struct recovery *rec, struct stub *stub, bool late, struct err *err);
 

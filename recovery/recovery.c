@@ -128,6 +128,8 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return map_and_fill(rec, stub, true, err);
 	case PLAN_PROTECT:
 		return stub_protect(rec, stub, err);
+	case PLAN_COMPARE:
+		return stub_compare(rec, stub, err);
 	case PLAN_OPEN:
 		return open_file(rec, step->object, err);
 	case PLAN_SOCKETS:
@@ -257,16 +259,19 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 	rec->model = model;
 	rec->host = host;
 	rec->leave_files = options->leave_files;
+	rec->options = options;
 	if (carry_out_all(rec, options->plan_out, err) < 0) {
 		recovery_free(rec);
 		return -1;
 	}
 	close_files(rec);
 	free_trees(rec);
+	rec->options = NULL;
 	*ret_result = (struct recovery_result){
 		.leader = stub_by_pid(rec, model->capsule->leader)->pid,
 		.pages = rec->pages,
 		.bytes = rec->pages * STORE_PAGE_SIZE,
+		.compared = rec->compared,
 		.wall_us = (clock_ns(CLOCK_MONOTONIC) - start) / 1000,
 	};
 	*ret = rec;

@@ -43,6 +43,9 @@ struct recovery_options {
 	bool dry_run;      /* print the plan to plan_out, create nothing */
 	FILE *plan_out;    /* may be NULL */
 	bool leave_files;  /* a trial: memory, threads and attributes only, nothing outside the capsule */
+	/* In a trial: told of each run of pages that are not as stored; may be NULL. pid: the model's. */
+	void (*differs)(void *ctx, pid_t pid, uint64_t address, uint64_t pages);
+	void *ctx;
 };
 
 struct recovery;
@@ -50,6 +53,7 @@ struct recovery;
 struct recovery_result {
 	pid_t leader;           /* host pid of the job's leader */
 	uint64_t pages, bytes;  /* filled */
+	uint64_t compared;      /* pages, in a trial */
 	uint64_t wall_us;
 };
 
@@ -65,11 +69,6 @@ int recovery_check_relations(const Snap__Snapshot *model, struct err *err);
 int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
 		     const struct recovery_host *host, const struct recovery_options *options,
 		     struct recovery_result *ret_result, struct err *err);
-/* Compares the memory of all that was rebuilt with what is stored. *ret_pages: compared, *ret_differ: of
- * those different; differs (may be NULL) is called with the first of each run of these. */
-typedef void recovery_differs(void *ctx, pid_t pid, uint64_t address, uint64_t pages);
-int recovery_compare(struct recovery *recovery, recovery_differs *differs, void *ctx, uint64_t *ret_pages,
-		     uint64_t *ret_differ, struct err *err);
 /* Lets the job run (stopped: leaves each process in a SIGSTOP for a debugger). Frees. */
 int recovery_release(struct recovery *recovery, bool stopped, struct err *err);
 /* Kills what was built. Takes NULL. */
