@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
+#include "checkpointer/reading.h"
 #include "checkpointer/tracee/tracee.h"
 
 #define CHUNK_PAGES (CHUNK_BYTES / STORE_PAGE_SIZE)
@@ -19,6 +19,7 @@ struct capture {
 	struct page_copies *copies;
 	enum capture_mode mode;
 	struct page_chunk *chunk;
+	struct page_reading reading;
 	uint64_t candidates;
 };
 
@@ -65,19 +66,9 @@ static int read_slowly(struct capture *c, struct err *err)
 
 static int read_chunk(struct capture *c, struct err *err)
 {
-	struct page_chunk *k = c->chunk;
-	struct iovec local = {k->data, k->n_pages * STORE_PAGE_SIZE};
-	struct iovec remote[CHUNK_RUNS];
-	ssize_t n;
-
-	for (size_t i = 0; i < k->n_runs; i++) {
-		remote[i].iov_base = (void *)(k->runs[i].first * STORE_PAGE_SIZE);
-		remote[i].iov_len = k->runs[i].n * STORE_PAGE_SIZE;
-	}
-	n = process_vm_readv(c->pid, &local, 1, remote, k->n_runs, 0);
-	if (n == (ssize_t)local.iov_len)
+	if (page_reading_chunk(&c->reading, c->chunk))
 		return 0;
-	if (n < 0 && errno == ESRCH)
+	if (errno == ESRCH)
 		return err_sys(err, "process %d", c->pid);
 	return read_slowly(c, err);
 }
@@ -170,7 +161,11 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
 		  struct err *err)
 {
-	struct capture c = {.pid = pid, .table = table, .copies = copies, .mode = mode};
+	struct capture c = {.pid = pid,
+			    .table = table,
+			    .copies = copies,
+			    .mode = mode,
+			    .reading = {.pid = pid, .pagemap = -1, .mem = -1}};
 	int result = 0;
 
 	for (size_t i = 0; result == 0 && i < ranges->n; i++)
@@ -178,6 +173,7 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 	if (result == 0)
 		result = finish_chunk(&c, err);
 	page_copies_return(copies, c.chunk);
+	page_reading_end(&c.reading);
 	if (result == 0)
 		*candidates += c.candidates;
 	return result;

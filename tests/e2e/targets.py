@@ -94,6 +94,11 @@ def kill_and_recover(lab, watchdog):
     return lab.recover()
 
 
+def save(lab, watchdog):
+    lab.snapshot()
+    return watchdog
+
+
 def stop_and_recover(lab, watchdog):
     lab.pawl("stop", "job")
     check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit after pawl stop")
@@ -155,6 +160,8 @@ PATHS = {
     "attach": attached,
     "twice": launched([kill_and_recover, kill_and_recover]),
 }
+# What a snapshot does to the job that goes on: reading memory that processes share must not unshare it.
+SAVED = launched([save, save])
 CAMPAIGN = launched([kill_and_recover, crash_in_snapshot_and_recover, stop_and_recover] * 5)
 
 
@@ -168,6 +175,7 @@ def taking(path, spec, reason=None):
 
 
 def add_targets():
+    harness.add_case("pool/saved", taking(SAVED, "pool"), root=True)
     for spec in TARGETS + LARGE:
         name = spec.replace(" ", "-")
         for path, function in PATHS.items():

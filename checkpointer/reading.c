@@ -1,0 +1,100 @@
+#include "checkpointer/reading.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "checkpointer/track_impl.h"
+#include "store/base/io.h"
+
+/* Bits of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
+#define PAGEMAP_EXCLUSIVE (1ull << 56)
+#define PAGEMAP_PRESENT	  (1ull << 63)
+#define ENTRIES		  512u /* looked at at once */
+
+void page_reading_end(struct page_reading *reading)
+{
+	if (reading->pagemap >= 0)
+		close(reading->pagemap);
+	if (reading->mem >= 0)
+		close(reading->mem);
+	reading->pagemap = reading->mem = -1;
+}
+
+static bool open_both(struct page_reading *reading)
+{
+	struct err ignored;
+	char path[64];
+
+	if (reading->failed || reading->mem >= 0)
+		return !reading->failed;
+	snprintf(path, sizeof(path), "/proc/%d/mem", reading->pid);
+	reading->pagemap = open_pagemap(reading->pid, &ignored);
+	reading->mem = reading->pagemap < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+	reading->failed = reading->mem < 0;
+	return !reading->failed;
+}
+
+/* Whether one of the pages is mapped by others too. */
+static bool is_shared(struct page_reading *reading, uint64_t first, uint64_t n)
+{
+	uint64_t entries[ENTRIES];
+
+	if (!open_both(reading))
+		return false;
+	for (uint64_t at = 0; at < n; at += ENTRIES) {
+		size_t some = n - at < ENTRIES ? n - at : ENTRIES;
+		ssize_t got = pread_upto(reading->pagemap, entries, some * sizeof(*entries),
+					 (off_t)((first + at) * sizeof(*entries)));
+
+		for (size_t i = 0; got > 0 && i < (size_t)got / sizeof(*entries); i++)
+			if (entries[i] & PAGEMAP_PRESENT && !(entries[i] & PAGEMAP_EXCLUSIVE))
+				return true;
+	}
+	return false;
+}
+
+static bool read_fast(pid_t pid, const struct iovec *remote, size_t n, char *data)
+{
+	struct iovec local = {.iov_base = data};
+
+	for (size_t i = 0; i < n; i++)
+		local.iov_len += remote[i].iov_len;
+	errno = 0; /* a call that comes back early sets none */
+	return n == 0 || process_vm_readv(pid, &local, 1, remote, n, 0) == (ssize_t)local.iov_len;
+}
+
+static bool read_gently(int mem, uint64_t addr, size_t len, char *data)
+{
+	ssize_t got = pread_upto(mem, data, len, (off_t)addr);
+
+	if (got >= 0 && (size_t)got < len)
+		errno = EFAULT;
+	return got == (ssize_t)len;
+}
+
+bool page_reading_chunk(struct page_reading *reading, const struct page_chunk *chunk)
+{
+	struct iovec waiting[CHUNK_RUNS];
+	char *from = chunk->data, *data = chunk->data; /* from: where the waiting ones go */
+	size_t n = 0;
+
+	for (size_t i = 0; i < chunk->n_runs; i++) {
+		uint64_t addr = chunk->runs[i].first * STORE_PAGE_SIZE;
+		size_t len = chunk->runs[i].n * STORE_PAGE_SIZE;
+
+		if (!is_shared(reading, chunk->runs[i].first, chunk->runs[i].n)) {
+			waiting[n++] = (struct iovec){(void *)addr, len};
+			data += len;
+			continue;
+		}
+		if (!read_fast(reading->pid, waiting, n, from) ||
+		    !read_gently(reading->mem, addr, len, data))
+			return false;
+		n = 0;
+		from = data += len;
+	}
+	return read_fast(reading->pid, waiting, n, from);
+}
