@@ -1,6 +1,7 @@
 /*
  * pawl: keeps a long-running job from slipping back.
  */
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -84,10 +85,19 @@ static int help(const char *name)
 	return command ? command->run(2, argv) : unknown_command(name);
 }
 
+/* LMDB copies each pack into memory of its own until it is written: mapped and unmapped for every one, as malloc does
+ * from 128 KiB on, all of it would be fresh memory (measured: a third of what a first snapshot costs). */
+static void keep_buffers(void)
+{
+	mallopt(M_MMAP_THRESHOLD, 8 << 20);
+	mallopt(M_TRIM_THRESHOLD, 128 << 20);
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *command;
 
+	keep_buffers();
 	if (argc < 2) {
 		print_usage(stderr);
 		return EXIT_MISUSE;
