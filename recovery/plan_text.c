@@ -236,13 +236,10 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 		[PLAN_SHED] = "give up regions that only its children keep",
 		[PLAN_VERIFY_PAGES] = "read the pages of regions over restored files",
 		[PLAN_MAP_FILES] = "map and fill regions over restored files",
-<<<<<<< HEAD
 		[PLAN_ATTACH] = "attach System V shared memory",
 		[PLAN_UNDO] = "what SEM_UNDO gives back at its end",
 		[PLAN_TOUCH] = "semaphores that it was the last to change",
-=======
 		[PLAN_COMPARE] = "compare its memory with what is stored",
->>>>>>> 95efe76 (verify --trial compares before threads go back into their waits)
 		[PLAN_PROTECT] = "protection, advice, brk, arguments, executable",
 		[PLAN_LAST_PID] = "last pid given",
 		[PLAN_CREDENTIALS] = "credentials",

@@ -69,11 +69,8 @@ struct recovery {
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
-<<<<<<< HEAD
 	void **segments;	 /* as model->segments: where they are attached to us; NULL: not */
-=======
 	uint64_t compared;	 /* pages, in a trial */
->>>>>>> 95efe76 (verify --trial compares before threads go back into their waits)
 	char **socket_files;	 /* paths of Unix sockets made so far */
 	size_t n_socket_files;
 	int64_t clock_lead;	 /* of the job's CLOCK_MONOTONIC before ours, ns */
