@@ -414,8 +414,6 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 		return descriptor_refuse(p, d, d->link, err);
 	if (d->link[0] != '/' || object_name(d->link) != d->link)
 		return descriptor_refuse(p, d, object_name(d->link), err);
-	if (is_message_queue(d))
-		return descriptor_refuse(p, d, "a POSIX message queue", err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
 	if (find_other_name(p, d, name, sizeof(name)) < 0)
@@ -458,6 +456,8 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 		return describe_signalfd(d, o);
 	if (d->info.has_timerfd)
 		return describe_timerfd(p, d, o, err);
+	if (is_message_queue(d) && S_ISREG(d->st.st_mode))
+		return describe_mqueue(c, p, d, o, err);
 	if (strcmp(d->link, "anon_inode:inotify") == 0)
 		return describe_inotify(c, p, d, o, err);
 	if (strcmp(d->link, "anon_inode:[eventpoll]") == 0)

@@ -80,7 +80,7 @@ static int look_at_all(void *ctx, struct err *err)
 	struct sysv_look *look = ctx;
 
 	if (sysv_collect_segments(look, err) < 0 || sysv_collect_semaphores(look, err) < 0 ||
-	    sysv_collect_queues(look, err) < 0)
+	    sysv_collect_queues(look, err) < 0 || mqueue_collect(look, err) < 0)
 		return -1;
 	return collect_limits_of_ipc(look, err);
 }

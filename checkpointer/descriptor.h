@@ -33,6 +33,8 @@ int describe_eventfd(const struct descriptor *d, Snap__OpenFile *o);
 int describe_signalfd(const struct descriptor *d, Snap__OpenFile *o);
 int describe_timerfd(const struct collected_process *p, const struct descriptor *d,
 		     Snap__OpenFile *o, struct err *err);
+int describe_mqueue(struct collection *c, const struct collected_process *p, const struct descriptor *d,
+		    Snap__OpenFile *o, struct err *err);
 /* Its watches follow in collect_watches. */
 int describe_inotify(struct collection *c, const struct collected_process *p, const struct descriptor *d,
 		     Snap__OpenFile *o, struct err *err);

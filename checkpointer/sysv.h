@@ -37,6 +37,7 @@ int32_t sysv_member(const struct collection *c, pid_t pid);
 int sysv_collect_segments(struct sysv_look *look, struct err *err);
 int sysv_collect_semaphores(struct sysv_look *look, struct err *err);
 int sysv_collect_queues(struct sysv_look *look, struct err *err);
+int mqueue_collect(struct sysv_look *look, struct err *err);
 /* Outside, when the semaphores are known: what SEM_UNDO will give back. */
 int sysv_collect_undos(struct collection *c, struct err *err);
 

@@ -114,6 +114,19 @@ static int add_number(struct plan *plan, enum plan_kind kind, size_t n, struct e
 	return 0;
 }
 
+/* Those without a name first: another may have it now. */
+static int add_posix_queues(struct plan *plan, const Snap__Snapshot *model, struct err *err)
+{
+	for (int unlinked = 1; unlinked >= 0; unlinked--) {
+		for (size_t i = 0; i < model->n_posix_queues; i++) {
+			if (model->posix_queues[i]->unlinked == unlinked &&
+			    add(plan, PLAN_POSIX_QUEUE, 0, i, err) < 0)
+				return -1;
+		}
+	}
+	return 0;
+}
+
 /* Limits first: the objects may exceed those of a new namespace. */
 static int add_ipc(struct plan *plan, const Snap__Snapshot *model, struct err *err)
 {
@@ -121,7 +134,8 @@ static int add_ipc(struct plan *plan, const Snap__Snapshot *model, struct err *e
 	    add_number(plan, PLAN_SEGMENT, model->n_segments, err) < 0 ||
 	    add_number(plan, PLAN_SEMAPHORES, model->n_semaphores, err) < 0)
 		return -1;
-	return add_number(plan, PLAN_QUEUE, model->n_queues, err);
+	return add_number(plan, PLAN_QUEUE, model->n_queues, err) < 0 ? -1
+								      : add_posix_queues(plan, model, err);
 }
 
 static int add_file_writes(struct plan *plan, const Snap__Snapshot *model, bool leave_files,
@@ -452,6 +466,7 @@ static int add_steps(struct plan *plan, const Snap__Snapshot *model, bool leave_
 	    (!leave_files && add_opens(plan, model, err) < 0) ||
 	    (!leave_files && add_each(plan, model, PLAN_DESCRIPTORS, owns_files, err) < 0) ||
 	    add_finishes(plan, model, leave_files, err) < 0 ||
+	    add_number(plan, PLAN_FINISH_POSIX_QUEUE, model->n_posix_queues, err) < 0 ||
 	    add_watches(plan, model, err) < 0 ||
 	    add_each(plan, model, PLAN_ATTRIBUTES, lives, err) < 0 ||
 	    add_each(plan, model, PLAN_THREADS, lives, err) < 0 ||

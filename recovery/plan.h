@@ -32,6 +32,7 @@ enum plan_kind {
 	PLAN_SEGMENT,	     /* System V shared memory with its content */
 	PLAN_SEMAPHORES,     /* a System V semaphore set */
 	PLAN_QUEUE,	     /* a System V message queue with its messages */
+	PLAN_POSIX_QUEUE,    /* a POSIX message queue with its messages */
 	PLAN_SPAWN,	     /* an empty process under its old pid, or a helper (lineage.h) */
 	PLAN_SESSION,	     /* it founds its session */
 	PLAN_FOUND,	     /* it founds a process group under its pid */
@@ -60,6 +61,7 @@ enum plan_kind {
 	PLAN_SOCKETS,	  /* a socket; the first makes all: they belong together, and hold others in messages */
 	PLAN_DESCRIPTORS, /* descriptors of a process under their numbers */
 	PLAN_FINISH_FILE, /* mode, times and seals of a temporary file */
+	PLAN_FINISH_POSIX_QUEUE, /* its owner and mode */
 	PLAN_WATCH,	  /* what an inotify instance watches: after the last touch of the job's files */
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
 	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */

@@ -194,6 +194,8 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 		return 0;
 	case SNAP__OPEN_FILE__KIND__EPOLL:
 		return check_epoll(model, open, index, err);
+	case SNAP__OPEN_FILE__KIND__MESSAGE_QUEUE:
+		return open->object < model->n_posix_queues ? 0 : corrupt(err, "queue of open file", (long)index);
 	case SNAP__OPEN_FILE__KIND__INOTIFY:
 		return check_watches(open, index, err);
 	case SNAP__OPEN_FILE__KIND__TIMERFD:

@@ -79,7 +79,7 @@ static int check_posix_queue(const Snap__PosixQueue *q, size_t index, struct err
 
 	if (!named || q->most_messages == 0 || q->message_size == 0 || q->most_messages > INT_MAX ||
 	    q->message_size > INT_MAX || q->most_messages * q->message_size > QUEUE_BYTES ||
-	    q->n_messages > q->most_messages || q->notified < 0)
+	    q->n_messages > q->most_messages)
 		return corrupt(err, "POSIX message queue", (long)index);
 	for (size_t i = 0; i < q->n_messages; i++)
 		if (q->messages[i]->priority > PRIORITY_MOST ||

@@ -79,6 +79,10 @@ static void open_text(const Snap__Snapshot *model, size_t index, char *buf, size
 	case SNAP__OPEN_FILE__KIND__TIMERFD:
 		snprintf(buf, len, "make a timer as open file %zu", index);
 		return;
+	case SNAP__OPEN_FILE__KIND__MESSAGE_QUEUE:
+		snprintf(buf, len, "open POSIX message queue /%s as open file %zu",
+			 model->posix_queues[open->object]->name, index);
+		return;
 	case SNAP__OPEN_FILE__KIND__INOTIFY:
 		snprintf(buf, len, "make an inotify instance as open file %zu", index);
 		return;
@@ -114,6 +118,13 @@ static bool ipc_text(const struct plan_step *step, const Snap__Snapshot *model, 
 	switch (step->kind) {
 	case PLAN_IPC_LIMIT:
 		snprintf(buf, len, "limit %s: %s", model->ipc_limits[i]->name, model->ipc_limits[i]->value);
+		return true;
+	case PLAN_POSIX_QUEUE:
+		snprintf(buf, len, "make POSIX message queue /%s (%zu messages)", model->posix_queues[i]->name,
+			 model->posix_queues[i]->n_messages);
+		return true;
+	case PLAN_FINISH_POSIX_QUEUE:
+		snprintf(buf, len, "owner and mode of POSIX message queue /%s", model->posix_queues[i]->name);
 		return true;
 	case PLAN_WATCH:
 		snprintf(buf, len, "%zu watches of the inotify instance at open file %zu",

@@ -69,6 +69,7 @@ struct recovery {
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
+	int *queues;		 /* as model->posix_queues: ours, to read and write; -1: not made */
 	void **segments;	 /* as model->segments: where they are attached to us; NULL: not */
 	uint64_t compared;	 /* pages, in a trial */
 	char **socket_files;	 /* paths of Unix sockets made so far */
@@ -201,6 +202,9 @@ int stub_attach_segments(struct recovery *rec, struct stub *stub, struct err *er
 /* When all are attached: it is removed if it was. */
 int segment_finish(struct recovery *rec, size_t index, struct err *err);
 void segment_let_go(struct recovery *rec, size_t index);
+int mqueue_make(struct recovery *rec, size_t index, struct err *err);
+int mqueue_finish(struct recovery *rec, size_t index, struct err *err);
+int open_mqueue(struct recovery *rec, size_t index, struct err *err);
 /* What SEM_UNDO is to give back when the process ends; then which semaphores it was the last to change. */
 int stub_note_undos(struct recovery *rec, struct stub *stub, struct err *err);
 int stub_touch_semaphores(struct recovery *rec, struct stub *stub, struct err *err);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "recovery/rebuild.h"
+#include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
 #include "store/new_ids.h"
@@ -142,6 +143,10 @@ static int carry_out(struct recovery *rec, const struct plan_step *step, struct 
 		return stub_place_fds(rec, stub, err);
 	case PLAN_FINISH_FILE:
 		return file_finish(rec, step->object, err);
+	case PLAN_POSIX_QUEUE:
+		return mqueue_make(rec, step->object, err);
+	case PLAN_FINISH_POSIX_QUEUE:
+		return mqueue_finish(rec, step->object, err);
 	case PLAN_WATCH:
 		return inotify_watch(rec, step->object, err);
 	case PLAN_ATTRIBUTES:
@@ -185,12 +190,16 @@ static int begin(struct recovery *rec, struct err *err)
 	rec->trees = calloc(model->n_trees + 1, sizeof(struct tree_restore *));
 	rec->terminals = calloc(model->n_terminals + 1, sizeof(*rec->terminals));
 	rec->segments = calloc(model->n_segments + 1, sizeof(*rec->segments));
-	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees || !rec->terminals || !rec->segments)
+	rec->queues = calloc(model->n_posix_queues + 1, sizeof(*rec->queues));
+	if (!rec->files || !rec->open_fds || !rec->stubs || !rec->trees || !rec->terminals || !rec->segments ||
+	    !rec->queues)
 		return err_set(err, ERR_SYSTEM, "out of memory");
 	for (size_t i = 0; i < model->n_files; i++)
 		rec->files[i].fd = -1;
 	for (size_t i = 0; i < model->n_open_files; i++)
 		rec->open_fds[i] = -1;
+	for (size_t i = 0; i < model->n_posix_queues; i++)
+		rec->queues[i] = -1;
 	for (size_t i = 0; i < model->n_terminals; i++)
 		rec->terminals[i] = (struct terminal_slot){-1, -1};
 	for (size_t i = 0; i < rec->n_stubs; i++)
@@ -310,6 +319,9 @@ static void forget(struct recovery *rec)
 	free_trees(rec);
 	for (size_t i = 0; rec->segments && i < rec->model->n_segments; i++)
 		segment_let_go(rec, i);
+	for (size_t i = 0; rec->queues && i < rec->model->n_posix_queues; i++)
+		cleanup_fd_p(&rec->queues[i]);
+	free(rec->queues);
 	free(rec->segments);
 	plan_clear(&rec->plan);
 	free(rec->files);

@@ -165,6 +165,8 @@ int open_file(struct recovery *rec, size_t index, struct err *err)
 		return open_signalfd(rec, index, err);
 	case SNAP__OPEN_FILE__KIND__TIMERFD:
 		return open_timerfd(rec, index, err);
+	case SNAP__OPEN_FILE__KIND__MESSAGE_QUEUE:
+		return open_mqueue(rec, index, err);
 	case SNAP__OPEN_FILE__KIND__INOTIFY:
 		return open_inotify(rec, index, err);
 	case SNAP__OPEN_FILE__KIND__EPOLL:

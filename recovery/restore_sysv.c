@@ -20,10 +20,10 @@
 #include "store/base/cleanup.h"
 #include "store/base/log.h"
 
-int sysv_inside(struct recovery *rec, size_t index, int (*work)(void *making, struct err *err),
-		struct err *err)
+int sysv_inside(struct recovery *rec, size_t index, int socket,
+		int (*work)(void *making, struct err *err), struct err *err)
 {
-	struct sysv_making making = {rec, index};
+	struct sysv_making making = {rec, index, socket};
 
 	if (rec->host->new_ids || !rec->host->init)
 		return err_set(
@@ -105,7 +105,7 @@ static int set_limit(void *ctx, struct err *err)
 
 int ipc_set_limit(struct recovery *rec, size_t index, struct err *err)
 {
-	return sysv_inside(rec, index, set_limit, err);
+	return sysv_inside(rec, index, -1, set_limit, err);
 }
 
 /* ---- shared memory ------------------------------------------------------------------------- */
@@ -158,7 +158,7 @@ int segment_make(struct recovery *rec, size_t index, struct err *err)
 					       .root = rec->model->files[s->file]->content_root,
 					       .size = s->size};
 
-	if (sysv_inside(rec, index, enter_segment, err) < 0)
+	if (sysv_inside(rec, index, -1, enter_segment, err) < 0)
 		return -1;
 	if (content_load(&content, rec->segments[index], err) < 0)
 		return err_wrap(err, "System V shared memory %d", s->object->id);
@@ -185,7 +185,7 @@ void segment_let_go(struct recovery *rec, size_t index)
 int segment_finish(struct recovery *rec, size_t index, struct err *err)
 {
 	if (rec->model->segments[index]->removed &&
-	    sysv_inside(rec, index, remove_segment, err) < 0)
+	    sysv_inside(rec, index, -1, remove_segment, err) < 0)
 		return -1;
 	segment_let_go(rec, index);
 	return 0;
@@ -263,5 +263,5 @@ static int enter_queue(void *ctx, struct err *err)
 
 int sysv_queue_make(struct recovery *rec, size_t index, struct err *err)
 {
-	return sysv_inside(rec, index, enter_queue, err);
+	return sysv_inside(rec, index, -1, enter_queue, err);
 }

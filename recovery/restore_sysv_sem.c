@@ -76,7 +76,7 @@ static int enter_set(void *ctx, struct err *err)
 
 int semaphores_make(struct recovery *rec, size_t index, struct err *err)
 {
-	return sysv_inside(rec, index, enter_set, err);
+	return sysv_inside(rec, index, -1, enter_set, err);
 }
 
 /* ---- what belongs to a process ------------------------------------------------------------- */

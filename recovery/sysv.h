@@ -13,11 +13,12 @@
 struct sysv_making {
 	struct recovery *rec;
 	size_t index;
+	int socket; /* whose other end takes descriptors over; -1: none */
 };
 
 /* Runs work(struct sysv_making *) there. ERR_UNSUPPORTED where there is no capsule. */
-int sysv_inside(struct recovery *rec, size_t index, int (*work)(void *making, struct err *err),
-		struct err *err);
+int sysv_inside(struct recovery *rec, size_t index, int socket,
+		int (*work)(void *making, struct err *err), struct err *err);
 /* The next object of a kind ("shm", "sem", "msg") gets that id. */
 int sysv_choose_id(const char *kind, int32_t id, struct err *err);
 /* make(ctx, key, flags) as who created the object; the id that it returns must be object->id. */

@@ -29,7 +29,7 @@ REFUSED = {
     "bpf": r"process \d+ \(\S+\): fd \d+: a BPF map",
     "session-keyring": r"process \d+ \(\S+\): it has a session keyring of its own",
     "process-keyring": r"process \d+ \(\S+\): it has a process keyring",
-    "mqueue": r"process \d+ \(\S+\): fd \d+: a POSIX message queue",
+    "mqueue": r"process \d+ \(\S+\): fd \d+: a POSIX message queue: /pawl-refused: a process is registered with mq_notify",
     "deadline": r"process \d+ \(\S+\): it has the scheduling policy SCHED_DEADLINE",
 }
 AS_ROOT = set(REFUSED) - {"filter", "strict"}

@@ -39,6 +39,7 @@ TARGETS = [
     "memory many",
     "memory partial",
     "memory sealed",
+    "mqueue",
     "pool",
     "pty",
     "rseq",
@@ -75,6 +76,7 @@ LARGE = [
 WITHOUT = {
     "corners pids": {"attach": "the pids of an attached job are the machine's"},
     "tree": {"attach": "orphans do not belong to an attached tree"},
+    "mqueue": {"attach": "an attached job shares the machine's queues, and its own stay behind"},
     "sysv": {"attach": "an attached job shares the machine's IPC namespace: what it has not attached is not its own"},
     "shm": {"attach": "an attached job's /dev/shm is the machine's: what it has not open is not its own"},
 }

@@ -110,6 +110,7 @@ static void fill_ipc(Snap__Snapshot *m, Snap__Process *p)
 	static Snap__SysvSemaphores set = SNAP__SYSV_SEMAPHORES__INIT, *sets[1] = {&set};
 	static Snap__SysvQueue queue = SNAP__SYSV_QUEUE__INIT, *queues[1] = {&queue};
 	static Snap__SysvMessage message = SNAP__SYSV_MESSAGE__INIT, *messages[1] = {&message};
+	static Snap__PosixQueue posix = SNAP__POSIX_QUEUE__INIT, *posixes[1] = {&posix};
 	static Snap__SemaphoreUndo undo = SNAP__SEMAPHORE_UNDO__INIT, *undos[1] = {&undo};
 	static Snap__IpcLimit limit = SNAP__IPC_LIMIT__INIT, *limits[1] = {&limit};
 	static uint32_t values[2] = {1, 2};
@@ -130,6 +131,11 @@ static void fill_ipc(Snap__Snapshot *m, Snap__Process *p)
 	m->semaphores = sets;
 	m->queues = queues;
 	m->ipc_limits = limits;
+	posix.name = (char *)"queue";
+	posix.most_messages = 10;
+	posix.message_size = 100;
+	m->posix_queues = posixes;
+	m->n_posix_queues = 1;
 	m->n_segments = m->n_semaphores = m->n_queues = m->n_ipc_limits = 1;
 	p->undos = undos;
 	p->n_undos = 1;

@@ -315,6 +315,7 @@ static long make_mqueue(const struct target *t)
 
 	need(queue, "no POSIX message queues here");
 	CHECK(mq_send(queue, "waiting", 8, 1) == 0);
+	CHECK(mq_notify(queue, &(struct sigevent){.sigev_notify = SIGEV_NONE}) == 0);
 	return queue;
 }
 

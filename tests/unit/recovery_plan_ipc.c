@@ -174,7 +174,6 @@ static void test_queues(void **state)
 	REFUSED((f.posix.most_messages = 1 << 30, f.posix.message_size = 1 << 30));
 	REFUSED(f.letter.data.len = 101);
 	REFUSED(f.letter.priority = 32768);
-	REFUSED(f.posix.notified = -1);
 }
 
 /* What is written to files of /proc/sys, as root. */
