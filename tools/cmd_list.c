@@ -15,6 +15,7 @@
 #include "tools/cli.h"
 #include "tools/jobref.h"
 #include "tools/report.h"
+#include "watchdog/watchdog.h"
 
 static const struct cli_option options[] = {
 	CLI_OPTION_JSON, CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP, CLI_OPTION_END,
@@ -45,6 +46,8 @@ struct row {
 	bool running;
 	size_t snapshots;
 	uint64_t last_seq, last_time, last_pause_us, bytes;
+	bool answers; /* its watchdog has told its status */
+	struct job_status status;
 };
 
 static int fill_row(struct store *store, const struct job_info *job, struct row *ret,
@@ -52,6 +55,7 @@ static int fill_row(struct store *store, const struct job_info *job, struct row 
 {
 	cleanup_free struct snapshot_info *list = NULL;
 	struct row row = {.job = job, .state = report_state(store, job)};
+	struct err ignored;
 
 	if (store_snapshot_list(store, job->name, &list, &row.snapshots, err) < 0)
 		return -1;
@@ -65,6 +69,8 @@ static int fill_row(struct store *store, const struct job_info *job, struct row 
 		row.last_time = last->time;
 		row.last_pause_us = last->pause_us;
 	}
+	if (row.running)
+		row.answers = control_status(store, job->name, &row.status, &ignored) == 0;
 	*ret = row;
 	return 0;
 }
@@ -94,6 +100,8 @@ static json_t *row_json(const struct row *row)
 			    job->state == JOB_FINISHED ? json_integer(job->exit_status)
 						       : json_null());
 	json_object_set_new(o, "generation", json_integer((json_int_t)job->generation));
+	json_object_set_new(o, "interval",
+			    row->answers ? report_interval(&row->status) : json_null());
 	for (size_t i = 0; i < job->argc; i++)
 		json_array_append_new(argv, report_text(job->argv[i]));
 	json_object_set_new(o, "argv", argv);
@@ -271,16 +279,33 @@ static json_t *snapshots_json(const struct snapshot_info *list, size_t n,
 	return array;
 }
 
+/* When the next one comes, and why then. */
+static void print_schedule(struct store *store, const char *job)
+{
+	struct job_status status;
+	char text[256], next[32];
+	struct err ignored;
+
+	if (control_status(store, job, &status, &ignored) < 0)
+		return;
+	printf("interval: %s", interval_text(&status.interval, text, sizeof(text)));
+	if (status.next_ns != UINT64_MAX)
+		printf("; next in %s", format_duration(status.next_ns, next, sizeof(next)));
+	putchar('\n');
+}
+
 static int list_snapshots(struct store *store, const char *text, bool json, struct err *err)
 {
 	cleanup_free struct snapshot_info *list = NULL;
 	struct job_info info;
 	struct replicas_known known;
+	bool running;
 	struct jobref ref;
 	size_t n = 0;
 
 	if (jobref_parse_job(text, &ref, err) < 0 || cli_get_job(store, ref.job, &info, err) < 0)
 		return -1;
+	running = strcmp(report_state(store, &info), "running") == 0;
 	job_info_clear(&info);
 	if (store_snapshot_list(store, ref.job, &list, &n, err) < 0 ||
 	    store_replicas_get(store, ref.job, &known.states, &known.n, err) < 0)
@@ -293,6 +318,8 @@ static int list_snapshots(struct store *store, const char *text, bool json, stru
 		report_print(snapshots_json(list, n, &known));
 	else
 		print_elsewhere(&known, list, n);
+	if (!json && running)
+		print_schedule(store, ref.job);
 	replica_states_free(known.states, known.n);
 	return 0;
 }

@@ -3,7 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "store/base/cleanup.h"
 #include "store/base/log.h"
 #include "store/base/units.h"
 #include "store/replica/destination.h"
@@ -127,6 +129,8 @@ void launch_options_clear(struct launch_options *options)
 		free(options->config.replicas[--options->config.n_replicas]);
 	free(options->config.replicas);
 	options->config.replicas = NULL;
+	free(options->metrics);
+	options->config.metrics = options->metrics = NULL;
 	while (options->n_kept > 0)
 		free(options->kept[--options->n_kept]);
 	free(options->kept);
@@ -235,6 +239,9 @@ static int set_replica(struct watchdog_config *config, int key, const char *valu
 
 static int parse_interval(struct watchdog_config *config, const char *text, struct err *err)
 {
+	config->interval_auto = strcmp(text, "auto") == 0;
+	if (config->interval_auto)
+		return 0;
 	if (strcmp(text, "never") == 0) {
 		config->interval_ns = 0;
 		return 0;
@@ -317,6 +324,40 @@ static int set_numbers(struct watchdog_config *config, int key, const char *valu
 	}
 }
 
+/* Of --interval=auto; either bound may come first. */
+static int set_auto_interval(struct watchdog_config *config, int key, const char *value,
+			     struct err *err)
+{
+	uint64_t least, most;
+
+	if (key == LAUNCH_MTBF)
+		return parse_duration(value, &config->mtbf_ns, err) < 0 ? err_wrap(err, "--mtbf") : 0;
+	if (key == LAUNCH_LEAST_INTERVAL && parse_duration(value, &config->least_interval_ns, err) < 0)
+		return err_wrap(err, "--min-interval");
+	if (key == LAUNCH_MOST_INTERVAL && parse_duration(value, &config->most_interval_ns, err) < 0)
+		return err_wrap(err, "--max-interval");
+	least = config->least_interval_ns;
+	most = config->most_interval_ns;
+	if (least && most && least > most)
+		return err_set(err, ERR_INVALID, "--min-interval is more than --max-interval");
+	return 0;
+}
+
+/* Whatever directory recover is called in. */
+static int set_metrics(struct launch_options *options, const char *value, struct err *err)
+{
+	cleanup_free char *cwd = *value == '/' ? strdup("") : getcwd(NULL, 0);
+	char *path;
+
+	if (!*value || value[strlen(value) - 1] == '/')
+		return err_set(err, ERR_INVALID, "--metrics: '%s' is not a file's name", value);
+	if (!cwd || asprintf(&path, *value == '/' ? "%s%s" : "%s/%s", cwd, value) < 0)
+		return err_sys(err, "--metrics");
+	free(options->metrics);
+	options->config.metrics = options->metrics = path;
+	return 0;
+}
+
 static int set_quantities(struct watchdog_config *config, int key, const char *value,
 			  struct err *err)
 {
@@ -362,6 +403,12 @@ static int set_option(struct launch_options *options, int key, const char *value
 	case LAUNCH_HANG_TIMEOUT:
 	case LAUNCH_MAX_FILE_SIZE:
 		return set_quantities(config, key, value, err);
+	case LAUNCH_MTBF:
+	case LAUNCH_LEAST_INTERVAL:
+	case LAUNCH_MOST_INTERVAL:
+		return set_auto_interval(config, key, value, err);
+	case LAUNCH_METRICS:
+		return set_metrics(options, value, err);
 	case LAUNCH_COMPRESS:
 	case LAUNCH_TRACKER:
 	case LAUNCH_CONNECTIONS:
@@ -439,6 +486,8 @@ int launch_options_set(void *ctx, int key, const char *value, struct err *err)
 		return -1;
 	if (key == LAUNCH_SAVE_DIR) /* whatever directory recover is called in */
 		value = options->config.save_dirs[options->config.n_save_dirs - 1];
+	if (key == LAUNCH_METRICS)
+		value = options->metrics;
 	for (const struct cli_option *o = run_options; o->name && is_kept(key); o++)
 		if (o->key == key)
 			return keep(options, o->name, value, err);

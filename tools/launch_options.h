@@ -13,6 +13,7 @@
 
 struct launch_options {
 	struct watchdog_config config; /* texts point into argv */
+	char *metrics;                 /* config.metrics, owned */
 	char **kept;                   /* "--interval=5m" …: what recover is to go on with; NULL-terminated */
 	size_t n_kept;
 	bool detach;
@@ -36,6 +37,10 @@ enum launch_key {
 	LAUNCH_AFTER_SNAPSHOT,
 	LAUNCH_KEEP,
 	LAUNCH_CPU_BASELINE, /* run */
+	LAUNCH_MTBF,
+	LAUNCH_LEAST_INTERVAL,
+	LAUNCH_MOST_INTERVAL,
+	LAUNCH_METRICS,
 	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
 	LAUNCH_DRY_RUN,     /* recover */
@@ -47,7 +52,12 @@ enum launch_key {
 /* clang-format off */
 #define LAUNCH_OPTIONS                                                                              \
 	{'i', "interval", "TIME",                                                                   \
-	 "time between snapshots: 30s, 5m, 2h (default 5m);\n'never': only on request"},            \
+	 "time between snapshots: 30s, 5m, 2h (default 5m);\n'never': only on request; 'auto': by what they cost"}, \
+	{LAUNCH_MTBF, "mtbf", "TIME",                                                               \
+	 "mean time between failures, for --interval=auto\n(default 1d)"},                          \
+	{LAUNCH_LEAST_INTERVAL, "min-interval", "TIME",                                             \
+	 "the least that --interval=auto may choose\n(default 10s)"},                               \
+	{LAUNCH_MOST_INTERVAL, "max-interval", "TIME", "… and the most (default 1h)"},             \
 	{'d', "detach", NULL, "return as soon as the job runs; its output\ngoes to its log only"},  \
 	{LAUNCH_KEEP, "keep", "N", "keep the N newest snapshots (default: all)"},                   \
 	{LAUNCH_KEEP_HOURLY, "keep-hourly", "N",                                                    \
@@ -81,6 +91,8 @@ enum launch_key {
 	{LAUNCH_BEFORE_SNAPSHOT, "before-snapshot", "CMD",                                          \
 	 "run CMD (sh -c) before each snapshot;\nPAWL_JOB names the job"},                          \
 	{LAUNCH_AFTER_SNAPSHOT, "after-snapshot", "CMD", "and this one after each"},                \
+	{LAUNCH_METRICS, "metrics", "FILE",                                                         \
+	 "keep pauses, sizes, ages and failures in FILE, in\nPrometheus' text format"},             \
 	{'q', "quiet", NULL, "print warnings and errors only"},                                     \
 	{'v', "verbose", NULL, "print what is being done"},                                         \
 	CLI_OPTION_STORE, CLI_OPTION_ANY_FS, CLI_OPTION_HELP

@@ -48,6 +48,9 @@ _pawl()
 	--store | --save-dir)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return ;;
+	--metrics)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
 	--compress)
 		mapfile -t COMPREPLY < <(compgen -W 'lz4 zstd none' -- "$cur")
 		return ;;
@@ -76,7 +79,7 @@ _pawl()
 		mapfile -t COMPREPLY < <(compgen -W 'stdout stderr terminal' -- "$cur")
 		return ;;
 	-i | --interval)
-		mapfile -t COMPREPLY < <(compgen -W '30s 5m 1h never' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W '30s 5m 1h auto never' -- "$cur")
 		return ;;
 	esac
 	if [[ $cur == -* ]]; then

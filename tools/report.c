@@ -83,6 +83,27 @@ json_t *report_snapshot(const struct snapshot_info *info)
 	return o;
 }
 
+json_t *report_interval(const struct job_status *status)
+{
+	const struct interval_choice *c = &status->interval;
+	json_t *o = json_object();
+	char text[256];
+
+	json_object_set_new(o, "seconds",
+			    c->interval_ns ? json_real((double)c->interval_ns / 1e9) : json_null());
+	json_object_set_new(o, "reason", json_string(interval_reason_name(c->reason)));
+	json_object_set_new(o, "text", json_string(interval_text(c, text, sizeof(text))));
+	if (c->reason != INTERVAL_FIXED) {
+		json_object_set_new(o, "cost_seconds", json_real(c->cost_s));
+		json_object_set_new(o, "cost_measured", json_boolean(c->measured));
+		json_object_set_new(o, "mtbf_seconds", json_real(c->mtbf_s));
+	}
+	json_object_set_new(o, "next_seconds",
+			    status->next_ns == UINT64_MAX ? json_null()
+							  : json_real((double)status->next_ns / 1e9));
+	return o;
+}
+
 void report_print(json_t *value)
 {
 	json_dumpf(value, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);

@@ -10,6 +10,7 @@
 
 #include "store/replicas.h"
 #include "store/store.h"
+#include "watchdog/watchdog.h"
 
 /* Nanoseconds since the epoch as RFC 3339 in UTC, "2026-03-01T12:00:00.250000Z". buf of 40. */
 const char *report_time(uint64_t ns, char *buf, size_t len);
@@ -22,6 +23,8 @@ json_t *report_text(const char *text);
 
 /* The fields of `show --json` and `snapshot --json`. The caller's reference. */
 json_t *report_snapshot(const struct snapshot_info *info);
+/* The choice of the time between snapshots, with its reason, and when the next one is due. */
+json_t *report_interval(const struct job_status *status);
 /* Prints value and drops the reference. */
 void report_print(json_t *value);
 

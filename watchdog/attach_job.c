@@ -116,7 +116,7 @@ int wd_attach(struct watchdog *w, struct err *err)
 		return -1;
 	config = wd_checkpoint_config(w, w->job.leader_pid);
 	snapshotter_attach(w->snapshotter, w->capsule, &config, parent);
-	w->due = policy_next_due(now, now, w->config->interval_ns);
+	wd_schedule(w, now, now);
 	w->state = WD_RUNNING;
 	log_info("job %s: process %d is watched from now on", w->job.name, w->job.leader_pid);
 	return 0;

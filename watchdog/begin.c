@@ -140,6 +140,7 @@ int wd_begin(struct watchdog *w, struct err *err)
 		return err_wrap(err, "cannot attach");
 	if (take_job(w, err) < 0)
 		return -1;
+	wd_account_begin(w);
 	if (w->job.watchdog_pid && w->job.state == JOB_RUNNING)
 		log_debug("the last watchdog of job %s ended without a word", w->job.name);
 	return 0;

@@ -16,6 +16,7 @@
 
 #include "store/base/err.h"
 #include "store/store.h"
+#include "watchdog/watchdog.h"
 
 #define CONTROL_MAX_CLIENTS 16
 #define CONTROL_MAX_POLL    (CONTROL_MAX_CLIENTS + 1)
@@ -55,6 +56,9 @@ void control_answer_status(struct control *control, json_t *status);
 /* snapshot_info as JSON and back (control_json.c). */
 json_t *control_pack_snapshot(const struct snapshot_info *info);
 int control_unpack_snapshot(json_t *object, struct snapshot_info *ret, struct err *err);
+/* struct job_status likewise; further fields are left alone. */
+json_t *control_pack_status(const struct job_status *status);
+int control_unpack_status(json_t *object, struct job_status *ret, struct err *err);
 
 /* A stream socket bound or connected to path, of any length. */
 int control_socket(const char *path, bool listen_there, struct err *err);

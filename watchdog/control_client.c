@@ -73,22 +73,35 @@ static int read_line(int fd, char *line, size_t room, struct err *err)
 	return err_set(err, ERR_CORRUPT, "the watchdog's answer is too long");
 }
 
+static int failed(json_t *reply, struct err *err)
+{
+	json_int_t kind = json_integer_value(json_object_get(reply, "kind"));
+	const char *why = json_string_value(json_object_get(reply, "error"));
+
+	if (why && kind > ERR_NONE && kind <= ERR_UNREACHABLE)
+		return err_set(err, (enum err_kind)kind, "%s", why);
+	return err_set(err, ERR_CORRUPT, "the watchdog's answer is not understood");
+}
+
 static int understand(const char *line, struct snapshot_info *ret, struct err *err)
 {
 	json_t *reply = json_loads(line, 0, NULL);
-	json_t *kind = json_object_get(reply, "kind");
-	const char *why = json_string_value(json_object_get(reply, "error"));
 	int result;
 
 	if (json_is_true(json_object_get(reply, "ok")))
 		result = control_unpack_snapshot(json_object_get(reply, "snapshot"), ret, err);
-	else if (why && json_integer_value(kind) > ERR_NONE &&
-		 json_integer_value(kind) <= ERR_UNREACHABLE)
-		result = err_set(err, (enum err_kind)json_integer_value(kind), "%s", why);
 	else
-		result = err_set(err, ERR_CORRUPT, "the watchdog's answer is not understood");
+		result = failed(reply, err);
 	json_decref(reply);
 	return result;
+}
+
+static int exchange(int fd, const char *job, const char *request, char *line, size_t room,
+		    struct err *err)
+{
+	if (send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
+		return err_sys(err, "cannot ask the watchdog of job '%s'", job);
+	return read_line(fd, line, room, err);
 }
 
 static int ask(struct store *store, const char *job, const char *request, struct snapshot_info *ret,
@@ -97,11 +110,7 @@ static int ask(struct store *store, const char *job, const char *request, struct
 	cleanup_fd int fd = connect_to(store, job, err);
 	char line[4096];
 
-	if (fd < 0)
-		return -1;
-	if (send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
-		return err_sys(err, "cannot ask the watchdog of job '%s'", job);
-	if (read_line(fd, line, sizeof(line), err) < 0)
+	if (fd < 0 || exchange(fd, job, request, line, sizeof(line), err) < 0)
 		return -1;
 	return understand(line, ret, err);
 }
@@ -131,4 +140,29 @@ int control_move(struct store *store, const char *job, const char *to, struct sn
 int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err)
 {
 	return ask(store, job, "{\"cmd\": \"stop\"}\n", ret, err);
+}
+
+int control_status(struct store *store, const char *job, struct job_status *ret, struct err *err)
+{
+	const struct timeval patience = {.tv_sec = 2};
+	cleanup_fd int fd = -1;
+	json_t *reply;
+	char line[4096];
+	bool starting;
+	int result;
+
+	fd = try_connect(store, job, &starting, err);
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (exchange(fd, job, "{\"cmd\": \"status\"}\n", line, sizeof(line), err) < 0)
+		return -1;
+	reply = json_loads(line, 0, NULL);
+	if (json_is_true(json_object_get(reply, "ok")))
+		result = control_unpack_status(json_object_get(reply, "status"), ret, err);
+	else
+		result = failed(reply, err);
+	json_decref(reply);
+	return result;
 }

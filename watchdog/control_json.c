@@ -62,3 +62,42 @@ int control_unpack_snapshot(json_t *object, struct snapshot_info *ret, struct er
 	*ret = info;
 	return 0;
 }
+
+json_t *control_pack_status(const struct job_status *status)
+{
+	const struct interval_choice *c = &status->interval;
+	json_t *object = json_object();
+
+	json_object_set_new(object, "state", json_string(status->state));
+	json_object_set_new(object, "interval_ns", json_integer((json_int_t)c->interval_ns));
+	json_object_set_new(object, "interval_reason", json_integer(c->reason));
+	json_object_set_new(object, "cost_measured", json_boolean(c->measured));
+	json_object_set_new(object, "cost_s", json_real(c->cost_s));
+	json_object_set_new(object, "mtbf_s", json_real(c->mtbf_s));
+	if (status->next_ns != UINT64_MAX)
+		json_object_set_new(object, "next_ns", json_integer((json_int_t)status->next_ns));
+	return object;
+}
+
+int control_unpack_status(json_t *object, struct job_status *ret, struct err *err)
+{
+	struct job_status status = {.next_ns = UINT64_MAX};
+	struct interval_choice *c = &status.interval;
+	json_int_t interval, next = -1;
+	const char *state;
+	int reason, measured;
+
+	if (json_unpack(object, "{s:s, s:I, s:i, s:b, s:F, s:F, s?:I}", "state", &state, "interval_ns",
+			&interval, "interval_reason", &reason, "cost_measured", &measured, "cost_s",
+			&c->cost_s, "mtbf_s", &c->mtbf_s, "next_ns", &next) < 0 ||
+	    interval < 0 || reason < INTERVAL_FIXED || reason > INTERVAL_CEILING)
+		return err_set(err, ERR_CORRUPT, "the watchdog's answer is not understood");
+	snprintf(status.state, sizeof(status.state), "%s", state);
+	c->interval_ns = (uint64_t)interval;
+	c->reason = (enum interval_reason)reason;
+	c->measured = measured;
+	if (next >= 0)
+		status.next_ns = (uint64_t)next;
+	*ret = status;
+	return 0;
+}

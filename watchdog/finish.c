@@ -196,6 +196,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 	if (w->store) {
 		put_end(w);
 		left = wd_replicas_finish(w);
+		wd_account_end(w, exit_code(w));
 		release_job(w);
 	}
 	*ret_exit = exit_code(w);

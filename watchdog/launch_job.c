@@ -129,7 +129,7 @@ int wd_launch(struct watchdog *w, struct err *err)
 	config = wd_checkpoint_config(w, vpid);
 	snapshotter_attach(w->snapshotter, w->capsule, &config, 0);
 	streams_enter_terminal(&w->streams);
-	w->due = policy_next_due(now, now, w->config->interval_ns);
+	wd_schedule(w, now, now);
 	w->state = WD_RUNNING;
 	return 0;
 }

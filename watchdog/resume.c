@@ -65,7 +65,7 @@ bool wd_plan_roll_back(struct watchdog *w)
 	for (i = 0; i < n; i++)
 		if (infos[i].time && infos[i].generation >= w->job.first_generation)
 			good[n_good++] = infos[i].seq;
-	seq = policy_roll_back(&w->retry, w->config->retries, now, w->config->interval_ns, good,
+	seq = policy_roll_back(&w->retry, w->config->retries, now, w->interval.interval_ns, good,
 			       n_good);
 	if (seq == 0)
 		return false;
@@ -243,6 +243,7 @@ static int note_generation(struct watchdog *w, const struct recovery_result *bui
 		return -1;
 	if (info.generation < w->job.first_generation)
 		w->job.first_generation = info.generation;
+	wd_account_restart(w, &info);
 	w->job.generation++;
 	w->job.leader_pid = built->leader;
 	w->job.attached = false;
@@ -281,7 +282,7 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	if (capsule_close_streams(w->capsule, err) < 0)
 		return -1;
 	w->started = true;
-	w->due = policy_next_due(now, now, w->config->interval_ns);
+	wd_schedule(w, now, now);
 	hang_reset(&w->hang);
 	wd_share_descriptions(built->leader);
 	wd_tell_notices(w);

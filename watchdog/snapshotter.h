@@ -46,6 +46,7 @@ struct snap_result {
 	struct snapshot_info info;    /* TAKE */
 	struct recovery_result built; /* REBUILD */
 	uint64_t started, finished;   /* CLOCK_MONOTONIC */
+	uint64_t cpu_ns;	      /* of this process meanwhile */
 };
 
 int snapshotter_start(struct snapshotter **ret, const struct snapshotter_config *config,

@@ -271,6 +271,7 @@ static int do_release(struct snap_work *w, const struct snap_command *command,
 void snap_work_do(struct snap_work *w, const struct snap_command *command,
 		  struct snap_result *result)
 {
+	uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 	int done = -1;
 
 	result->started = clock_ns(CLOCK_MONOTONIC);
@@ -287,6 +288,7 @@ void snap_work_do(struct snap_work *w, const struct snap_command *command,
 		break;
 	}
 	result->finished = clock_ns(CLOCK_MONOTONIC);
+	result->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
 	result->ok = done == 0;
 }
 

@@ -10,6 +10,7 @@
  *   look.c       objects that cannot be saved are noticed early
  *   notice.c     what is said of it on standard error
  *   replicas.c   destinations: what is fetched and taken at the start, waited for at the end
+ *   account.c    what snapshots cost: the next one's time, metrics
  *   finish.c     the end
  */
 #ifndef PAWL_WATCHDOG_SUPERVISE_H
@@ -22,6 +23,7 @@
 #include "watchdog/caller.h"
 #include "watchdog/capsule.h"
 #include "watchdog/control.h"
+#include "watchdog/metrics.h"
 #include "watchdog/policy.h"
 #include "watchdog/progress.h"
 #include "watchdog/replicator.h"
@@ -89,6 +91,11 @@ struct watchdog {
 	bool hanging_up; /* an output stream has ended, the caller's is to be closed soon */
 	bool suspended;	 /* the job is stopped by job control */
 	uint64_t due;	 /* next periodic snapshot, CLOCK_MONOTONIC */
+	struct interval_cost cost;
+	struct interval_choice interval;
+	struct metrics metrics;
+	uint64_t metrics_due;  /* when its file is written again, CLOCK_MONOTONIC; 0: at once */
+	bool metrics_failed;   /* as warned of */
 	uint64_t next_hang_look;
 	uint64_t next_look; /* for objects that cannot be saved */
 	char last_look[sizeof(((struct err *)0)->msg)]; /* what it found, as warned of */
@@ -181,6 +188,21 @@ void wd_tell_notices(struct watchdog *w);
 /* Where standard output or error is a file that the job writes too, ours becomes the job's open
  * file description again, as at a launch: else we would write over each other. leader: host pid. */
 void wd_share_descriptions(pid_t leader);
+
+/* ---- account.c ----------------------------------------------------------------------------- */
+
+/* The job is known: what its interval is until something has been measured. */
+void wd_account_begin(struct watchdog *w);
+/* A snapshot was taken or failed. */
+void wd_account(struct watchdog *w, const struct snap_result *result);
+/* The job goes on from this snapshot. */
+void wd_account_restart(struct watchdog *w, const struct snapshot_info *from);
+/* Sets w->due, after a snapshot (or a start) that began and ended then. */
+void wd_schedule(struct watchdog *w, uint64_t started, uint64_t finished);
+/* Writes the metrics where a file is wanted and it is time. */
+void wd_write_metrics(struct watchdog *w, uint64_t now);
+/* The last word of the metrics. */
+void wd_account_end(struct watchdog *w, int exit_status);
 
 /* ---- finish.c ------------------------------------------------------------------------------ */
 

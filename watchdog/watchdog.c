@@ -195,7 +195,8 @@ static void taken(struct watchdog *w, struct snap_result *result)
 	bool refused =
 		!result->ok && result->err.kind == ERR_UNSUPPORTED && w->config->unsupported_fails;
 
-	w->due = policy_next_due(result->started, result->finished, w->config->interval_ns);
+	wd_account(w, result);
+	wd_schedule(w, result->started, result->finished);
 	if (w->capsule)
 		hang_rebase(&w->hang, capsule_cpu_ns(w->capsule));
 	if (result->ok) {
@@ -266,9 +267,19 @@ static void read_result(struct watchdog *w)
 
 static json_t *describe(const struct watchdog *w)
 {
-	return json_pack("{s:s, s:s, s:i, s:I}", "job", w->job.name, "state",
-			 w->suspended ? "suspended" : wd_state_name(w->state), "pid",
-			 (int)w->job.leader_pid, "generation", (json_int_t)w->job.generation);
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	struct job_status status = {.interval = w->interval, .next_ns = UINT64_MAX};
+	json_t *object;
+
+	if (w->due != UINT64_MAX && !w->suspended)
+		status.next_ns = w->due > now ? w->due - now : 0;
+	snprintf(status.state, sizeof(status.state), "%s",
+		 w->suspended ? "suspended" : wd_state_name(w->state));
+	object = control_pack_status(&status);
+	json_object_set_new(object, "job", json_string(w->job.name));
+	json_object_set_new(object, "pid", json_integer(w->job.leader_pid));
+	json_object_set_new(object, "generation", json_integer((json_int_t)w->job.generation));
+	return object;
 }
 
 static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
@@ -319,6 +330,7 @@ static void look_at_clock(struct watchdog *w)
 		wd_handle(w, WE_DUE);
 	look_for_hanging(w, now);
 	wd_look(w, now);
+	wd_write_metrics(w, now);
 	if (wants_terminal(w))
 		streams_enter_terminal(&w->streams);
 	if (pump_stalled(&w->streams.pump))
@@ -342,6 +354,8 @@ static int poll_timeout(const struct watchdog *w)
 	if (w->config->hang_timeout_ns)
 		at = earlier(at, w->next_hang_look);
 	at = earlier(at, wd_next_look(w));
+	if (w->config->metrics)
+		at = earlier(at, w->metrics_due);
 	if (wants_terminal(w))
 		at = earlier(at, now + BACKGROUND_LOOK_NS);
 	if (w->progress.enabled || pump_stalled(&w->streams.pump))

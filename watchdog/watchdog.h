@@ -15,6 +15,7 @@
 #include "checkpointer/checkpointer.h"
 #include "store/base/err.h"
 #include "store/store.h"
+#include "watchdog/interval.h"
 
 enum pawl_exit {
 	PAWL_EXIT_MISUSE = 2,
@@ -49,6 +50,10 @@ struct watchdog_config {
 	bool recover_stopped;       /* --stopped: leave it stopped for a debugger, print the pid, wait */
 	bool dry_run;               /* recover: print the plan on stdout and return */
 	uint64_t interval_ns;       /* 0: no periodic snapshots */
+	bool interval_auto;         /* chosen by what snapshots cost instead (interval.h) */
+	uint64_t mtbf_ns;           /* of interval_auto; 0: INTERVAL_MTBF_NS */
+	uint64_t least_interval_ns, most_interval_ns; /* of interval_auto; 0: INTERVAL_FLOOR_NS, INTERVAL_CEILING_NS */
+	const char *metrics;        /* absolute path of the Prometheus file; NULL: none */
 	struct retention retention;
 	unsigned retries;           /* deaths by signal that are rolled back and tried again */
 	uint64_t hang_timeout_ns;   /* no CPU time used for that long: treated as a death; 0: off */
@@ -89,5 +94,13 @@ int control_stop(struct store *store, const char *job, struct snapshot_info *ret
 /* Waits until the job runs at ssh://… and has ended here; an error: it goes on here. */
 int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
 		 struct err *err);
+
+struct job_status {
+	char state[32];                  /* "running", "suspended", ... */
+	struct interval_choice interval;
+	uint64_t next_ns;                /* until the next periodic snapshot; UINT64_MAX: none is due */
+};
+/* Asks once, for two seconds at most: a watchdog that is just starting does not answer. */
+int control_status(struct store *store, const char *job, struct job_status *ret, struct err *err);
 
 #endif

@@ -10,20 +10,18 @@
  *   threads=2     that share the work
  *   layout=one    one region; small: `regions` of them, which do not merge; huge: transparent huge
  *                 pages; fork: `processes` processes that share what none of them has rewritten
- *   mode=steps    steps at a fixed pace; work: cycles of fixed work without a pause, in each of which
- *                 `burst` MiB are rewritten and `spin` million rounds computed by each thread; outrun:
- *                 all of the memory is rewritten over and over
- *   idle=0        further threads that wait
- *   steps=0       ends after that many steps or cycles; 0: never
- *   regions=20000, processes=16, burst=512, spin=500
+ *   mode=steps    steps at a fixed pace; work: cycles of fixed work without a pause, in each of
+ * which `burst` MiB are rewritten and `spin` million rounds computed by each thread; outrun: all of
+ * the memory is rewritten over and over idle=0        further threads that wait steps=0       ends
+ * after that many steps or cycles; 0: never regions=20000, processes=16, burst=512, spin=500
  *
  * Lines on standard output:
  *   ready                            the memory is filled
  *   step N STEP_US GAP_US CPU_US     a step or cycle has ended: how long it took, the longest time
  *                                    since the last line between two beats of a thread that sleeps
  *                                    1 ms at a time, and CPU time of the process so far
- *   awake REALTIME_US                that thread has found more than 200 ms to have passed between two
- *                                    beats, by the time of day: it was stopped or recovered
+ *   awake REALTIME_US                that thread has found more than 200 ms to have passed between
+ * two beats, by the time of day: it was stopped or recovered
  */
 #include <inttypes.h>
 #include <pthread.h>
@@ -40,10 +38,10 @@
 
 #include "halfpage.h"
 
-#define MIB	    (1ull << 20)
-#define PAGE	    4096ull
-#define HUGE	    (2 * MIB)
-#define AWAKE_US    200000
+#define MIB	     (1ull << 20)
+#define PAGE	     4096ull
+#define HUGE	     (2 * MIB)
+#define AWAKE_US     200000
 #define THREADS_MOST 4096
 
 enum mode { MODE_STEPS, MODE_WORK, MODE_OUTRUN };
@@ -86,14 +84,16 @@ static uint64_t *page_at(const struct job *job, uint64_t index)
 {
 	uint64_t place = index;
 
-	if (job->layout == LAYOUT_SMALL) /* a page that may not be touched lies between two regions */
+	if (job->layout ==
+	    LAYOUT_SMALL) /* a page that may not be touched lies between two regions */
 		place += index / job->pages_a_region;
 	return (uint64_t *)(void *)(job->memory + place * PAGE);
 }
 
 static void *reserve(uint64_t bytes, int protection)
 {
-	void *memory = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *memory =
+		mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED) {
 		perror("benchjob: mmap");
@@ -111,7 +111,8 @@ static void lay_out_small(struct job *job)
 	each = (job->pages_a_region + 1) * PAGE;
 	job->memory = reserve(each * job->regions, PROT_NONE);
 	for (uint64_t i = 0; i < job->regions; i++)
-		if (mprotect(job->memory + i * each, job->pages_a_region * PAGE, PROT_READ | PROT_WRITE)) {
+		if (mprotect(job->memory + i * each, job->pages_a_region * PAGE,
+			     PROT_READ | PROT_WRITE)) {
 			perror("benchjob: mprotect");
 			exit(1);
 		}
@@ -190,8 +191,9 @@ static void tell(struct job *job, uint64_t step, int64_t took_us)
 {
 	char line[128];
 
-	snprintf(line, sizeof(line), "step %" PRIu64 " %" PRId64 " %lld %" PRId64 "\n", step, took_us,
-		 (long long)atomic_exchange(&job->gap_us, 0), now_us(CLOCK_PROCESS_CPUTIME_ID));
+	snprintf(line, sizeof(line), "step %" PRIu64 " %" PRId64 " %lld %" PRId64 "\n", step,
+		 took_us, (long long)atomic_exchange(&job->gap_us, 0),
+		 now_us(CLOCK_PROCESS_CPUTIME_ID));
 	say(line);
 }
 
@@ -277,7 +279,8 @@ static void start_threads(struct job *job)
 	for (uint64_t i = 0; i < job->threads; i++) {
 		uint64_t first = job->n_pages * i / job->threads;
 
-		workers[i] = (struct worker){job, first, job->n_pages * (i + 1) / job->threads - first, i};
+		workers[i] = (struct worker){job, first,
+					     job->n_pages * (i + 1) / job->threads - first, i};
 	}
 	for (uint64_t i = 0; i < job->idle; i++)
 		start_thread(wait_for_ever, NULL);
@@ -330,11 +333,11 @@ static bool set_number(struct job *job, const char *key, const char *value)
 		const char *key;
 		uint64_t *place, least;
 	} numbers[] = {
-		{"size", &job->size, 1},	     {"rate", &job->rate, 0},
-		{"step", &job->step_ms, 1},	     {"threads", &job->threads, 1},
-		{"idle", &job->idle, 0},	     {"regions", &job->regions, 1},
-		{"processes", &job->processes, 1},   {"burst", &job->burst, 0},
-		{"spin", &job->spin, 0},	     {"steps", &job->steps, 0},
+		{"size", &job->size, 1},	   {"rate", &job->rate, 0},
+		{"step", &job->step_ms, 1},	   {"threads", &job->threads, 1},
+		{"idle", &job->idle, 0},	   {"regions", &job->regions, 1},
+		{"processes", &job->processes, 1}, {"burst", &job->burst, 0},
+		{"spin", &job->spin, 0},	   {"steps", &job->steps, 0},
 	};
 	char *end;
 	unsigned long n = strtoul(value, &end, 10);
@@ -363,8 +366,14 @@ static void set(struct job *job, const char *argument)
 int main(int argc, char **argv)
 {
 	static struct job job = {
-		.size = 2048, .rate = 320, .step_ms = 100, .threads = 2, .regions = 20000,
-		.processes = 16, .burst = 512, .spin = 500,
+		.size = 2048,
+		.rate = 320,
+		.step_ms = 100,
+		.threads = 2,
+		.regions = 20000,
+		.processes = 16,
+		.burst = 512,
+		.spin = 500,
 	};
 
 	for (int i = 1; i < argc; i++)

@@ -64,7 +64,8 @@ static void fail(const char *what)
 
 static char *fresh(uint64_t bytes)
 {
-	char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
 		fail("limits: mmap");
@@ -191,7 +192,8 @@ static void *fill_part(void *arg)
 }
 
 /* Seconds it takes; *ret_sum of the parts' results. */
-static double in_parts(const struct limit *l, char *memory, void *(*body)(void *), uint64_t *ret_sum)
+static double in_parts(const struct limit *l, char *memory, void *(*body)(void *),
+		       uint64_t *ret_sum)
 {
 	struct part *parts = calloc(l->threads, sizeof(*parts));
 	uint64_t each = l->bytes / l->threads / PAGE * PAGE;
@@ -259,7 +261,8 @@ static double measure_write(const struct limit *l)
 
 /* ---- write protection ---------------------------------------------------------------------- */
 
-struct protected {
+struct protected
+{
 	char *memory;
 	uint64_t bytes;
 	int pagemap;
@@ -289,7 +292,8 @@ static void scan(const struct protected *p)
 static void protect(struct protected *p, uint64_t bytes)
 {
 	struct uffdio_api api = {.api = UFFD_API,
-				 .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_WP_UNPOPULATED | UFFD_WP_ASYNC};
+				 .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_WP_UNPOPULATED |
+					     UFFD_WP_ASYNC};
 	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	struct uffdio_register reg = {.mode = UFFDIO_REGISTER_MODE_WP};
 
@@ -344,10 +348,11 @@ int main(int argc, char **argv)
 		const char *name;
 		double (*measure)(const struct limit *l);
 	} all[] = {
-		{"read", measure_read}, {"copy", measure_copy},	      {"hash", measure_hash},
-		{"lz4", measure_lz4},	{"lz4page", measure_lz4page}, {"write", measure_write},
-		{"fill", measure_fill}, {"fork", measure_fork},	      {"scan", measure_scan},
-		{"protect", measure_protect},
+		{"read", measure_read},	      {"copy", measure_copy},
+		{"hash", measure_hash},	      {"lz4", measure_lz4},
+		{"lz4page", measure_lz4page}, {"write", measure_write},
+		{"fill", measure_fill},	      {"fork", measure_fork},
+		{"scan", measure_scan},	      {"protect", measure_protect},
 	};
 	struct limit l = {.dir = argc > 4 ? argv[4] : "."};
 

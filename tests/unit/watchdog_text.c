@@ -128,11 +128,37 @@ static void test_snapshot_as_json(void **state)
 	assert_fails(control_unpack_snapshot(NULL, &back, &err), ERR_CORRUPT, &err);
 }
 
+static void test_status_as_json(void **state)
+{
+	const struct job_status status = {
+		.state = "running",
+		.interval = {.interval_ns = 42, .reason = INTERVAL_FLOOR, .measured = true, .cost_s = 0.5, .mtbf_s = 60},
+		.next_ns = 7,
+	};
+	struct job_status back;
+	json_t *object = control_pack_status(&status);
+	struct err err = {0};
+
+	assert_int_equal(control_unpack_status(object, &back, &err), 0);
+	assert_string_equal(back.state, "running");
+	assert_int_equal(back.interval.interval_ns, 42);
+	assert_int_equal(back.interval.reason, INTERVAL_FLOOR);
+	assert_true(back.interval.measured && back.interval.cost_s == 0.5 && back.interval.mtbf_s == 60);
+	assert_int_equal(back.next_ns, 7);
+	json_object_del(object, "next_ns");
+	assert_int_equal(control_unpack_status(object, &back, &err), 0);
+	assert_true(back.next_ns == UINT64_MAX);
+	json_object_set_new(object, "interval_reason", json_integer(99));
+	assert_fails(control_unpack_status(object, &back, &err), ERR_CORRUPT, &err);
+	json_decref(object);
+	assert_fails(control_unpack_status(NULL, &back, &err), ERR_CORRUPT, &err);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_job_names),	 cmocka_unit_test(test_long_command),
-		cmocka_unit_test(test_progress),	 cmocka_unit_test(test_drop_cr),
+		cmocka_unit_test(test_status_as_json),	 cmocka_unit_test(test_progress),	 cmocka_unit_test(test_drop_cr),
 		cmocka_unit_test(test_snapshot_as_json),
 	};
 
