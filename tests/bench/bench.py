@@ -7,11 +7,13 @@ the project has set itself; nothing fails because a figure misses it. What is me
 the JSON file has of it, the rest stays.
 """
 import argparse
+import ctypes
 import fnmatch
 import json
 import os
 import platform
 import pwd
+import signal
 import sys
 import time
 
@@ -19,6 +21,7 @@ import figures
 import real_jobs  # noqa: F401: registers its groups
 from measuring import Broken, Lab, Unavailable
 
+PR_SET_CHILD_SUBREAPER = 36
 BINARIES = {"pawl": "tools/pawl", "benchjob": "tests/bench/benchjob", "limits": "tests/bench/limits"}
 
 
@@ -142,7 +145,14 @@ def print_list():
         print(f"{name:14} {entry['seconds']:5} s  {entry['about']}{' (--long)' if entry['long'] else ''}")
 
 
+def be_orderly():
+    """A job that a peer has restored becomes our child when the peer ends; a signal ends what we have started."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 def main():
+    be_orderly()
     options = parse_options()
     results = load_results(options.out)
     if options.list:

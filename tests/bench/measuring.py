@@ -16,6 +16,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 PAGE = 4096
 PATIENCE = 600  # seconds that anything may take
+RESTART = 120  # … and a restart
+STANDSTILL = 0.3  # seconds that tell benchjob that it has stood still
 
 
 class Unavailable(Exception):
@@ -80,7 +82,7 @@ class Lab:
             os.chmod(os.path.join(self.bin, name), 0o755)
 
     def close(self):
-        for child in self.children:
+        for child in list(self.children):
             child.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -248,12 +250,12 @@ class PawlJob(Job):
 
     def recover(self, options=()):
         """After kill(): the job that goes on, and the seconds until its first instruction."""
-        time.sleep(0.3)  # the job sees no shorter gap (AWAKE_US in benchjob.c)
+        time.sleep(STANDSTILL)
         day, begin = time.time(), time.monotonic()
         job = PawlJob(self.lab, [], options, store=self.store, verb="recover")
         at = wait_until(lambda: job.process.poll() is not None or next(
             (at for at, words in job.output.of("awake") if int(words[1]) / 1e6 > day), None),
-            f"the recovered job runs: {job.process.args}")
+            f"the recovered job runs: {job.process.args}", RESTART)
         job.check_alive()
         return job, at - begin
 

@@ -7,21 +7,27 @@ import socket
 import subprocess
 import time
 
-from measuring import PATIENCE, Broken, Job, Unavailable, bench_command, wait_until
+from measuring import PATIENCE, RESTART, STANDSTILL, Broken, Job, Lines, Unavailable, bench_command, wait_until
 
 
-class FileLines:
-    """As measuring.Lines, of a file that grows: what the job writes to must outlive us and it."""
+class FileLines(Lines):
+    """Of a file that grows: what the job writes to must outlive us and it."""
 
     def __init__(self, path):
-        self.path, self.lines, self.rest = path, [], b""
-        self.file = open(path, "rb")
+        self.ended = False
+        super().__init__(open(path, "rb", buffering=0))
 
-    def of(self, kind, since=0.0):
-        now = time.monotonic()
-        *whole, self.rest = (self.rest + self.file.read()).split(b"\n")
-        self.lines += [(now, line.decode(errors="replace").split()) for line in whole]
-        return [(at, words) for at, words in self.lines if at >= since and words and words[0] == kind]
+    def _collect(self, stream):
+        rest = b""
+        while not self.ended:
+            if os.fstat(stream.fileno()).st_size < stream.tell():  # cut back for another restart
+                stream.seek(0, os.SEEK_END)
+                rest = b""
+            *whole, rest = (rest + stream.read()).split(b"\n")
+            now = time.monotonic()
+            self.lines += [(now, line.decode(errors="replace").split()) for line in whole]
+            time.sleep(0.002)
+        stream.close()
 
 
 class PeerJob(Job):
@@ -40,6 +46,9 @@ class PeerJob(Job):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        self.output.ended = True
+        self.output.thread.join()
+        self.error.close()
         if self in self.lab.children:
             self.lab.children.remove(self)
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -57,12 +66,12 @@ class PeerJob(Job):
     def image_bytes(self, folder):
         return sum(os.stat(os.path.join(folder, name)).st_blocks * 512 for name in os.listdir(folder))
 
-    def first_beat(self, day, begin):
-        """Seconds from `begin` until the restored job ran (it had stood still since before `day`)."""
+    def first_beat(self, day):
+        """Seconds from `day` until the restored job ran; it had stood still since before then."""
         wait_until(lambda: [words for _, words in self.output.of("awake") if int(words[1]) / 1e6 > day],
-                   "the restored job runs")
+                   "the restored job runs", RESTART)
         woke = next(int(words[1]) / 1e6 for _, words in self.output.of("awake") if int(words[1]) / 1e6 > day)
-        return woke - day, time.monotonic() - begin
+        return woke - day
 
 
 def varint(data, at):
@@ -101,9 +110,10 @@ class CriuJob(PeerJob):
         checked = subprocess.run([program, "check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
         if checked.returncode != 0:
             lines = checked.stdout.decode(errors="replace").strip().splitlines() or ["no word"]
-            raise Unavailable(f"'{program} check' fails here: {lines[0]}")
+            raise Unavailable(f"'{program} check' fails here: {chr(32).join(lines[:2])}")
         self.dumps = 0
-        super().__init__(lab, lambda _: bench_command(lab, **options), user=True)
+        # As root: prlimit(2) on another user's process needs CAP_SYS_RESOURCE, which root may lack in a container.
+        super().__init__(lab, lambda _: bench_command(lab, **options), user=False)
 
     def _dump(self, *options):
         self.dumps += 1
@@ -124,15 +134,18 @@ class CriuJob(PeerJob):
         return info
 
     def restore(self):
-        time.sleep(0.3)
-        day, begin = time.time(), time.monotonic()
+        time.sleep(STANDSTILL)
+        day = time.time()
         pidfile = os.path.join(self.dir, f"pid{time.monotonic_ns()}")
         self.call(self.program, "restore", "-D", self.images, "-d", "-v1", "--pidfile", pidfile)
-        seconds = self.first_beat(day, begin)[0]
         with open(pidfile) as file:
             pid = int(file.read())
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the restored job ends")
+        try:
+            seconds = self.first_beat(day)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)  # we are its subreaper: the pid must be free for the next
         os.truncate(self.out, self.size)
         return seconds
 
@@ -179,13 +192,13 @@ class DmtcpJob(PeerJob):
         self.process.wait()
 
     def restore(self):
-        time.sleep(0.3)
-        day, begin = time.time(), time.monotonic()
+        time.sleep(STANDSTILL)
+        day = time.time()
         with subprocess.Popen(["dmtcp_restart", "--new-coordinator", "--coord-port", self.port, "--ckptdir", self.dir,
                                "--tmpdir", self.dir, *self.images()], cwd=self.dir, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.caller()) as restarted:
             try:
-                return self.first_beat(day, begin)[0]
+                return self.first_beat(day)
             finally:
                 with contextlib.suppress(Broken):
                     self.call("dmtcp_command", "--coord-port", self.port, "--quit")
