@@ -194,9 +194,11 @@ class DmtcpJob(PeerJob):
     def restore(self):
         time.sleep(STANDSTILL)
         day = time.time()
-        with subprocess.Popen(["dmtcp_restart", "--new-coordinator", "--coord-port", self.port, "--ckptdir", self.dir,
-                               "--tmpdir", self.dir, *self.images()], cwd=self.dir, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.caller()) as restarted:
+        # The restored job writes to where dmtcp_restart does.
+        with open(self.out, "ab") as out, \
+                subprocess.Popen(["dmtcp_restart", "--new-coordinator", "--coord-port", self.port, "--ckptdir", self.dir,
+                                  "--tmpdir", self.dir, *self.images()], cwd=self.dir, stdin=subprocess.DEVNULL,
+                                 stdout=out, stderr=subprocess.DEVNULL, **self.caller()) as restarted:
             try:
                 return self.first_beat(day)
             finally:
