@@ -213,7 +213,7 @@ static int finish_process(struct taking *t, struct tracked *k, Snap__Process *mo
 
 static int finish_pages(struct taking *t, struct err *err)
 {
-	if (page_copies_put(&t->c->copies, err) < 0)
+	if (page_copies_put_gently(&t->c->copies, err) < 0)
 		return -1;
 	for (size_t i = 0; i < t->collection.model->n_processes; i++) {
 		Snap__Process *m = t->collection.model->processes[i];
@@ -230,8 +230,10 @@ static int finish_pages(struct taking *t, struct err *err)
 	return contents_capture_programs(&t->collection, t->session, &t->known, err);
 }
 
-static int publish(struct taking *t, bool end, struct err *err)
+static int publish(void *arg, struct err *err)
 {
+	struct taking *t = arg;
+	bool end = t->end;
 	struct session_counts counts;
 
 	if (finish_pages(t, err) < 0)
@@ -271,7 +273,7 @@ static int take_all(struct taking *t, bool end, struct err *err)
 		return -1;
 	if (precopy_last(t, err) < 0 || take_frozen(t, end, err) < 0 || check_notes(t, err) < 0)
 		return -1;
-	return publish(t, end, err);
+	return yield_run(&t->c->copies.yielding, publish, t, err);
 }
 
 static uint64_t free_memory_budget(void)
@@ -342,9 +344,12 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 		     bool *ret_again, struct err *err)
 {
 	struct taking t = {
-		.c = c, .hooks = hooks, .store = store, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
+		.c = c, .end = end, .hooks = hooks, .store = store, .begin_ns = clock_ns(CLOCK_MONOTONIC)};
 	int result;
 
+	/* Nobody is there to give way to when the job waits for its end. */
+	c->copies.yielding = (struct yielding){
+		.nice = end ? 0 : c->config.nice, .rate = end ? 0 : c->config.rate};
 	c->copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
 	if (load_parent(c, store, name, parent, err) < 0 ||
 	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)

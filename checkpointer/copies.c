@@ -175,7 +175,7 @@ static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err 
 	return 0;
 }
 
-int page_copies_put(struct page_copies *copies, struct err *err)
+static int put_all(struct page_copies *copies, bool gently, struct err *err)
 {
 	struct put_set set;
 	int result = 0;
@@ -185,9 +185,21 @@ int page_copies_put(struct page_copies *copies, struct err *err)
 	if (put_set_new(&set, copies, err) < 0)
 		return -1;
 	while (result == 0 && copies->n > 0) {
+		if (gently)
+			yield_pace(&copies->yielding, CHUNK_BYTES);
 		result = put_newest(&set, copies->chunks[copies->n - 1], err);
 		page_copies_return(copies, copies->chunks[--copies->n]);
 	}
 	free(set.slots);
 	return result;
+}
+
+int page_copies_put(struct page_copies *copies, struct err *err)
+{
+	return put_all(copies, false, err);
+}
+
+int page_copies_put_gently(struct page_copies *copies, struct err *err)
+{
+	return put_all(copies, true, err);
 }

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "checkpointer/yielding.h"
 #include "store/store.h"
 
 #define CHUNK_BYTES (1024u * 1024u)
@@ -37,6 +38,7 @@ struct page_copies {
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
 	uint64_t budget; /* bytes; when reached, waiting copies are put at once */
+	struct yielding yielding; /* how what the job does not wait for is put */
 };
 
 /* An empty chunk for the table. It goes to page_copies_keep or page_copies_return. */
@@ -47,8 +49,10 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk); /* takes NULL */
 /* Bytes that still fit. */
 uint64_t page_copies_left(const struct page_copies *copies);
-/* Puts all waiting copies. */
+/* Puts all waiting copies: as fast as can be, for the job may wait for room. */
 int page_copies_put(struct page_copies *copies, struct err *err);
+/* The same while the job runs: no faster than allowed. */
+int page_copies_put_gently(struct page_copies *copies, struct err *err);
 /* Forgets waiting copies; the buffers stay, to be taken by the kernel when it needs them. */
 void page_copies_rest(struct page_copies *copies);
 void page_copies_free(struct page_copies *copies);

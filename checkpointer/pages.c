@@ -84,6 +84,7 @@ static int finish_chunk(struct capture *c, struct err *err)
 	if (c->mode == CAPTURE_THROUGH) {
 		int result = page_chunk_put(c->chunk, err);
 
+		yield_pace(&c->copies->yielding, c->chunk->n_pages * STORE_PAGE_SIZE);
 		c->chunk->n_runs = c->chunk->n_pages = 0;
 		return result;
 	}

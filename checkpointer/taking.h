@@ -41,6 +41,7 @@ struct taking {
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
 	struct pausing pausing;
+	bool end; /* the job is to be ended by it */
 	bool frozen;
 	bool again; /* failed only by what is mostly over at the next attempt */
 };

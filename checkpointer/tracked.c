@@ -210,25 +210,44 @@ static int next_round(struct tracked *t, struct scan_result *ret, struct err *er
 	return 0;
 }
 
+struct through {
+	struct tracked *tracked;
+	struct scan_result *round;
+	struct page_copies *copies;
+	uint64_t *candidates;
+};
+
+/* Waiting copies are older than what goes to the table now. */
+static int capture_through(void *arg, struct err *err)
+{
+	struct through *t = arg;
+
+	if (page_copies_put_gently(t->copies, err) < 0)
+		return -1;
+	return pages_capture(t->tracked->pid, t->tracked->table, t->round, t->copies, CAPTURE_THROUGH, t->candidates,
+			     err);
+}
+
 int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
 			struct err *err)
 {
 	struct scan_result round = {0};
 	uint64_t before = *candidates;
-	enum capture_mode mode = CAPTURE_RUNNING;
+	struct through through = {t, &round, copies, candidates};
 	bool whole = t->first;
 	int result = next_round(t, &round, err);
 
 	if (result == 0)
 		result = append(&t->precopied, &round, err);
-	/* All of a process is not worth copying twice; what it writes meanwhile is. */
-	if (result == 0 && (whole || pages_capture_size(&round) > page_copies_left(copies))) {
-		/* Waiting copies are older than what goes to the table now. */
-		result = page_copies_put(copies, err);
-		mode = CAPTURE_THROUGH;
-	}
-	if (result == 0)
-		result = pages_capture(t->pid, t->table, &round, copies, mode, candidates, err);
+	/* All of a process is not worth copying twice; what it writes meanwhile is. A later round is in a
+	 * hurry: the job writes on. */
+	if (result == 0 && whole)
+		result = yield_run(&copies->yielding, capture_through, &through, err);
+	else if (result == 0 && pages_capture_size(&round) > page_copies_left(copies))
+		result = capture_through(&through, err);
+	else if (result == 0)
+		result = pages_capture(t->pid, t->table, &round, copies, CAPTURE_RUNNING, candidates,
+				       err);
 	scan_result_free(&round);
 	t->first = false;
 	/* Whatever this round has re-armed without storing it must be looked at again. */

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "checkpointer/yielding.h"
 #include "store/base/cleanup.h"
 #include "store/base/log.h"
 #include "store/base/units.h"
@@ -358,6 +359,33 @@ static int set_metrics(struct launch_options *options, const char *value, struct
 	return 0;
 }
 
+static int parse_nice(struct watchdog_config *config, const char *text, struct err *err)
+{
+	unsigned nice;
+
+	if (strcmp(text, "idle") == 0) {
+		config->nice = YIELD_IDLE;
+		return 0;
+	}
+	if (parse_count("nice", text, 19, &nice, err) < 0)
+		return -1;
+	config->nice = (int)nice;
+	return 0;
+}
+
+/* What pawl may take of the machine. */
+static int set_share(struct watchdog_config *config, int key, const char *value, struct err *err)
+{
+	switch (key) {
+	case LAUNCH_NICE:
+		return parse_nice(config, value, err);
+	case LAUNCH_MEMORY:
+		return parse_size(value, &config->memory_budget, err) < 0 ? err_wrap(err, "--memory") : 0;
+	default:
+		return parse_size(value, &config->rate, err) < 0 ? err_wrap(err, "--max-rate") : 0;
+	}
+}
+
 static int set_quantities(struct watchdog_config *config, int key, const char *value,
 			  struct err *err)
 {
@@ -407,6 +435,10 @@ static int set_option(struct launch_options *options, int key, const char *value
 	case LAUNCH_LEAST_INTERVAL:
 	case LAUNCH_MOST_INTERVAL:
 		return set_auto_interval(config, key, value, err);
+	case LAUNCH_MEMORY:
+	case LAUNCH_NICE:
+	case LAUNCH_MAX_RATE:
+		return set_share(config, key, value, err);
 	case LAUNCH_METRICS:
 		return set_metrics(options, value, err);
 	case LAUNCH_COMPRESS:

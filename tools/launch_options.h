@@ -41,6 +41,9 @@ enum launch_key {
 	LAUNCH_LEAST_INTERVAL,
 	LAUNCH_MOST_INTERVAL,
 	LAUNCH_METRICS,
+	LAUNCH_MEMORY,
+	LAUNCH_NICE,
+	LAUNCH_MAX_RATE,
 	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
 	LAUNCH_DRY_RUN,     /* recover */
@@ -91,6 +94,12 @@ enum launch_key {
 	{LAUNCH_BEFORE_SNAPSHOT, "before-snapshot", "CMD",                                          \
 	 "run CMD (sh -c) before each snapshot;\nPAWL_JOB names the job"},                          \
 	{LAUNCH_AFTER_SNAPSHOT, "after-snapshot", "CMD", "and this one after each"},                \
+	{LAUNCH_MEMORY, "memory", "SIZE",                                                           \
+	 "memory for copies of changed pages (default: a\nquarter of what is free)"},               \
+	{LAUNCH_NICE, "nice", "N",                                                                  \
+	 "how far hashing, compression and writing give\nway to the job: 0 to 19 or 'idle' (default 0)"}, \
+	{LAUNCH_MAX_RATE, "max-rate", "SIZE",                                                       \
+	 "read no more than SIZE a second for a snapshot\nwhile the job runs (default: no limit)"}, \
 	{LAUNCH_METRICS, "metrics", "FILE",                                                         \
 	 "keep pauses, sizes, ages and failures in FILE, in\nPrometheus' text format"},             \
 	{'q', "quiet", NULL, "print warnings and errors only"},                                     \

@@ -48,6 +48,9 @@ _pawl()
 	--store | --save-dir)
 		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
 		return ;;
+	--nice)
+		mapfile -t COMPREPLY < <(compgen -W '0 5 10 19 idle' -- "$cur")
+		return ;;
 	--metrics)
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;

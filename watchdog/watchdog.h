@@ -60,6 +60,9 @@ struct watchdog_config {
 	int stop_exit_code;         /* default PAWL_EXIT_STOPPED */
 	enum store_codec codec;
 	enum tracker_kind tracker;
+	uint64_t memory_budget;     /* as checkpoint_config's */
+	int nice;
+	uint64_t rate;
 	struct file_rule *rules;
 	size_t n_rules;
 	uint64_t file_size_limit;

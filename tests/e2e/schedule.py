@@ -100,5 +100,19 @@ def metrics_are_kept_and_not_worth_a_job(lab):
     check_equal(interval(lab)["reason"], "fixed", "reason")
 
 
+@case()
+def least_of_everything(lab):
+    """Little memory, low priority, a low rate: slower, and just as good."""
+    job = [lab.target("pagejob"), "64", "4"]
+    expected = lab.bare([*job, "0", "800", "2"]).out
+    watchdog = lab.run(*job, "20", "800", "2", options=["--memory", "1M", "--nice", "10", "--max-rate", "200M"])
+    wait_until(lambda: b"step 3 " in watchdog.out, 30, f"the job runs: {watchdog.err!r}")
+    for _ in range(2):
+        lab.snapshot()
+    lab.kill(watchdog)
+    lab.pawl("recover", "job")
+    check_equal(lab.log(), expected, "log")
+
+
 if __name__ == "__main__":
     harness.main()
