@@ -18,7 +18,9 @@ import sys
 import time
 
 import figures
-import real_jobs  # noqa: F401: registers its groups
+import figures_more  # noqa: F401: registers its groups
+import model
+import real_jobs  # noqa: F401
 from measuring import Broken, Lab, Unavailable
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -41,6 +43,7 @@ def parse_options():
     parser.add_argument("--missing", action="store_true", help="only groups that the results do not have yet")
     parser.add_argument("--list", action="store_true", help="print the groups and how long each takes")
     parser.add_argument("--show", action="store_true", help="print the table of the results, measure nothing")
+    parser.add_argument("--model", action="store_true", help="what jobs of up to 1 TiB would cost, from the results")
     parser.add_argument("--long", action="store_true", help="also the groups that take long")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each figure (default: 5)")
     parser.add_argument("--snapshots", type=int, default=50, metavar="N", help="of the pause's distribution (default: 50)")
@@ -157,6 +160,12 @@ def main():
     results = load_results(options.out)
     if options.list:
         print_list()
+        return 0
+    if options.model:
+        try:
+            model.print_model(results)
+        except model.Missing as reason:
+            sys.exit(f"tools/bench: {reason}")
         return 0
     for path in [] if options.show else options.binaries.values():
         if not os.access(path, os.X_OK):
