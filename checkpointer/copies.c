@@ -64,6 +64,17 @@ void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
 		free_chunk(chunk);
 }
 
+/* Room for one more. The job may stand still meanwhile: what else waits can wait on. */
+static int put_oldest(struct page_copies *copies, struct err *err)
+{
+	struct page_chunk *oldest = copies->chunks[0];
+	int result = page_chunk_put(oldest, err);
+
+	memmove(copies->chunks, copies->chunks + 1, --copies->n * sizeof(*copies->chunks));
+	page_copies_return(copies, oldest);
+	return result;
+}
+
 int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struct err *err)
 {
 	if (!push(&copies->chunks, &copies->n, &copies->room, chunk)) {
@@ -72,7 +83,7 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 	}
 	if (page_copies_left(copies) > 0)
 		return 0;
-	return page_copies_put(copies, err);
+	return put_oldest(copies, err);
 }
 
 uint64_t page_copies_left(const struct page_copies *copies)

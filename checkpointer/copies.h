@@ -37,7 +37,7 @@ struct page_copies {
 	size_t n, room;
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
-	uint64_t budget; /* bytes; when reached, waiting copies are put at once */
+	uint64_t budget; /* bytes; when reached, the oldest of the waiting copies is put at once */
 	struct yielding yielding; /* how what the job does not wait for is put */
 };
 
@@ -49,7 +49,7 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk); /* takes NULL */
 /* Bytes that still fit. */
 uint64_t page_copies_left(const struct page_copies *copies);
-/* Puts all waiting copies: as fast as can be, for the job may wait for room. */
+/* Puts all waiting copies. */
 int page_copies_put(struct page_copies *copies, struct err *err);
 /* The same while the job runs: no faster than allowed. */
 int page_copies_put_gently(struct page_copies *copies, struct err *err);

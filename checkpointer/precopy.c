@@ -174,9 +174,21 @@ static int precopy_all(struct taking *t, struct err *err)
 	return 0;
 }
 
+/* What does not fit in the pause is put in the pause: there must be room for what may be left. */
+static int precopy_with_room(struct taking *t, struct err *err)
+{
+	struct page_copies *copies = &t->c->copies;
+
+	if (precopy_all(t, err) < 0)
+		return -1;
+	if (page_copies_left(copies) >= copies->budget / 2)
+		return 0;
+	return page_copies_put_gently(copies, err) < 0 ? -1 : precopy_all(t, err);
+}
+
 int precopy(struct taking *t, struct err *err)
 {
-	if (arm_new_processes(t, err) < 0 || precopy_all(t, err) < 0)
+	if (arm_new_processes(t, err) < 0 || precopy_with_room(t, err) < 0)
 		return -1;
 	contents_read_ahead(&t->known, t->session, &t->c->config.root);
 	return 0;
@@ -185,5 +197,5 @@ int precopy(struct taking *t, struct err *err)
 /* The job has written on while files and flags were read. */
 int precopy_last(struct taking *t, struct err *err)
 {
-	return precopy_all(t, err);
+	return precopy_with_room(t, err);
 }
