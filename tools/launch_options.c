@@ -15,6 +15,8 @@
 static const struct cli_option run_options[] = {
 	{'n', "name", "NAME", "the job's name (default: made from CMD)"},
 	{LAUNCH_FRESH_START, "fresh", NULL, "start over, even if there is something to resume"},
+	{LAUNCH_ONCE, "once", NULL,
+	 "if the job has finished, do not start it again: exit\nwith its status"},
 	{LAUNCH_CPU_BASELINE, "cpu-baseline", "LEVEL",
 	 "keep the C library and the common numerical ones to\nx86-64-v2, x86-64-v3 or x86-64-v4, so that "
 	 "the job can\ngo on on any CPU of that level"},
@@ -464,6 +466,9 @@ static int set_option(struct launch_options *options, int key, const char *value
 	case LAUNCH_FRESH_START:
 		config->mode = LAUNCH_FRESH;
 		return 0;
+	case LAUNCH_ONCE:
+		config->once = true;
+		return 0;
 	case LAUNCH_STOPPED:
 		config->recover_stopped = true;
 		return 0;
@@ -486,6 +491,7 @@ static bool is_kept(int key)
 	case 'q':
 	case 'v':
 	case LAUNCH_FRESH_START:
+	case LAUNCH_ONCE:
 	case LAUNCH_CPU_BASELINE: /* the snapshots say what it was launched with */
 	case LAUNCH_STOPPED:
 	case LAUNCH_DRY_RUN:

@@ -44,6 +44,7 @@ enum launch_key {
 	LAUNCH_MEMORY,
 	LAUNCH_NICE,
 	LAUNCH_MAX_RATE,
+	LAUNCH_ONCE,        /* run */
 	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
 	LAUNCH_DRY_RUN,     /* recover */

@@ -134,6 +134,7 @@ int wd_begin(struct watchdog *w, struct err *err)
 {
 	pid_t pid = w->config->attach_pid;
 
+	sdnotify_open(&w->notify);
 	if (take_signals(w, err) < 0)
 		return -1;
 	if (pid && attach_target_read(&w->target, pid, err) < 0)

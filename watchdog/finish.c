@@ -81,6 +81,8 @@ static int exit_code(const struct watchdog *w)
 		return PAWL_EXIT_NO_COMMAND;
 	if (w->exec_errno)
 		return PAWL_EXIT_CANNOT_RUN;
+	if (w->finished_before)
+		return w->job.exit_status;
 	if (w->stopped)
 		return w->config->stop_exit_code;
 	if (w->failed || !w->started || w->status_unknown)
@@ -199,6 +201,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 		wd_account_end(w, exit_code(w));
 		release_job(w);
 	}
+	wd_tell_end(w);
 	*ret_exit = exit_code(w);
 	if (w->failed && had_job)
 		log_error("%s", w->failure.msg);

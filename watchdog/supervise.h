@@ -8,6 +8,7 @@
  *   attach_job.c a tree that runs already
  *   resume.c     recovery: candidates, capsule, rebuild, release
  *   look.c       objects that cannot be saved are noticed early
+ *   tell.c       what a service manager is told
  *   notice.c     what is said of it on standard error
  *   replicas.c   destinations: what is fetched and taken at the start, waited for at the end
  *   account.c    what snapshots cost: the next one's time, metrics
@@ -28,6 +29,7 @@
 #include "watchdog/progress.h"
 #include "watchdog/replicator.h"
 #include "watchdog/replicas.h"
+#include "watchdog/sdnotify.h"
 #include "watchdog/snapshotter.h"
 #include "watchdog/state.h"
 #include "watchdog/streams.h"
@@ -82,6 +84,14 @@ struct watchdog {
 	size_t n_notices;
 	struct progress progress;
 
+	struct sdnotify notify;
+	struct {
+		enum wd_state state;
+		uint64_t seq;			     /* of the last snapshot */
+		bool ready, stopping;
+		uint64_t next_extension, next_sign; /* CLOCK_MONOTONIC */
+	} told; /* the service manager */
+
 	unsigned cpu_baseline; /* that the job was launched with, by this watchdog or an earlier one */
 
 	enum wd_state state;
@@ -113,6 +123,7 @@ struct watchdog {
 	bool left_alone; /* attached: the job runs on without us */
 	bool left_behind;
 	bool abandoned; /* the snapshot thread is still at work, with what is ours */
+	bool finished_before; /* the job had ended for good before we came: config->once */
 	bool stopped;	/* by a final snapshot, or before it ran at all */
 	struct snapshot_info final;
 	bool failed; /* pawl gives up; why: */
@@ -178,6 +189,15 @@ void wd_signal_group(struct watchdog *w, int signo);
 void wd_look(struct watchdog *w, uint64_t now);
 /* CLOCK_MONOTONIC of the next look; UINT64_MAX: not now. */
 uint64_t wd_next_look(const struct watchdog *w);
+
+/* ---- tell.c -------------------------------------------------------------------------------- */
+
+/* What is new, and what is due. In every turn of the loop. */
+void wd_tell_service(struct watchdog *w);
+/* CLOCK_MONOTONIC of what is due next; UINT64_MAX: nothing. */
+uint64_t wd_next_tell(const struct watchdog *w);
+/* The last word. */
+void wd_tell_end(struct watchdog *w);
 
 /* ---- notice.c ------------------------------------------------------------------------------ */
 

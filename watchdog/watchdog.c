@@ -356,6 +356,7 @@ static int poll_timeout(const struct watchdog *w)
 	at = earlier(at, wd_next_look(w));
 	if (w->config->metrics)
 		at = earlier(at, w->metrics_due);
+	at = earlier(at, wd_next_tell(w));
 	if (wants_terminal(w))
 		at = earlier(at, now + BACKGROUND_LOOK_NS);
 	if (w->progress.enabled || pump_stalled(&w->streams.pump))
@@ -408,6 +409,7 @@ static void turn(struct watchdog *w)
 {
 	struct sources s;
 
+	wd_tell_service(w);
 	gather(w, &s);
 	if (poll(s.fds, s.n, poll_timeout(w)) < 0)
 		return;
@@ -435,13 +437,27 @@ static void start_progress(struct watchdog *w)
 			      !(w->streams.terminal && isatty(STDOUT_FILENO));
 }
 
+static bool has_finished(struct watchdog *w)
+{
+	w->finished_before = w->config->once && w->job.state == JOB_FINISHED;
+	return w->finished_before;
+}
+
 static int start(struct watchdog *w, struct err *err)
 {
 	int found;
 
 	w->recover_seq = w->config->from ? 0 : w->config->recover_seq;
-	if (wd_begin(w, err) < 0 || wd_replicas_begin(w, err) < 0 ||
-	    (!w->config->attach_pid && wd_choose_start(w, err) < 0))
+	if (wd_begin(w, err) < 0)
+		return -1;
+	if (has_finished(w))
+		return 0;
+	if (wd_replicas_begin(w, err) < 0)
+		return -1;
+	/* It may have ended on another machine. */
+	if (has_finished(w))
+		return 0;
+	if (!w->config->attach_pid && wd_choose_start(w, err) < 0)
 		return -1;
 	if (w->config->dry_run)
 		return wd_dry_run(w, err);
@@ -463,6 +479,9 @@ static void run(struct watchdog *w)
 	if (start(w, &why) < 0) {
 		w->state = WD_OVER;
 		wd_fail(w, &why);
+	} else if (w->finished_before) {
+		log_info("job %s has finished already", w->job.name);
+		wd_tell_service(w);
 	} else if (w->config->dry_run) {
 		w->stopped = true;
 	} else {
@@ -481,7 +500,12 @@ int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err
 		*ret_exit = PAWL_EXIT_FAILED;
 		return err_sys(err, "watchdog");
 	}
-	*w = (struct watchdog){.config = config, .lock = -1, .signals = -1, .replica_wake = -1, .state = WD_OVER};
+	*w = (struct watchdog){.config = config,
+			       .lock = -1,
+			       .signals = -1,
+			       .replica_wake = -1,
+			       .notify.fd = -1,
+			       .state = WD_OVER};
 	run(w);
 	result = wd_finish(w, ret_exit, err);
 	if (result == 0 && config->dry_run)

@@ -46,6 +46,7 @@ struct watchdog_config {
 	pid_t attach_pid;           /* attach: this process with all below it is the job; else 0 */
 	char *const *options;       /* kept in the job's record, for recover: store.h; NULL: as they are */
 	enum launch_mode mode;
+	bool once;                  /* a job that has finished is not started again: its exit status is ours */
 	uint64_t recover_seq;       /* 0: latest good */
 	bool recover_stopped;       /* --stopped: leave it stopped for a debugger, print the pid, wait */
 	bool dry_run;               /* recover: print the plan on stdout and return */
