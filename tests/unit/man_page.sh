@@ -21,7 +21,8 @@ for command in $("$pawl" --help | sed -n '/^commands:/,$s/^  \([a-z]*\) .*/\1/p'
 	done
 done
 [ -n "$offered" ] || fail "no options found"
-for option in $(printf '%s\n' "$page" | grep -o -e '--[a-z][a-z-]*' | sort -u); do
+# (other programs' commands have their own)
+for option in $(printf '%s\n' "$page" | grep -v '^systemctl ' | grep -o -e '--[a-z][a-z-]*' | sort -u); do
 	case "$offered --version " in
 	*" $option "*) ;;
 	*) fail "the man page has $option, which no command offers" ;;
