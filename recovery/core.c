@@ -31,12 +31,13 @@ static int choose_process(struct core *core, int32_t pid, struct err *err)
 	if (!p)
 		return err_set(err, ERR_NOT_FOUND, "the snapshot has no process %d", pid);
 	if (p->zombie)
-		return err_set(err, ERR_UNSUPPORTED, "process %d had ended: it has no memory to export",
-			       pid);
+		return err_set(err, ERR_UNSUPPORTED,
+			       "process %d had ended: it has no memory to export", pid);
 	core->process = p;
 	core->memory = p->shares_memory ? find_process(core->model, p->shares_memory) : p;
 	if (!core->memory || !core->memory->memory || core->memory->shares_memory)
-		return err_set(err, ERR_CORRUPT, "the memory of process %d is not in the snapshot", pid);
+		return err_set(err, ERR_CORRUPT, "the memory of process %d is not in the snapshot",
+			       pid);
 	return 0;
 }
 
@@ -60,8 +61,8 @@ static int name_temporary(const char *path, char *ret, struct err *err)
 	return 0;
 }
 
-/* Without a name where the file system can (then nothing is left whatever happens to us), else with the
- * temporary one. */
+/* Without a name where the file system can (then nothing is left whatever happens to us), else with
+ * the temporary one. */
 static int open_temporary(const char *path, const char *name, bool *ret_named, struct err *err)
 {
 	char dir[PATH_ROOM];

@@ -81,7 +81,8 @@ static int add_segment(struct drawing *d, uint64_t n, uint64_t filled, struct er
 	return 0;
 }
 
-/* What is between two stretches of pages, or behind the last one. Unknown content is not shown as zeroes. */
+/* What is between two stretches of pages, or behind the last one. Unknown content is not shown as
+ * zeroes. */
 static bool leaves_out(const struct drawing *d, uint64_t n)
 {
 	bool nothing = d->drawn == 0 && d->from == 0 && n == d->n;
@@ -111,14 +112,16 @@ static int add_piece(struct drawing *d, const struct core_piece *piece, struct e
 {
 	struct core *core = d->core;
 
-	if (!grow((void **)&core->pieces, core->n_pieces, &core->pieces_room, sizeof(*core->pieces)))
+	if (!grow((void **)&core->pieces, core->n_pieces, &core->pieces_room,
+		  sizeof(*core->pieces)))
 		return no_memory(err);
 	core->pieces[core->n_pieces++] = *piece;
 	return 0;
 }
 
 /* n pages at `page` of the region come from there. Ascending. */
-static int draw(struct drawing *d, uint64_t page, uint64_t n, struct core_piece from, struct err *err)
+static int draw(struct drawing *d, uint64_t page, uint64_t n, struct core_piece from,
+		struct err *err)
 {
 	uint64_t first = from.first, at;
 
@@ -155,7 +158,8 @@ static int draw_under(struct drawing *d, uint64_t page, uint64_t end, struct err
 	if (b->kind == BACKING_DISK)
 		return page >= end ? 0
 				   : draw(d, page, end - page,
-					  (struct core_piece){.fd = b->fd, .first = offset + page}, err);
+					  (struct core_piece){.fd = b->fd, .first = offset + page},
+					  err);
 	while (page < end) {
 		uint64_t at = b->base + offset + page, stop;
 
@@ -168,7 +172,8 @@ static int draw_under(struct drawing *d, uint64_t page, uint64_t end, struct err
 		stop = run.n < end - page ? page + run.n : end;
 		if (run.kind == PAGE_DATA &&
 		    draw(d, page, stop - page,
-			 (struct core_piece){.root = b->root, .fd = -1, .first = run.first}, err) < 0)
+			 (struct core_piece){.root = b->root, .fd = -1, .first = run.first},
+			 err) < 0)
 			return -1;
 		page = stop;
 	}
@@ -194,14 +199,15 @@ static int draw_own(struct drawing *d, struct err *err)
 			return -1;
 		page = stop;
 		stop = run.n < d->n - page ? page + run.n : d->n;
-		if (run.kind == PAGE_ZERO ? d->backing.kind == BACKING_UNKNOWN &&
-						    draw(d, page, stop - page,
-							 (struct core_piece){.fd = -1}, err) < 0
-					  : draw(d, page, stop - page,
-						 (struct core_piece){.root = d->core->memory->pages_root,
-								     .fd = -1,
-								     .first = run.first},
-						 err) < 0)
+		if (run.kind == PAGE_ZERO
+			    ? d->backing.kind == BACKING_UNKNOWN &&
+				      draw(d, page, stop - page, (struct core_piece){.fd = -1},
+					   err) < 0
+			    : draw(d, page, stop - page,
+				   (struct core_piece){.root = d->core->memory->pages_root,
+						       .fd = -1,
+						       .first = run.first},
+				   err) < 0)
 			return -1;
 		page = stop;
 	}
@@ -253,7 +259,8 @@ static int find_in_trees(struct core *core, const Snap__File *file, struct backi
 }
 
 /* The file on this machine, where nothing says that it is another one. */
-static int find_on_disk(struct core *core, const Snap__File *file, struct backing *ret, struct err *err)
+static int find_on_disk(struct core *core, const Snap__File *file, struct backing *ret,
+			struct err *err)
 {
 	cleanup_fd int fd = -1;
 	struct stat st;
@@ -264,19 +271,20 @@ static int find_on_disk(struct core *core, const Snap__File *file, struct backin
 	fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
 	    (uint64_t)st.st_size != file->size ||
-	    (uint64_t)st.st_mtim.tv_sec * NSEC_PER_SEC + (uint64_t)st.st_mtim.tv_nsec != file->mtime)
+	    (uint64_t)st.st_mtim.tv_sec * NSEC_PER_SEC + (uint64_t)st.st_mtim.tv_nsec !=
+		    file->mtime)
 		return 0;
 	fds = reallocarray(core->fds, core->n_fds + 1, sizeof(*fds));
 	if (!fds)
 		return no_memory(err);
 	core->fds = fds;
-	*ret = (struct backing){
-		.kind = BACKING_DISK, .fd = fd, .pages = tree_pages(file->size)};
+	*ret = (struct backing){.kind = BACKING_DISK, .fd = fd, .pages = tree_pages(file->size)};
 	fds[core->n_fds++] = steal_fd(&fd);
 	return 0;
 }
 
-static int find_file(struct core *core, const Snap__File *file, struct backing *ret, struct err *err)
+static int find_file(struct core *core, const Snap__File *file, struct backing *ret,
+		     struct err *err)
 {
 	*ret = (struct backing){.kind = BACKING_UNKNOWN};
 	if (file->content) {
@@ -329,7 +337,8 @@ static int draw_vdso(struct drawing *d, struct err *err)
 	return len ? draw(d, 0, tree_pages(len), piece, err) : 0;
 }
 
-static int draw_region(struct core *core, const Snap__Region *r, struct last_file *last, struct err *err)
+static int draw_region(struct core *core, const Snap__Region *r, struct last_file *last,
+		       struct err *err)
 {
 	struct drawing d = {
 		.core = core,

@@ -56,8 +56,9 @@ static void align(struct notes *n)
 /* Everything but the description of `len` bytes, which is to follow. */
 static void begin_note(struct notes *n, const char *name, uint32_t type, size_t len)
 {
-	const Elf64_Nhdr head = {
-		.n_namesz = (Elf64_Word)strlen(name) + 1, .n_descsz = (Elf64_Word)len, .n_type = type};
+	const Elf64_Nhdr head = {.n_namesz = (Elf64_Word)strlen(name) + 1,
+				 .n_descsz = (Elf64_Word)len,
+				 .n_type = type};
 
 	append(n, &head, sizeof(head));
 	append(n, name, head.n_namesz);
@@ -166,10 +167,9 @@ static void add_process(struct notes *n)
 		.pr_sid = p->sid,
 	};
 	uint64_t room = sizeof(info.pr_psargs) - 1, len = m->arg_end - m->arg_start;
-	size_t got = m->arg_end > m->arg_start
-			     ? read_memory(n->core, m->arg_start, info.pr_psargs,
-					   (size_t)(len < room ? len : room))
-			     : 0;
+	size_t got = m->arg_end > m->arg_start ? read_memory(n->core, m->arg_start, info.pr_psargs,
+							     (size_t)(len < room ? len : room))
+					       : 0;
 
 	for (size_t i = 0; i + 1 < got; i++)
 		if (info.pr_psargs[i] == '\0')

@@ -1,6 +1,6 @@
 /*
- * A core file's bytes: headers and notes, then the pages, by as many threads as help. The disk is kept
- * busy meanwhile, so that little is left for the sync at the end.
+ * A core file's bytes: headers and notes, then the pages, by as many threads as help. The disk is
+ * kept busy meanwhile, so that little is left for the sync at the end.
  */
 #include <elf.h>
 #include <fcntl.h>
@@ -112,7 +112,8 @@ static int write_front(struct writing *w, const uint8_t *notes, size_t notes_len
 /* ---- pages --------------------------------------------------------------------------------- */
 
 /* *ret: bytes that are to be written, 0: the piece is zeroes. */
-static int read_piece(struct worker *w, const struct core_piece *piece, size_t *ret, struct err *err)
+static int read_piece(struct worker *w, const struct core_piece *piece, size_t *ret,
+		      struct err *err)
 {
 	size_t len = (size_t)piece->n * STORE_PAGE_SIZE, at = piece->first * STORE_PAGE_SIZE;
 	struct page_reader *reader;
@@ -164,8 +165,8 @@ static void *work(void *arg)
 
 	w->readers.store = w->writing->core->store;
 	w->buf = malloc(CORE_PIECE_PAGES * STORE_PAGE_SIZE);
-	w->result = w->buf ? write_pieces(w, &w->err)
-			   : err_set(&w->err, ERR_SYSTEM, "out of memory");
+	w->result =
+		w->buf ? write_pieces(w, &w->err) : err_set(&w->err, ERR_SYSTEM, "out of memory");
 	readers_close(&w->readers);
 	free(w->buf);
 	if (w->result < 0)

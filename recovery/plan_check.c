@@ -477,6 +477,9 @@ static int check_extended_registers(const Snap__Snapshot *model, struct err *err
 	for (size_t i = 0; i < model->n_processes; i++) {
 		const Snap__Process *p = model->processes[i];
 
+		if (p->control && p->control->protection_keys > 1 && !arch_has_protection_keys())
+			return err_set(err, ERR_UNSUPPORTED,
+				       "process %d has protection keys, which this CPU lacks", p->pid);
 		for (size_t t = 0; t < p->n_threads; t++) {
 			const ProtobufCBinaryData *xstate = &p->threads[t]->xstate;
 

@@ -44,8 +44,9 @@ static void print_head(const struct loaded *a, const struct loaded *b)
 	    b->model->clocks->monotonic > a->model->clocks->monotonic)
 		format_duration(b->model->clocks->monotonic - a->model->clocks->monotonic, text,
 				sizeof(text));
-	printf("%s@%llu -> %s@%llu%s%s\n", a->info.job, (unsigned long long)a->info.seq, b->info.job,
-	       (unsigned long long)b->info.seq, *text ? ", by the job's clock after " : "", text);
+	printf("%s@%llu -> %s@%llu%s%s\n", a->info.job, (unsigned long long)a->info.seq,
+	       b->info.job, (unsigned long long)b->info.seq,
+	       *text ? ", by the job's clock after " : "", text);
 }
 
 static int print(struct store *store, const struct loaded *a, const struct loaded *b, bool json,
@@ -57,7 +58,8 @@ static int print(struct store *store, const struct loaded *a, const struct loade
 	if (diff_make(&diff, store, a->model, b->model, err) < 0)
 		return -1;
 	if (json) {
-		o = json_pack("{soso}", "a", report_snapshot(&a->info), "b", report_snapshot(&b->info));
+		o = json_pack("{soso}", "a", report_snapshot(&a->info), "b",
+			      report_snapshot(&b->info));
 		json_object_set_new(o, "difference", diff_json(&diff));
 		report_print(o);
 	} else {

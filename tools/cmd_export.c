@@ -42,12 +42,12 @@ static int set_option(void *ctx, int key, const char *value, struct err *err)
 static const struct cli_spec spec = {
 	.name = "export",
 	.operands = "JOB[@N]",
-	.about =
-		"Write a process of snapshot N of JOB, or of its latest good one, as an ELF core "
-		"file: gdb\n"
-		"PROGRAM FILE shows its threads, registers, memory and mappings. Pids are those that "
-		"the\n"
-		"job has in its capsule ('pawl show').",
+	.about = "Write a process of snapshot N of JOB, or of its latest good one, as an ELF core "
+		 "file: gdb\n"
+		 "PROGRAM FILE shows its threads, registers, memory and mappings. Pids are those "
+		 "that "
+		 "the\n"
+		 "job has in its capsule ('pawl show').",
 	.options = options,
 	.set = set_option,
 	.least = 1,
@@ -83,7 +83,8 @@ static int export_one(const struct exporting *x, int32_t pid, const char *path, 
 	if (core_export(x->store, x->model, pid, path, &result, err) < 0)
 		return -1;
 	if (result.missing)
-		log_warn("process %d: the content of %zu regions (%s%s) is neither in the snapshot nor "
+		log_warn("process %d: the content of %zu regions (%s%s) is neither in the snapshot "
+			 "nor "
 			 "on this machine",
 			 pid, result.missing, result.missing_path, result.missing > 1 ? " …" : "");
 	if (x->list)

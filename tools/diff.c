@@ -111,7 +111,8 @@ static bool is_same(const struct pair *p, const Snap__Region *a, const Snap__Reg
 
 	if (a->kind != b->kind || !x != !y || a->end <= b->start || b->end <= a->start)
 		return false;
-	return !x || (strcmp(x->path, y->path) == 0 && a->offset - a->start == b->offset - b->start);
+	return !x ||
+	       (strcmp(x->path, y->path) == 0 && a->offset - a->start == b->offset - b->start);
 }
 
 static bool has_own_pages(const Snap__Region *r)
@@ -124,7 +125,8 @@ static bool has_own_pages(const Snap__Region *r)
 static bool is_shared(const Snap__Region *r)
 {
 	return r && (r->kind == SNAP__REGION__KIND__SHARED_MEMORY ||
-		     r->kind == SNAP__REGION__KIND__FILE_SHARED);
+		     r->kind == SNAP__REGION__KIND__FILE_SHARED ||
+		     r->kind == SNAP__REGION__KIND__SYSV_SHM);
 }
 
 static uint64_t content_root(const Snap__Snapshot *model, const Snap__Region *r)
@@ -146,10 +148,9 @@ static int compare_pages(const struct pair *p, struct diff_region *d, struct err
 				   p->memory_b ? p->memory_b->pages_root : 0, first, n, &d->pages,
 				   err);
 	if (is_shared(one))
-		return diff_tables(p->store, content_root(p->model_a, d->a),
-				   content_root(p->model_b, d->b),
-				   (one->offset - (one->start - start)) / STORE_PAGE_SIZE, n, &d->pages,
-				   err);
+		return diff_tables(
+			p->store, content_root(p->model_a, d->a), content_root(p->model_b, d->b),
+			(one->offset - (one->start - start)) / STORE_PAGE_SIZE, n, &d->pages, err);
 	return 0;
 }
 
@@ -157,11 +158,13 @@ static int compare_regions(struct pair *p, const Snap__Region *a, const Snap__Re
 			   struct err *err)
 {
 	struct diff_process *r = p->result;
-	struct diff_region d = {.kind = a ? b ? DIFF_CHANGED : DIFF_GONE : DIFF_NEW, .a = a, .b = b};
+	struct diff_region d = {
+		.kind = a ? b ? DIFF_CHANGED : DIFF_GONE : DIFF_NEW, .a = a, .b = b};
 	struct diff_region *to;
 
 	r->regions_compared++;
-	d.name = b ? region_name(p->model_b, p->memory_b, b) : region_name(p->model_a, p->memory_a, a);
+	d.name = b ? region_name(p->model_b, p->memory_b, b)
+		   : region_name(p->model_a, p->memory_a, a);
 	d.moved = a && b && (a->start != b->start || a->end != b->end);
 	d.protected = a && b && a->prot != b->prot;
 	if (compare_pages(p, &d, err) < 0)
@@ -249,12 +252,12 @@ static int compare_threads(struct pair *p, struct err *err)
 }
 
 /* What a descriptor leads to: a path, or the kind of thing. */
-static const char *describe_fd(const Snap__Snapshot *model, const Snap__Fd *fd, uint64_t *ret_offset)
+static const char *describe_fd(const Snap__Snapshot *model, const Snap__Fd *fd,
+			       uint64_t *ret_offset)
 {
-	const Snap__OpenFile *o =
-		fd->open_file >= 0 && (size_t)fd->open_file < model->n_open_files
-			? model->open_files[fd->open_file]
-			: NULL;
+	const Snap__OpenFile *o = fd->open_file >= 0 && (size_t)fd->open_file < model->n_open_files
+					  ? model->open_files[fd->open_file]
+					  : NULL;
 	const ProtobufCEnumValue *value;
 
 	*ret_offset = o ? o->offset : 0;
@@ -371,8 +374,8 @@ static int compare_all(struct diff *diff, struct store *store, const Snap__Snaps
 	return diff_files(diff, store, a, b, err);
 }
 
-int diff_make(struct diff *ret, struct store *store, const Snap__Snapshot *a, const Snap__Snapshot *b,
-	      struct err *err)
+int diff_make(struct diff *ret, struct store *store, const Snap__Snapshot *a,
+	      const Snap__Snapshot *b, struct err *err)
 {
 	*ret = (struct diff){0};
 	if (compare_all(ret, store, a, b, err) == 0)

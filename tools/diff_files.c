@@ -44,7 +44,8 @@ static int by_name(const Snap__File *a, const Snap__File *b)
 }
 
 /* *ret malloc'ed: those whose content is the job's, by name. */
-static int sort_files(const Snap__Snapshot *model, Snap__File ***ret, size_t *ret_n, struct err *err)
+static int sort_files(const Snap__Snapshot *model, Snap__File ***ret, size_t *ret_n,
+		      struct err *err)
 {
 	Snap__File **list = calloc(model->n_files + 1, sizeof(*list));
 	size_t n = 0;
@@ -55,7 +56,8 @@ static int sort_files(const Snap__Snapshot *model, Snap__File ***ret, size_t *re
 		Snap__File *f = model->files[i];
 
 		if ((f->kind == SNAP__FILE__KIND__REGULAR || f->kind == SNAP__FILE__KIND__MEMFD ||
-		     f->kind == SNAP__FILE__KIND__SHARED_ANONYMOUS) &&
+		     f->kind == SNAP__FILE__KIND__SHARED_ANONYMOUS ||
+		     f->kind == SNAP__FILE__KIND__SYSV) &&
 		    !f->in_tree)
 			list[n++] = f;
 	}
@@ -75,7 +77,8 @@ static int compare_file(struct diff *diff, struct store *store, const Snap__File
 	const char *path = b ? b->path : a->path;
 
 	if (a && b && a->content && b->content &&
-	    diff_tables(store, a->content_root, b->content_root, 0, tree_pages(size), &d.pages, err) < 0)
+	    diff_tables(store, a->content_root, b->content_root, 0, tree_pages(size), &d.pages,
+			err) < 0)
 		return err_wrap(err, "%s", path);
 	if (a && b && a->size == b->size && a->mtime == b->mtime && a->mode == b->mode &&
 	    !d.pages.changed && !d.pages.came && !d.pages.went)
@@ -89,7 +92,8 @@ static int compare_files(struct diff *diff, struct store *store, const Snap__Sna
 	cleanup_free Snap__File **list_a = NULL, **list_b = NULL;
 	size_t n_a, n_b, i = 0, k = 0;
 
-	if (sort_files(model_a, &list_a, &n_a, err) < 0 || sort_files(model_b, &list_b, &n_b, err) < 0)
+	if (sort_files(model_a, &list_a, &n_a, err) < 0 ||
+	    sort_files(model_b, &list_b, &n_b, err) < 0)
 		return -1;
 	while (i < n_a || k < n_b) {
 		const Snap__File *a = i < n_a ? list_a[i] : NULL, *b = k < n_b ? list_b[k] : NULL;
@@ -118,8 +122,8 @@ struct tree_pair {
 
 static bool is_same_object(const struct tree_object *a, const struct tree_object *b)
 {
-	return a->kind == b->kind && a->size == b->size && a->mtime == b->mtime && a->mode == b->mode &&
-	       a->content.first == b->content.first;
+	return a->kind == b->kind && a->size == b->size && a->mtime == b->mtime &&
+	       a->mode == b->mode && a->content.first == b->content.first;
 }
 
 /* The object of one tree against that of the other, NULL: there is none. */
@@ -147,7 +151,8 @@ static int compare_object(struct tree_pair *p, const char *path, const struct tr
 	return add(p->diff, &d, full, err);
 }
 
-/* Everything in `of` against the other; only_missing: that has been compared the other way round. */
+/* Everything in `of` against the other; only_missing: that has been compared the other way round.
+ */
 static int compare_objects(struct tree_pair *p, const struct tree *of, const struct tree *other,
 			   struct err *err)
 {
@@ -203,7 +208,8 @@ int diff_files(struct diff *diff, struct store *store, const Snap__Snapshot *a,
 	if (compare_files(diff, store, a, b, err) < 0)
 		return -1;
 	for (size_t i = 0; i < a->n_trees; i++) {
-		struct tree_pair p = {diff, store, a->trees[i], find_tree(b, a->trees[i]->path), {0}, {0}};
+		struct tree_pair p = {diff, store, a->trees[i], find_tree(b, a->trees[i]->path),
+				      {0},  {0}};
 
 		if (compare_tree(&p, err) < 0)
 			return -1;

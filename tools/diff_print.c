@@ -96,7 +96,8 @@ static void print_file(const struct diff_file *f)
 		printf(", %s (was %s)", format_size(f->size_b, b, sizeof(b)),
 		       format_size(f->size_a, a, sizeof(a)));
 	else
-		printf(", %s", format_size(f->kind == DIFF_GONE ? f->size_a : f->size_b, b, sizeof(b)));
+		printf(", %s",
+		       format_size(f->kind == DIFF_GONE ? f->size_a : f->size_b, b, sizeof(b)));
 	print_pages(&f->pages);
 	putchar('\n');
 }
@@ -174,8 +175,8 @@ static json_t *items_json(const struct diff_item *list, size_t n, const char *nu
 
 static json_t *process_json(const struct diff_process *p)
 {
-	json_t *o = json_pack("{sisssI}", "pid", p->pid, "change", kinds[p->kind], "regions_compared",
-			      (json_int_t)p->regions_compared);
+	json_t *o = json_pack("{sisssI}", "pid", p->pid, "change", kinds[p->kind],
+			      "regions_compared", (json_int_t)p->regions_compared);
 	json_t *regions = json_array();
 
 	json_object_set_new(o, "name", report_text(p->name));

@@ -13,7 +13,8 @@
 #define N_LEVELS  3 /* 2, 3, 4 */
 #define MOST	  32
 
-/* What each understands as "no more than this level". Intel's and AMD's own names stand for levels. */
+/* What each understands as "no more than this level". Intel's and AMD's own names stand for levels.
+ */
 static const struct {
 	const char *name, *values[N_LEVELS]; /* NULL: it has no word for that level */
 } switches[] = {
@@ -31,10 +32,18 @@ static const struct {
 static const struct {
 	const char *feature, *numpy;
 } numpy_names[] = {
-	{"AVX", "AVX"},		      {"XOP", "XOP"},		      {"FMA4", "FMA4"},
-	{"F16C", "F16C"},	      {"FMA", "FMA3"},		      {"AVX2", "AVX2"},
-	{"AVX-512F", "AVX512F"},      {"AVX-512CD", "AVX512CD"},      {"AVX-512BW", "AVX512_SKX"},
-	{"AVX-512VNNI", "AVX512_CLX"}, {"AVX-512VBMI", "AVX512_CNL"}, {"AVX-512VBMI2", "AVX512_ICL"},
+	{"AVX", "AVX"},
+	{"XOP", "XOP"},
+	{"FMA4", "FMA4"},
+	{"F16C", "F16C"},
+	{"FMA", "FMA3"},
+	{"AVX2", "AVX2"},
+	{"AVX-512F", "AVX512F"},
+	{"AVX-512CD", "AVX512CD"},
+	{"AVX-512BW", "AVX512_SKX"},
+	{"AVX-512VNNI", "AVX512_CLX"},
+	{"AVX-512VBMI", "AVX512_CNL"},
+	{"AVX-512VBMI2", "AVX512_ICL"},
 	{"AVX-512FP16", "AVX512_SPR"},
 };
 
@@ -45,15 +54,17 @@ struct beyond {
 	bool any;
 };
 
-static void append(char list[LIST_ROOM], const char *separator, const char *before, const char *name,
-		   const char *after)
+static void append(char list[LIST_ROOM], const char *separator, const char *before,
+		   const char *name, const char *after)
 {
 	size_t len = strlen(list);
 
-	snprintf(list + len, LIST_ROOM - len, "%s%s%s%s", len ? separator : "", before, name, after);
+	snprintf(list + len, LIST_ROOM - len, "%s%s%s%s", len ? separator : "", before, name,
+		 after);
 }
 
-/* "SSE4.1" is SSE4_1, "AVX-512F" AVX512F, "AVX-VNNI" AVX_VNNI to glibc (sysdeps/x86/bits/platform/x86.h). */
+/* "SSE4.1" is SSE4_1, "AVX-512F" AVX512F, "AVX-VNNI" AVX_VNNI to glibc
+ * (sysdeps/x86/bits/platform/x86.h). */
 static void glibc_name(const char *name, char buf[32])
 {
 	size_t n = 0;
@@ -119,8 +130,8 @@ static int set_default(struct variables *v, const char *name, const char *value,
 }
 
 /* Behind what there is already. */
-static int set_added(struct variables *v, const char *name, const char *separator, const char *value,
-		     struct err *err)
+static int set_added(struct variables *v, const char *name, const char *separator,
+		     const char *value, struct err *err)
 {
 	const char *old = v->lookup(name);
 	cleanup_free char *both = NULL;
@@ -158,8 +169,9 @@ static int set_switches(struct variables *v, unsigned level, struct err *err)
 {
 	for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++) {
 		const char *name = switches[i].name, *value = switches[i].values[level - 2];
-		int result = strcmp(name, "JAVA_TOOL_OPTIONS") == 0 ? set_added(v, name, " ", value, err)
-								    : set_default(v, name, value, err);
+		int result = strcmp(name, "JAVA_TOOL_OPTIONS") == 0
+				     ? set_added(v, name, " ", value, err)
+				     : set_default(v, name, value, err);
 
 		if (result < 0)
 			return -1;

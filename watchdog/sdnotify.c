@@ -75,7 +75,8 @@ void sdnotify_send(const struct sdnotify *notify, const char *fmt, ...)
 	va_start(ap, fmt);
 	len = vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	if (len > 0 && send(notify->fd, text, (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1,
-			    MSG_NOSIGNAL) < 0)
+	if (len > 0 &&
+	    send(notify->fd, text, (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1,
+		 MSG_NOSIGNAL) < 0)
 		log_debug("the service manager did not hear: %s", text);
 }

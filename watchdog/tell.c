@@ -1,6 +1,6 @@
 /*
- * What a service manager is told of the job: that it runs, what is being done with it, that we live, and
- * that what takes long is still under way.
+ * What a service manager is told of the job: that it runs, what is being done with it, that we
+ * live, and that what takes long is still under way.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,8 +20,8 @@ static bool is_starting(const struct watchdog *w)
 
 static bool is_ending(const struct watchdog *w)
 {
-	return w->state == WD_STOPPING || w->state == WD_STOPPING_GONE || w->state == WD_STOP_PENDING ||
-	       w->state == WD_ENDING || w->state == WD_CANCELLED;
+	return w->state == WD_STOPPING || w->state == WD_STOPPING_GONE ||
+	       w->state == WD_STOP_PENDING || w->state == WD_ENDING || w->state == WD_CANCELLED;
 }
 
 /* One line for people. */
@@ -39,8 +39,9 @@ static void describe(const struct watchdog *w, char *buf, size_t len)
 	else if (w->state == WD_STANDING)
 		snprintf(buf, len, "%s stands stopped for a debugger", w->job.name);
 	else if (last)
-		snprintf(buf, len, "%s runs, saved as %s@%" PRIu64 " (pause %s, %s)", w->job.name, w->job.name,
-			 last->seq, format_duration(last->pause_us * 1000, pause, sizeof(pause)),
+		snprintf(buf, len, "%s runs, saved as %s@%" PRIu64 " (pause %s, %s)", w->job.name,
+			 w->job.name, last->seq,
+			 format_duration(last->pause_us * 1000, pause, sizeof(pause)),
 			 format_size(last->bytes_stored, size, sizeof(size)));
 	else if (w->resume.seq)
 		snprintf(buf, len, "%s runs, since it was recovered from %s@%" PRIu64, w->job.name,
@@ -77,7 +78,8 @@ void wd_tell_service(struct watchdog *w)
 		return;
 	tell_state(w);
 	if ((is_starting(w) || is_ending(w)) && now >= w->told.next_extension) {
-		sdnotify_send(&w->notify, "EXTEND_TIMEOUT_USEC=%" PRIu64, (uint64_t)(EXTEND_NS / 1000));
+		sdnotify_send(&w->notify, "EXTEND_TIMEOUT_USEC=%" PRIu64,
+			      (uint64_t)(EXTEND_NS / 1000));
 		w->told.next_extension = now + EXTEND_NS / 3;
 	}
 	if (w->notify.watchdog_ns && now >= w->told.next_sign) {
@@ -102,7 +104,7 @@ uint64_t wd_next_tell(const struct watchdog *w)
 void wd_tell_end(struct watchdog *w)
 {
 	if (w->stopped && w->final.seq)
-		sdnotify_send(&w->notify, "STATUS=%s is stopped; it goes on from %s@%" PRIu64, w->job.name,
-			      w->job.name, w->final.seq);
+		sdnotify_send(&w->notify, "STATUS=%s is stopped; it goes on from %s@%" PRIu64,
+			      w->job.name, w->job.name, w->final.seq);
 	sdnotify_close(&w->notify);
 }

@@ -97,8 +97,9 @@ bool arch_feature_beyond(const uint32_t *words, size_t n, unsigned level, size_t
  * to at its launch, and which alone counts then; 0: it may have seen all. */
 int arch_check_cpu(const uint32_t *saved_cpuid, size_t n_words, uint64_t saved_xcr0,
 		   unsigned baseline, struct err *err);
-/* … and registers in use that it lacks. */
+/* … and registers in use that it lacks, but for the rights of protection keys, which have a value always. */
 int arch_check_xstate(const void *xstate, size_t len, struct err *err);
+bool arch_has_protection_keys(void);
 
 /* Components in use (XSTATE_BV) in an NT_X86_XSTATE set. */
 uint64_t arch_xstate_in_use(const void *xstate, size_t len);
@@ -110,7 +111,7 @@ struct arch_component {
 #define ARCH_COMPONENTS_MOST 62u
 size_t arch_xstate_layout(struct arch_component *ret, size_t room);
 /* Fills out with the saved set as a machine with layout `to` has it. ERR_UNSUPPORTED names a component in use
- * that does not fit. Protection keys' rights go where there is no such register: nobody has keys. */
+ * that does not fit. Protection keys' rights go where there is no such register. */
 int arch_convert_xstate(const void *saved, size_t saved_len, const struct arch_component *from,
 			size_t n_from, const struct arch_component *to, size_t n_to, void *out,
 			size_t len, struct err *err);

@@ -15,7 +15,7 @@
 #define XSTATE_BV_OFFSET  512u
 #define XSTATE_HEADER_END 576u
 #define FIRST_EXTENDED	  2u /* x87 and SSE are in the legacy region */
-#define PKRU		  9u /* protection keys: without keys, its value is the kernel's default */
+#define PKRU		  9u /* rights of protection keys: without keys, the kernel's default */
 
 enum cpuid_word {
 	W_1_ECX,
@@ -243,6 +243,11 @@ int arch_check_xstate(const void *xstate, size_t len, struct err *err)
 	uint64_t missing = arch_xstate_in_use(xstate, len) & ~arch_xcr0() & ~(1ull << PKRU);
 
 	return missing ? refuse_components(missing, "uses", err) : 0;
+}
+
+bool arch_has_protection_keys(void)
+{
+	return arch_xcr0() >> PKRU & 1;
 }
 
 size_t arch_xstate_layout(struct arch_component *ret, size_t room)

@@ -48,6 +48,12 @@ def frames(text):
     return re.findall(r"^#\d+ +(?:0x[0-9a-f]+ in )?(\S+) (\(.*?\))", text, re.M)
 
 
+def registers(text):
+    """Lines of registers, but for those of a thread that stands in front of its call instead of in it."""
+    lines = re.findall(r"^(?:\w+ +0x[0-9a-f]+.*|\$\d+ = .*)$", marked(text, "registers"), re.M)
+    return [line for line in lines if line.split()[0] not in ("rax", "rip")]
+
+
 def thread_count(text):
     return len(re.findall(r"^\*? +\d+ +(?:Thread|LWP|process)", text, re.M))
 
@@ -56,6 +62,8 @@ LOOK = (*section("threads", "info threads"),
         *section("stacks", "thread apply all bt"),
         *section("variables", "thread apply all -q frame function descend",
                  "thread apply all -q print own_number"),
+        *section("registers", "thread apply all info registers", "thread apply all print $ymm0",
+                 "thread apply all print $mxcsr"),
         *section("values", "print squares[31]", "print squares", "print go_on"))
 
 
@@ -94,6 +102,8 @@ def gdb_sees_threads_as_the_live_process_had_them(lab):
     check(len([f for f in stacks if f[0] == "descend"]) == 4 * 6, f"stacks: {dead[-3000:]}")
     check_equal(stacks, frames(marked(live, "stacks")), "stacks")
     check_equal(marked(dead, "values"), marked(live, "values"), "values")
+    check_equal(registers(dead), registers(live), "registers")
+    check(len(registers(dead)) >= 4 * 20 and "v8_int32" in str(registers(dead)), marked(dead, "registers")[-3000:])
     check("961" in marked(dead, "values"), f"squares[31]: {marked(dead, 'values')[:200]}")
     check_equal(re.findall(r"^\$\d+ = (\d+)$", marked(dead, "variables"), re.M), list("3210"),
                 f"thread-local variable in {marked(dead, 'variables')}")

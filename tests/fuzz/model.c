@@ -169,6 +169,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 {
 	Snap__Snapshot m = SNAP__SNAPSHOT__INIT;
 	Snap__Host host = SNAP__HOST__INIT;
+	Snap__StateComponent avx = SNAP__STATE_COMPONENT__INIT, *layout[1] = {&avx};
 	Snap__Clocks clocks = SNAP__CLOCKS__INIT;
 	Snap__Capsule capsule = SNAP__CAPSULE__INIT;
 	Snap__Process process, *processes[1] = {&process};
@@ -180,8 +181,14 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 
 	if (i > 0)
 		return 0;
+	avx.number = 2;
+	avx.offset = 576;
+	avx.size = 256;
 	host.machine = (char *)"x86_64";
 	host.page_size = 4096;
+	host.cpu_baseline = 3;
+	host.state_layout = layout;
+	host.n_state_layout = 1;
 	capsule.leader = 2;
 	m.host = &host;
 	m.clocks = &clocks;

@@ -2,7 +2,7 @@
 # The systemd unit calls pawl with options that pawl has, and is valid where systemd is here to say so.
 # Usage: unit_file.sh PAWL UNIT
 set -eu
-pawl=$1
+pawl=$(realpath "$1")
 unit=$2
 for option in $(sed -n 's/^ExecStart=\(.*\) -- .*/\1/p' "$unit" | grep -o -e '--[a-z-]*'); do
 	"$pawl" run --help | grep -q -e "$option " || { echo "pawl run has no $option" >&2; exit 1; }
