@@ -288,7 +288,8 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	wd_tell_notices(w);
 	if (!command.stopped)
 		log_info("job %s goes on from %s@%" PRIu64, w->job.name, w->job.name, w->resume.seq);
-	streams_enter_terminal(&w->streams);
+	if (!command.stopped)
+		streams_enter_terminal(&w->streams);
 	snapshotter_post(w->snapshotter, &command);
 	return 0;
 }

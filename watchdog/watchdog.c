@@ -23,6 +23,12 @@
 
 /* ---- job control --------------------------------------------------------------------------- */
 
+/* Left stopped for a debugger (recover --stopped), or about to be: the terminal is the caller's. */
+static bool stands(const struct watchdog *w)
+{
+	return w->state == WD_STANDING || (w->config->recover_stopped && w->resume.model);
+}
+
 /* The job was stopped at the caller's terminal: so is pawl, with the default action, as the shell
  * expects; the rest of a pipeline too. In an orphaned group (no shell to continue it) the kernel
  * drops the signal, and the job is continued at once. */
@@ -50,7 +56,7 @@ static void leader_stopped(struct watchdog *w)
 
 	w->suspended = true;
 	w->sent &= ~(1ull << (SIGTSTP - 1));
-	if (w->streams.outer.raw || passed_on)
+	if ((w->streams.outer.raw || passed_on) && !stands(w))
 		stop_self(w);
 }
 
@@ -58,6 +64,8 @@ static void leader_stopped(struct watchdog *w)
 static void continued(struct watchdog *w)
 {
 	w->streams.outer.raw = false;
+	if (stands(w))
+		return;
 	streams_enter_terminal(&w->streams);
 	if (w->streams.outer.fd >= 0)
 		pty_copy_size(w->streams.pump.out[JOBLOG_TERMINAL - 1].job_fd, w->streams.outer.fd);
@@ -319,7 +327,7 @@ static void look_for_hanging(struct watchdog *w, uint64_t now)
 
 static bool wants_terminal(const struct watchdog *w)
 {
-	return w->streams.terminal && w->streams.outer.keys && !w->streams.outer.raw;
+	return w->streams.terminal && w->streams.outer.keys && !w->streams.outer.raw && !stands(w);
 }
 
 static void look_at_clock(struct watchdog *w)

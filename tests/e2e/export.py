@@ -7,6 +7,7 @@ import time
 
 import harness
 from harness import case, check, check_equal, need, wait_until
+from terminal import on_terminal
 
 PYTHON_JOB = """
 import ctypes, threading, time
@@ -127,6 +128,25 @@ def standing_job_is_not_saved_as_stopped(lab):
     lab.pawl("stop", "job")
     running.wait(60)
     harness.end_target(lab, directory, lab.recover())
+
+
+@case()
+def standing_leaves_the_terminal_alone(lab):
+    """pawl is not stopped with the job, and Ctrl-C is for pawl: it ends what stands."""
+    directory = lab.subdir("target")
+    watchdog = on_terminal(lab, "run", "-n", "job", "-i", "1h", "--", *lab.target_argv("tls", directory))
+    harness.wait_ready(watchdog, directory)
+    lab.snapshot()
+    watchdog.send(signal.SIGKILL)
+    watchdog.wait()
+    lab.check_gone()
+    terminal = on_terminal(lab, "recover", "job", "--stopped")
+    terminal.expect(b"stands as it was")
+    check(re.search(rb"(?m)^\d+\r?$", terminal.output), f"pid in {terminal.output!r}")
+    lab.pawl("snapshot", "job", status=1)  # it answers: it is not stopped itself
+    terminal.type(b"\x03")
+    check_equal(terminal.wait(), harness.STOPPED_EXIT, "exit")
+    lab.check_gone()
 
 
 @case()
