@@ -54,7 +54,7 @@ def parse_options():
     parser.add_argument("--user", default=default_user(), help="as root: who runs pawl and its jobs (default: pawltest "
                         "if there is one, else root)")
     options = parser.parse_args()
-    options.scale, options.spin, options.real_seconds = 1, 2500, 130
+    options.scale, options.spin, options.real_seconds = 1, 800, 130
     if options.quick:
         options.scale, options.spin, options.snapshots, options.real_seconds = 8, 300, min(options.snapshots, 10), 65
     if options.smoke:

@@ -67,7 +67,7 @@ LIMITS = [
 ]
 
 
-@group("limits", 45)
+@group("limits", 35)
 def limits(lab):
     """What the machine can do at best"""
     samples = {what: [] for what, *_ in LIMITS}
@@ -92,7 +92,10 @@ def quiet_gap(job, seconds=1.5):
     return job.worst(begin, time.monotonic(), 3)
 
 
-@group("pause", 150)
+PAUSES_MOST = 150  # seconds for the distribution of pauses; a slow machine has fewer of them
+
+
+@group("pause", 90)
 def pause(lab):
     """Pause of 50 snapshots, 2 GiB at 320 MiB/s; what they cost"""
     count = lab.options.snapshots
@@ -101,8 +104,8 @@ def pause(lab):
         bare_cpu = job.cpu_per_step(job.output.of("ready")[0][0])
         warm_up(job)
         quiet = quiet_gap(job)
-        begin, cpu, seen = time.monotonic(), 0.0, []
-        for _ in range(count):
+        begin, seen = time.monotonic(), []
+        while len(seen) < count and (len(seen) < 5 or time.monotonic() < begin + PAUSES_MOST):
             seen.append(job.seen_snapshot())
             job.settle(2)
         steps = len(job.output.of("step", begin))
@@ -116,10 +119,10 @@ def pause(lab):
     note = f"the same gap with no snapshot: {ms(quiet):.1f} ms"
     return [
         of_samples("pause-job", "pause as the job sees it, median", gaps, "ms", "<= 10", note),
-        row("pause-job-worst", f"… worst of {count}", max(gaps), "ms", "<= 40", note=note),
+        row("pause-job-worst", f"… worst of {len(seen)}", max(gaps), "ms", "<= 40", note=note),
         of_samples("pause-step", "longest step of the job beyond its 100 ms", stalls, "ms"),
         of_samples("pause-pawl", "pause as pawl reports it, median", pauses, "ms", "<= 10"),
-        row("pause-pawl-worst", f"… worst of {count}", max(pauses), "ms", "<= 40"),
+        row("pause-pawl-worst", f"… worst of {len(seen)}", max(pauses), "ms", "<= 40"),
         of_samples("snapshot-wall", "from request to durable", [i["wall_us"] / 1e6 for i in seen], "s"),
         row("cost", "core-seconds per GiB changed, all in", (cpu + extra) / gib, "s", "<= 1.2", note=f"{gib:.2f} GiB changed: "
             f"{cpu:.2f} s in pawl, {extra:.2f} s more in the job (faults) than before it was tracked"),
@@ -127,7 +130,7 @@ def pause(lab):
     ]
 
 
-@group("peers", 120)
+@group("peers", 80)
 def peers(lab):
     """Pause beside CRIU and DMTCP, taken in turns, 2 GiB at 320 MiB/s"""
     rows = []
@@ -218,7 +221,7 @@ def idle(lab):
     options = dict(size=lab.size(256), burst=lab.size(256), spin=max(10, lab.options.spin // 2))
     rounds = []
     for _ in range(lab.rounds):
-        rounds.append((fixed_work(lab, None, 2, **options), fixed_work(lab, [], 2, **options)))
+        rounds.append((fixed_work(lab, None, 6, **options), fixed_work(lab, [], 6, **options)))
     bare = [b[0] for b, _ in rounds]
     spread = 100 * (max(bare) / min(bare) - 1)
     return [
@@ -248,7 +251,7 @@ def slowdown_real(lab):
 
 # ---- bytes -------------------------------------------------------------------------------------------
 
-@group("bytes", 90)
+@group("bytes", 50)
 def bytes_stored(lab):
     """Store growth and bytes written, over the new pages as LZ4 packs them; a job that changes nothing"""
     lab.need(memory=3500, disk=10000)
@@ -304,7 +307,7 @@ def one_life(lab, seen, lazy):
     seen["fill-ratio"].append(size / seconds / seen["fill"][-1])
 
 
-@group("first", 120)
+@group("first", 90)
 def first_and_recovery(lab):
     """First snapshot against compression and disk; recovery against fault-in and fill, 2 GiB"""
     lab.need(memory=5000, disk=7000)
@@ -328,7 +331,7 @@ def first_and_recovery(lab):
     return rows
 
 
-@group("restart-peers", 90)
+@group("restart-peers", 60)
 def restart_peers(lab):
     """Recovery beside CRIU and DMTCP, taken in turns, 2 GiB"""
     rows = []
@@ -370,7 +373,7 @@ def small_change(jobs, lab):
     return seen
 
 
-@group("size", 180)
+@group("size", 120)
 def size(lab):
     """16 GiB resident against 1 GiB, 32 MiB changed in each"""
     lab.need(memory=18500, disk=20000)
@@ -391,7 +394,7 @@ def size(lab):
     return rows
 
 
-@group("layouts", 120)
+@group("layouts", 60)
 def layouts(lab):
     """20,000 regions; 2,000 threads; transparent huge pages"""
     rows = []
@@ -414,7 +417,7 @@ def layouts(lab):
     return rows
 
 
-@group("shared", 40)
+@group("shared", 25)
 def shared(lab):
     """16 processes that share 1 GiB after fork: stored once"""
     lab.need(memory=2500, disk=3000)
@@ -431,7 +434,7 @@ def shared(lab):
     ]
 
 
-@group("outrun", 60)
+@group("outrun", 40)
 def outrun(lab):
     """A job that rewrites all its memory faster than it can be copied"""
     budget = max(64, 256 // lab.scale)

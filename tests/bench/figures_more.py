@@ -20,7 +20,7 @@ def tracked_cost(lab, kind):
                 gib=median([changed_gib(i) for i in seen]))
 
 
-@group("tracking", 60)
+@group("tracking", 60, long=True)
 def tracking(lab):
     """Tracking writes against hashing everything, 1 GiB at 320 MiB/s, a snapshot a second"""
     rows = []
@@ -51,7 +51,7 @@ def priority(lab):
     return rows
 
 
-@group("sparse", 60)
+@group("sparse", 30)
 def sparse(lab):
     """Bytes where few pages change all over, 2 GiB at 3 MiB/s"""
     lab.need(memory=3500, disk=5000)

@@ -69,7 +69,7 @@ def java_command(lab, directory):
     return [java, f"-Xmx{mib * 2 + 64}m", "-cp", directory, "Bench", str(mib)]
 
 
-@group("real", 60)
+@group("real", 40)
 def real(lab):
     """A numpy matrix job and a Java program, 512 MiB each"""
     rows = []
