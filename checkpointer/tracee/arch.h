@@ -58,6 +58,7 @@ uint64_t arch_scratch(const struct arch_regs *regs, size_t len);
  * cannot be told: for a thread that is already inside restart_syscall(2). */
 long arch_guess_call_nr(const void *code, size_t len);
 
+uint64_t arch_syscall_len(void); /* bytes of that instruction */
 /* Finds a `syscall` instruction in an executable image; offset or -1. */
 long arch_find_syscall_insn(const void *image, size_t len);
 

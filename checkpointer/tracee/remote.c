@@ -108,14 +108,25 @@ static int syscall_over_code(struct tracee *t, const struct arch_regs *regs, lon
 	return result;
 }
 
+/* By a single step where its SIGTRAP takes nothing from the job. */
+static int call_at(struct remote *r, struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6],
+		   long *ret, struct err *err)
+{
+	bool trap = r->trap_ignored;
+
+	if (!trap && tracee_pending_trap(t, &trap, err) < 0)
+		return -1;
+	return (trap ? tracee_syscall_at : tracee_step_call)(t, insn, nr, arg, ret, err);
+}
+
 /* Before there is an executor. */
-static int bootstrap_call(struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
+static int bootstrap_call(struct remote *r, struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
 			  struct err *err)
 {
 	struct arch_regs regs;
 
 	if (insn)
-		return tracee_syscall_at(t, insn, nr, arg, ret, err);
+		return call_at(r, t, insn, nr, arg, ret, err);
 	if (tracee_get_regs(t, &regs, err) < 0)
 		return -1;
 	return syscall_over_code(t, &regs, nr, arg, ret, err);
@@ -131,7 +142,7 @@ static int map_code_apart(struct remote *r, struct tracee *t, uint64_t insn, con
 
 	memcpy(arg, whole, sizeof(arg));
 	arg[2] = PROT_READ | PROT_WRITE;
-	if (bootstrap_call(t, insn, SYS_mmap, arg, base, err) < 0)
+	if (bootstrap_call(r, t, insn, SYS_mmap, arg, base, err) < 0)
 		return -1;
 	if (*base < 0 && *base > -4096)
 		return 0; /* for the caller to report */
@@ -140,11 +151,11 @@ static int map_code_apart(struct remote *r, struct tracee *t, uint64_t insn, con
 	arg[2] = PROT_READ | PROT_EXEC;
 	arg[3] = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 	r->code_apart = true;
-	if (bootstrap_call(t, insn, SYS_mmap, arg, &code, err) < 0)
+	if (bootstrap_call(r, t, insn, SYS_mmap, arg, &code, err) < 0)
 		return -1;
 	if (code != *base) {
 		arg[1] = r->size;
-		if (bootstrap_call(t, insn, SYS_munmap, arg, base, err) < 0)
+		if (bootstrap_call(r, t, insn, SYS_munmap, arg, base, err) < 0)
 			return -1;
 		*base = code;
 	}
@@ -163,7 +174,7 @@ static int bootstrap_map(struct remote *r, struct tracee *t, uint64_t at, struct
 	if (tracee_get_regs(t, &regs, err) < 0)
 		return -1;
 	insn = find_syscall_insn(t, &regs);
-	if (bootstrap_call(t, insn, SYS_mmap, arg, &base, err) < 0)
+	if (bootstrap_call(r, t, insn, SYS_mmap, arg, &base, err) < 0)
 		return -1;
 	if ((base == -EACCES || base == -EPERM) && map_code_apart(r, t, insn, arg, &base, err) < 0)
 		return -1;
@@ -278,7 +289,7 @@ int remote_end(struct remote *r, struct tracee *t, struct err *err)
 		if (result == 0 && r->undumpable)
 			result = restore_undumpable(r, t, err);
 		if (result == 0)
-			result = tracee_syscall_at(t, r->syscall_insn, SYS_munmap, arg, &ret, err);
+			result = call_at(r, t, r->syscall_insn, SYS_munmap, arg, &ret, err);
 		if (result == 0 && ret < 0)
 			result = err_code(err, (int)-ret, "cannot take the call executor out of process %d",
 					  r->tgid);

@@ -382,7 +382,7 @@ int tracee_block(struct tracee *t, struct err *err)
 	return tracee_set_sigmask(t, MASK_ALL_BUT_TRAP, err);
 }
 
-static int hold(struct tracee *t, uint64_t mask, struct tracee_held *ret, struct err *err)
+int tracee_hold_masked(struct tracee *t, uint64_t mask, struct tracee_held *ret, struct err *err)
 {
 	if (tracee_get_regs(t, &ret->regs, err) < 0 || tracee_get_sigmask(t, &ret->mask, err) < 0)
 		return -1;
@@ -391,7 +391,7 @@ static int hold(struct tracee *t, uint64_t mask, struct tracee_held *ret, struct
 
 int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err)
 {
-	return hold(t, MASK_ALL_BUT_TRAP, ret, err);
+	return tracee_hold_masked(t, MASK_ALL_BUT_TRAP, ret, err);
 }
 
 static int has_pending_trap(struct tracee *t, bool shared, bool *ret, struct err *err)
@@ -453,54 +453,4 @@ int tracee_step_out(struct tracee *t, uint64_t start, uint64_t end, unsigned mos
 	if (tracee_set_sigmask(t, mask, err) < 0)
 		return -1;
 	return err_set(err, ERR_BUSY, "thread %d does not leave the vdso", t->tid);
-}
-
-static int run_to_syscall_stop(struct tracee *t, struct err *err)
-{
-	struct tracee_stop stop = {.kind = STOP_OTHER};
-	int deliver = 0;
-
-	do {
-		if (tracee_resume(t, PTRACE_SYSCALL, deliver, err) < 0 || tracee_next_stop(t, &stop, err) < 0)
-			return -1;
-		/* It cannot be blocked; the job-control stop that it begins is run through. */
-		deliver = stop.kind == STOP_SIGNAL && stop.signo == SIGSTOP ? SIGSTOP : 0;
-	} while (stop.kind != STOP_SYSCALL);
-	return 0;
-}
-
-/*
- * From a syscall-exit-stop the kernel returns to user code without looking at an interrupted call
- * (kernel/entry/common.c: the restart logic runs only with signal work pending). So the thread is led
- * into a trap stop, behind which restored registers are treated as the original ones were.
- */
-static int leave_syscall_stop(struct tracee *t, struct err *err)
-{
-	if (tracee_resume(t, PTRACE_CONT, 0, err) < 0)
-		return -1;
-	return tracee_wait_stop(t, err);
-}
-
-int tracee_syscall_at(struct tracee *t, uint64_t insn, long nr, const uint64_t arg[6], long *ret,
-		      struct err *err)
-{
-	struct tracee_held held;
-	struct arch_regs regs;
-	long value;
-
-	/* These stops are no signals: even a SIGTRAP of the job's own stays where it is. */
-	if (hold(t, UINT64_MAX, &held, err) < 0)
-		return -1;
-	regs = held.regs;
-	arch_set_call(&regs, insn, nr, arg);
-	if (tracee_set_regs(t, &regs, err) < 0 || run_to_syscall_stop(t, err) < 0 ||
-	    run_to_syscall_stop(t, err) < 0 || tracee_get_regs(t, &regs, err) < 0)
-		return -1;
-	value = arch_return_value(&regs);
-	if (ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL) < 0)
-		return err_sys(err, "cannot stop thread %d", t->tid);
-	if (leave_syscall_stop(t, err) < 0 || tracee_unhold(t, &held, err) < 0)
-		return -1;
-	*ret = value;
-	return 0;
 }

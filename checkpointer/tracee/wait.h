@@ -32,6 +32,7 @@ struct tracee_held {
 };
 /* The blocking alone, where registers and mask are known. */
 int tracee_block(struct tracee *t, struct err *err);
+int tracee_hold_masked(struct tracee *t, uint64_t mask, struct tracee_held *ret, struct err *err);
 int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err);
 int tracee_unhold(struct tracee *t, const struct tracee_held *held, struct err *err);
 

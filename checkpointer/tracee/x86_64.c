@@ -201,6 +201,11 @@ long arch_guess_call_nr(const void *code, size_t len)
 	return -1;
 }
 
+uint64_t arch_syscall_len(void)
+{
+	return SYSCALL_INSN_LEN;
+}
+
 long arch_find_syscall_insn(const void *image, size_t len)
 {
 	const unsigned char *p = image;
