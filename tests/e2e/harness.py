@@ -352,7 +352,8 @@ def describe_process(pid):
 
 def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=False, recover=None,
             stdin=None, options=(), ignore=()):
-    """Runs argv bare and under pawl with a crash in between; output and files must be the same.
+    """Runs argv bare and under pawl with a crash in between; output and files must be the same. A job that
+    ends before it is killed is tried again, sooner and with fewer snapshots.
     recover: number of the snapshot to go back to, None: the newest. options: of pawl run.
     ignore: patterns of files that differ from run to run."""
     bare_dir = lab.subdir("bare")
@@ -360,11 +361,12 @@ def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=Fa
     expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin))
     check_equal(expected.status, 0, f"bare run (stderr: {expected.err[-300:]!r})")
     spacing = min(1.0, 0.45 * expected.seconds / (snapshots + 1))
-    for attempt in range(4):
+    for attempt in range(5):
         job_dir = lab.subdir(f"work{attempt}")
         prepare(job_dir)
         watchdog = lab.run(*argv, cwd=job_dir, stdin=open_input(stdin), options=["--fresh", *options])
-        if crash(lab, watchdog, snapshots, spacing / 2**attempt, in_snapshot):
+        fewer = max(recover or 1, snapshots - attempt)
+        if crash(lab, watchdog, fewer, spacing / 2**attempt, in_snapshot):
             finish(lab, expected, bare_dir, job_dir, recover, ignore)
             return
         check(watchdog.wait().status == 0, f"the job was harmed: {watchdog.describe()}")

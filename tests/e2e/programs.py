@@ -244,14 +244,14 @@ def recover_again_and_again(lab):
 @case()
 def standard_output_to_a_file(lab):
     """`pawl run … > out`: out is one of the job's files, rolled back with it."""
-    argv = [lab.target("target-counter"), "300", "10"]
+    argv = [lab.target("target-counter"), "800", "10"]
     expected = lab.bare(argv)
     path = os.path.join(lab.dir, "out")
     with open(path, "wb") as out:
         watchdog = lab.run(*argv, stdout=out)
-    time.sleep(1)
+    time.sleep(0.5)
     lab.snapshot()
-    time.sleep(1)
+    time.sleep(0.5)
     lab.kill(watchdog)
     check(len(read_bytes(path)) < len(expected.out), "the job ended too early")
     lab.pawl("recover", "job")
@@ -261,12 +261,15 @@ def standard_output_to_a_file(lab):
 @case(root=True)
 def periodic_snapshots(lab):
     """-i alone saves; after a crash the newest one serves."""
-    argv = [lab.target("target-counter"), "400", "10", "result"]
+    argv = [lab.target("target-counter"), "800", "10", "result"]
     expected = lab.bare(argv, cwd=lab.subdir("bare"))
+    begun = time.monotonic()
     watchdog = lab.run(*argv, options=["-i", "300ms"], cwd=lab.subdir("work"))
-    time.sleep(2.2)
+    lab.wait_running(watchdog)
+    harness.wait_until(lambda: len(lab.json("list", "job")) >= 4 or not watchdog.alive(), 60, "four snapshots")
+    check(watchdog.alive(), "the job has ended before its fourth snapshot")
     taken = len(lab.json("list", "job"))
-    check(4 <= taken <= 8, f"{taken} snapshots in 2.2 s at an interval of 300 ms")
+    check(taken <= (time.monotonic() - begun) / 0.3 + 1, f"{taken} snapshots, more often than every 300 ms")
     lab.kill(watchdog)
     harness.finish(lab, expected, lab.subdir("bare"), lab.subdir("work"))
 
