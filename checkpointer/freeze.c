@@ -18,7 +18,9 @@
 
 /* A fork storm that outruns this many passes is given up for this snapshot; the job runs on. */
 #define MAX_PASSES	 200
-#define WARN_AFTER_TRIES 50000 /* of 0.2 ms */
+#define THAW_SOON_NS	 200000u   /* between two looks, at first */
+#define THAW_LATER_NS	 50000000u /* and when it takes long */
+#define THAW_WARN_NS	 10000000000ull
 
 /* So many looks at /proc, 15 us each, are worth a thread. */
 #define GLANCES_WORTH 32
@@ -413,15 +415,20 @@ static bool release_stopped(struct frozen_tree *tree)
 
 void thaw_tree(struct frozen_tree *tree)
 {
-	const struct timespec moment = {0, 200000};
-	unsigned tries = 0;
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+	struct timespec moment = {0, THAW_SOON_NS};
+	bool warned = false;
 
 	/* The kernel lets go only of what has stopped, so one that is still on its way is waited
 	 * for: it would stand still for ever once it gets there. */
 	while (release_stopped(tree)) {
-		if (++tries == WARN_AFTER_TRIES)
+		uint64_t waited = clock_ns(CLOCK_MONOTONIC) - begin;
+
+		if (waited > THAW_WARN_NS && !warned)
 			log_warn("a thread of the job does not come out of a system call: waiting "
 				 "for it");
+		warned = waited > THAW_WARN_NS;
+		moment.tv_nsec = waited / 16 > THAW_LATER_NS ? THAW_LATER_NS : THAW_SOON_NS;
 		nanosleep(&moment, NULL);
 	}
 	free_tree(tree);
