@@ -355,36 +355,7 @@ static int identify_tree(struct frozen_tree *tree, const struct tree_root *root,
 	return 0;
 }
 
-int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err)
-{
-	cleanup_free pid_t *pids = NULL;
-	struct frozen_tree tree = {0};
-	struct sleep_notes notes;
-	int pass, fresh;
-	size_t n;
-
-	tracee_reap_unknown();
-	if (vfork_await(root, err) < 0 || list_tree(root, &pids, &n, err) < 0)
-		return -1;
-	sleep_notes_take(&notes, pids, n);
-	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
-	/* Those that are known already stop first; then whoever has come since is looked for. */
-	fresh = freeze_listed(&tree, pids, n, &notes, err) < 0 ? -1 : 1;
-	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)
-		fresh = freeze_pass(&tree, root, &notes, err);
-	if (fresh > 0)
-		err_set(err, ERR_BUSY, "the job starts processes faster than they can be stopped");
-	if (fresh != 0 || identify_tree(&tree, root, err) < 0) {
-		thaw_tree(&tree);
-		return -1;
-	}
-	if (tree.n == 0) {
-		thaw_tree(&tree);
-		return err_set(err, ERR_GONE, "the job has no process any more");
-	}
-	*ret = tree;
-	return 0;
-}
+/* ---- letting go ---------------------------------------------------------------------------- */
 
 static void free_tree(struct frozen_tree *tree)
 {
@@ -413,7 +384,47 @@ static bool release_stopped(struct frozen_tree *tree)
 	return left;
 }
 
-void thaw_tree(struct frozen_tree *tree)
+static bool adopt_strangers_of(struct frozen_tree *tree, pid_t pid)
+{
+	struct frozen_process *p = find_process(tree, pid);
+	cleanup_free int *tids = NULL;
+	bool found = false;
+	struct err ignored;
+	size_t n;
+
+	if (proc_list_numbers(pid, "task", &tids, &n, &ignored) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		struct frozen_thread *t;
+
+		if ((p && find_thread(p, tids[i])) || !tracee_is_ours(tids[i]))
+			continue;
+		if ((!p && !(p = add_process(tree, pid, &ignored))) || !(t = add_thread(p, &ignored)))
+			return found;
+		t->tracee = (struct tracee){.tid = tids[i], .tgid = pid, .state = TRACEE_RUNNING};
+		found = true;
+	}
+	return found;
+}
+
+/* A freeze that was given up half-way has not looked yet for what its last threads have created: the kernel
+ * has attached that for us, and it would stand still for ever. */
+static bool adopt_strangers(struct frozen_tree *tree, const struct tree_root *root)
+{
+	cleanup_free pid_t *pids = NULL;
+	bool found = false;
+	struct err ignored;
+	size_t n;
+
+	if (!root || list_tree(root, &pids, &n, &ignored) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		found |= adopt_strangers_of(tree, pids[i]);
+	return found;
+}
+
+/* root: NULL where the tree is known to be whole. */
+static void release_all(struct frozen_tree *tree, const struct tree_root *root)
 {
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
 	struct timespec moment = {0, THAW_SOON_NS};
@@ -421,7 +432,7 @@ void thaw_tree(struct frozen_tree *tree)
 
 	/* The kernel lets go only of what has stopped, so one that is still on its way is waited
 	 * for: it would stand still for ever once it gets there. */
-	while (release_stopped(tree)) {
+	while (release_stopped(tree) || adopt_strangers(tree, root)) {
 		uint64_t waited = clock_ns(CLOCK_MONOTONIC) - begin;
 
 		if (waited > THAW_WARN_NS && !warned)
@@ -433,6 +444,42 @@ void thaw_tree(struct frozen_tree *tree)
 	}
 	free_tree(tree);
 	tracee_reap_unknown();
+}
+
+void thaw_tree(struct frozen_tree *tree)
+{
+	release_all(tree, NULL);
+}
+
+int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err)
+{
+	cleanup_free pid_t *pids = NULL;
+	struct frozen_tree tree = {0};
+	struct sleep_notes notes;
+	int pass, fresh;
+	size_t n;
+
+	tracee_reap_unknown();
+	if (vfork_await(root, err) < 0 || list_tree(root, &pids, &n, err) < 0)
+		return -1;
+	sleep_notes_take(&notes, pids, n);
+	tree.begin_ns = clock_ns(CLOCK_MONOTONIC);
+	/* Those that are known already stop first; then whoever has come since is looked for. */
+	fresh = freeze_listed(&tree, pids, n, &notes, err) < 0 ? -1 : 1;
+	for (pass = 0; fresh > 0 && pass < MAX_PASSES; pass++)
+		fresh = freeze_pass(&tree, root, &notes, err);
+	if (fresh > 0)
+		err_set(err, ERR_BUSY, "the job starts processes faster than they can be stopped");
+	if (fresh != 0 || identify_tree(&tree, root, err) < 0) {
+		release_all(&tree, root);
+		return -1;
+	}
+	if (tree.n == 0) {
+		release_all(&tree, root);
+		return err_set(err, ERR_GONE, "the job has no process any more");
+	}
+	*ret = tree;
+	return 0;
 }
 
 void kill_tree(struct frozen_tree *tree)

@@ -61,8 +61,7 @@ static int explain_seize(pid_t tid, struct err *err)
 	return -1;
 }
 
-/* The kernel attaches what a tracee creates, and that may be all we know of it. */
-static bool is_ours(pid_t tid)
+bool tracee_is_ours(pid_t tid)
 {
 	struct proc_status status;
 	struct err ignored;
@@ -84,7 +83,7 @@ int tracee_seize(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)
 	if (ptrace(PTRACE_SEIZE, tid, NULL, TRACEE_OPTIONS) < 0) {
 		int code = errno;
 
-		if (code != EPERM || !is_ours(tid)) {
+		if (code != EPERM || !tracee_is_ours(tid)) {
 			errno = code;
 			return explain_seize(tid, err);
 		}
@@ -169,7 +168,9 @@ static int run_to_trap_stop(struct tracee *t, int options, struct err *err)
 			return stopped;
 		if (stop.kind == STOP_TRAP)
 			break;
-		/* A signal that came first is delivered: its handler's frame is then part of the state. */
+		/* Any stop takes away the request for this one (kernel/signal.c, ptrace_stop): it is made again.
+		 * A signal that came first is delivered: its handler's frame is then part of the state. */
+		ptrace(PTRACE_INTERRUPT, t->tid, NULL, NULL);
 		if (tracee_resume(t, PTRACE_CONT, stop.kind == STOP_SIGNAL ? stop.signo : 0, err) < 0)
 			return -1;
 	}
@@ -208,13 +209,23 @@ bool tracee_is_stopped(const struct tracee *t)
 	       info.si_pid == 0;
 }
 
+/* A tracer is told of stops whatever it asks for (kernel/exit.c, wait_task_stopped), and each once only: that of
+ * a thread which has not been seized yet must not be taken here, or it would be waited for in vain. So this
+ * looks first. What has ended behind such a stop is met the next time, at the latest when all are let go. */
 void tracee_reap_unknown(void)
 {
+	const int how = WEXITED | WNOHANG | __WALL | __WNOTHREAD;
 	siginfo_t info;
 
-	do
+	for (;;) {
 		info.si_pid = 0;
-	while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | __WALL | __WNOTHREAD) == 0 && info.si_pid);
+		if (waitid(P_ALL, 0, &info, how | WNOWAIT) < 0 || !info.si_pid ||
+		    (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED &&
+		     info.si_code != CLD_DUMPED))
+			return;
+		if (waitid(P_PID, (id_t)info.si_pid, &info, how) < 0)
+			return;
+	}
 }
 
 int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err)

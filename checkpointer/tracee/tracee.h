@@ -61,6 +61,9 @@ bool tracee_is_stopped(const struct tracee *t);
 /* Waits for tracees of this thread that have died without anybody asking: threads and children that
  * the kernel had attached and that ended before they were found. Their parents hear of it only then. */
 void tracee_reap_unknown(void);
+/* Whether it lives and the calling thread traces it: the kernel attaches what a tracee creates, and that may be
+ * all we know of it. */
+bool tracee_is_ours(pid_t tid);
 /* Takes over a thread or child that the kernel attached for us (from born[]), waits for its stop. */
 int tracee_adopt(struct tracee *t, pid_t tgid, pid_t tid, struct err *err);
 /* Lets it run on, delivering signo (0: none). */

@@ -39,7 +39,7 @@ class Campaign:
             self.lab.kill(running)
         else:
             self.check_end(running.wait())
-        if os.path.isdir(self.lab.store):
+        if os.path.exists(os.path.join(self.lab.store, "data.mdb")):
             self.lab.verify()
 
     def check_end(self, result):
