@@ -54,13 +54,19 @@ class Nodes:
         self.pawl("verify")
 
     def kill_there(self):
-        """SIGKILL to everything of pawl's that works on the other store: as if that machine died."""
-        for pid in self.lab.processes():
-            try:
-                if self.there.encode() in harness.read_bytes(f"/proc/{pid}/cmdline"):
-                    os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pass
+        """SIGKILL to everything of pawl's that works on the other store, what it is just starting included:
+        as if that machine died."""
+        while [pid for pid in self.lab.processes() if self.kill_if_there(pid)]:
+            time.sleep(0.01)
+
+    def kill_if_there(self, pid):
+        try:
+            if self.there.encode() not in harness.read_bytes(f"/proc/{pid}/cmdline"):
+                return False
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            return False
+        return True
 
     def transfer(self):
         """send --negotiate | receive --negotiate, both ways."""
