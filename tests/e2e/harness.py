@@ -267,7 +267,8 @@ class Lab:
             result = self.pawl("snapshot", job, "--json", status=None)
             if result.status == 0:
                 return json.loads(result.out)
-            if watchdog and (not watchdog.alive() or b"ended by itself" in result.err):
+            if watchdog and (not watchdog.alive() or b"ended by itself" in result.err
+                             or b"has no process any more" in result.err):
                 return None
             if time.monotonic() > end or b"does not run" not in result.err:
                 raise Failure(f"pawl snapshot {job}: exit {result.status}: {result.err[-800:]!r}")
