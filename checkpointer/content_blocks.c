@@ -1,8 +1,6 @@
 #include "checkpointer/content_blocks.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +8,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/parallel.h"
 
 #define BLOCK_PAGES  (BLOCK_BYTES / STORE_PAGE_SIZE)
 #define MAX_READERS  4
@@ -252,43 +251,31 @@ struct comparison {
 };
 
 /* A block that cannot be read counts as changed: reading it again says why. */
-static void *compare(void *arg)
+static int compare(void *ctx, struct err *err)
 {
-	struct comparison *c = arg;
+	struct comparison *c = ctx;
 	cleanup_free struct block *b = malloc(sizeof(*b));
-	struct err ignored;
 	uint64_t i;
 
 	while ((i = atomic_fetch_add(&c->next, 1)) < c->n) {
 		c->changed[i] = 1;
-		if (b && i < c->digests->n && read_block(b, c->source, i, &ignored) == 0) {
+		if (b && i < c->digests->n && read_block(b, c->source, i, err) == 0) {
 			struct page_hash now = digest_of(c->session, b), was = c->digests->list[i];
 
 			c->changed[i] = now.lo != was.lo || now.hi != was.hi ||
 					(c->source->clear_rest && memchr(b->state, PAGE_LEFT, b->n));
 		}
 	}
-	return NULL;
+	return 0;
 }
 
-/* The caller's thread is the first reader, so that one that cannot be started costs only time. Our threads
- * must not take the process's signals. */
 static void compare_all(struct comparison *c)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	pthread_t threads[MAX_READERS];
-	sigset_t all, before;
-	int n = 0;
+	size_t n = (size_t)((c->n + BLOCKS_EACH - 1) / BLOCKS_EACH), cpus = parallel_cpus();
+	struct err never;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	while (n + 1 < MAX_READERS && n + 1 < cpus && (uint64_t)(n + 1) * BLOCKS_EACH < c->n &&
-	       pthread_create(&threads[n], NULL, compare, c) == 0)
-		n++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	compare(c);
-	while (n > 0)
-		pthread_join(threads[--n], NULL);
+	n = n > MAX_READERS ? MAX_READERS : n;
+	parallel_run(n > cpus ? cpus : n, compare, c, &never);
 }
 
 int blocks_capture_changed(struct store_session *session, const struct content_source *source,

@@ -85,7 +85,7 @@ static struct frozen_thread *add_thread(struct frozen_process *p, struct err *er
 	return t;
 }
 
-static void drop_thread(struct frozen_process *p, size_t i)
+void frozen_drop_thread(struct frozen_process *p, size_t i)
 {
 	proc_status_clear(&p->threads[i]->status);
 	free(p->threads[i]);
@@ -116,7 +116,7 @@ static int seize_thread(struct frozen_process *p, pid_t tid, const struct sleep_
 	t->slept_since = sleep_notes_find(notes, tid);
 	if (tracee_seize(&t->tracee, p->tgid, tid, err) == 0)
 		return 0;
-	drop_thread(p, p->n_threads - 1);
+	frozen_drop_thread(p, p->n_threads - 1);
 	return err->kind == ERR_GONE ? 0 : -1;
 }
 

@@ -73,6 +73,9 @@ int list_tree(const struct tree_root *root, pid_t **ret, size_t *ret_n, struct e
 /* vfork.c: waits for a moment until nobody is in vfork(2). ERR_BUSY names who is still. */
 int vfork_await(const struct tree_root *root, struct err *err);
 
+/* Forgets thread i, which is gone. */
+void frozen_drop_thread(struct frozen_process *p, size_t i);
+
 /* freeze_settle.c: waits until every thread that was asked to has stopped, and drops the dead. A
  * thread in vfork(2) stops only once its child has executed a program or ended: that is let run on
  * meanwhile, and *ran set. */

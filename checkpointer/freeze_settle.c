@@ -30,14 +30,6 @@ struct settling {
 	bool *ran;
 };
 
-static void drop_thread(struct frozen_process *p, size_t i)
-{
-	proc_status_clear(&p->threads[i]->status);
-	free(p->threads[i]);
-	memmove(&p->threads[i], &p->threads[i + 1], (p->n_threads - i - 1) * sizeof(p->threads[0]));
-	p->n_threads--;
-}
-
 /* A thread that vanishes without an end has become its process's leader by executing a program:
  * what we hold under the leader's number is another thread now, which has not stopped for us yet.
  */
@@ -63,7 +55,7 @@ static int poll_process(struct frozen_process *p, size_t *waiting, struct err *e
 		if (stopped < 0) {
 			bool vanished = !t->exited_on_us;
 
-			drop_thread(p, i);
+			frozen_drop_thread(p, i);
 			if (vanished)
 				distrust_leader(p);
 			continue;
@@ -200,7 +192,7 @@ static void drop_ended_leader(struct frozen_process *p)
 		if (p->threads[i]->tracee.tid == p->tgid &&
 		    p->threads[i]->tracee.state == TRACEE_RUNNING &&
 		    proc_read_stat(p->tgid, p->tgid, &stat, &ignored) == 0 && stat.state == 'Z') {
-			drop_thread(p, i);
+			frozen_drop_thread(p, i);
 			return;
 		}
 }

@@ -4,7 +4,6 @@
  */
 #include <elf.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "recovery/rebuild.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/parallel.h"
 
 #define MAX_WORKERS 8
 
@@ -32,10 +32,6 @@ struct worker {
 	struct writing *writing;
 	struct readers readers;
 	char *buf;
-	pthread_t thread;
-	bool started;
-	int result;
-	struct err err;
 };
 
 /* ---- headers ------------------------------------------------------------------------------- */
@@ -159,44 +155,25 @@ static int write_pieces(struct worker *w, struct err *err)
 	return 0;
 }
 
-static void *work(void *arg)
+static int work(void *ctx, struct err *err)
 {
-	struct worker *w = arg;
+	struct worker w = {.writing = ctx, .readers.store = ((struct writing *)ctx)->core->store};
+	int result;
 
-	w->readers.store = w->writing->core->store;
-	w->buf = malloc(CORE_PIECE_PAGES * STORE_PAGE_SIZE);
-	w->result =
-		w->buf ? write_pieces(w, &w->err) : err_set(&w->err, ERR_SYSTEM, "out of memory");
-	readers_close(&w->readers);
-	free(w->buf);
-	if (w->result < 0)
-		w->writing->failed = true;
-	return NULL;
+	w.buf = malloc(CORE_PIECE_PAGES * STORE_PAGE_SIZE);
+	result = w.buf ? write_pieces(&w, err) : err_set(err, ERR_SYSTEM, "out of memory");
+	readers_close(&w.readers);
+	free(w.buf);
+	if (result < 0)
+		w.writing->failed = true;
+	return result;
 }
 
-/* The caller's thread is the first worker. */
 static int write_pages(struct writing *writing, struct err *err)
 {
-	struct worker workers[MAX_WORKERS] = {0};
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	size_t n = cpus > MAX_WORKERS ? MAX_WORKERS : cpus < 1 ? 1 : (size_t)cpus;
-	int result = 0;
+	size_t n = parallel_cpus();
 
-	for (size_t i = 0; i < n; i++) {
-		workers[i].writing = writing;
-		workers[i].started =
-			i > 0 && pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0;
-	}
-	work(&workers[0]);
-	for (size_t i = 0; i < n; i++) {
-		if (workers[i].started)
-			pthread_join(workers[i].thread, NULL);
-		if (workers[i].result < 0 && result == 0) {
-			*err = workers[i].err;
-			result = -1;
-		}
-	}
-	return result;
+	return parallel_run(n > MAX_WORKERS ? MAX_WORKERS : n, work, writing, err);
 }
 
 int core_write(struct core *core, int fd, const uint8_t *notes, size_t notes_len, struct err *err)

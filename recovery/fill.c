@@ -7,8 +7,6 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/uio.h>
@@ -16,11 +14,11 @@
 #include "recovery/fill.h"
 #include "recovery/readers.h"
 #include "store/base/cleanup.h"
+#include "store/base/parallel.h"
 #include "store/fetch.h"
 
-#define WINDOW	    (1u << 20) /* pages listed at once: 16 MiB of list for 4 GiB */
-#define SLICE	    1024u      /* pages */
-#define MAX_WORKERS 64
+#define WINDOW (1u << 20) /* pages listed at once: 16 MiB of list for 4 GiB */
+#define SLICE  1024u	 /* pages */
 
 struct fill {
 	struct store *store;
@@ -29,14 +27,6 @@ struct fill {
 	struct page_places places;
 	atomic_size_t next;
 	atomic_bool failed;
-};
-
-struct worker {
-	struct fill *fill;
-	pthread_t thread;
-	bool started;
-	int result;
-	struct err err;
 };
 
 /* ---- writing pages ------------------------------------------------------------------------- */
@@ -123,54 +113,27 @@ static int work_on(struct fill *fill, struct page_fetcher *fetcher, struct err *
 	return 0;
 }
 
-static void *work(void *arg)
+static int work(void *ctx, struct err *err)
 {
-	struct worker *w = arg;
 	struct page_fetcher *fetcher;
+	struct fill *fill = ctx;
+	int result = page_fetcher_open(&fetcher, fill->store, err);
 
-	w->result = page_fetcher_open(&fetcher, w->fill->store, &w->err);
-	if (w->result == 0) {
-		w->result = work_on(w->fill, fetcher, &w->err);
+	if (result == 0) {
+		result = work_on(fill, fetcher, err);
 		page_fetcher_close(fetcher);
 	}
-	if (w->result < 0)
-		w->fill->failed = true;
-	return NULL;
+	if (result < 0)
+		fill->failed = true;
+	return result;
 }
 
-static size_t cores_allowed(void)
-{
-	cpu_set_t set;
-	int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-
-	return n > MAX_WORKERS ? MAX_WORKERS : n < 1 ? 1 : (size_t)n;
-}
-
-/* The caller's thread is the first worker, so that one that cannot be started costs only time. */
 static int run_workers(struct fill *fill, struct err *err)
 {
-	struct worker workers[MAX_WORKERS] = {0};
-	size_t n = cores_allowed();
-	int result = 0;
+	size_t n = parallel_cpus(), worth = fill->places.n / SLICE + 1;
 
-	if (n > fill->places.n / SLICE + 1)
-		n = fill->places.n / SLICE + 1;
 	fill->next = 0;
-	for (size_t i = 0; i < n; i++) {
-		workers[i].fill = fill;
-		workers[i].started =
-			i > 0 && pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0;
-	}
-	work(&workers[0]);
-	for (size_t i = 0; i < n; i++) {
-		if (workers[i].started)
-			pthread_join(workers[i].thread, NULL);
-		if (workers[i].result < 0 && result == 0) {
-			*err = workers[i].err;
-			result = -1;
-		}
-	}
-	return result;
+	return parallel_run(n > worth ? worth : n, work, fill, err);
 }
 
 /* ---- all of a process ---------------------------------------------------------------------- */

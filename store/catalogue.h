@@ -10,6 +10,8 @@
 
 /* ERR_NOT_FOUND where there is none. *ret: cat__job__free_unpacked(…, NULL). */
 int job_read(struct store *store, MDB_txn *txn, const char *name, Cat__Job **ret, struct err *err);
+/* The same, in a transaction of its own. */
+int job_load(struct store *store, const char *name, Cat__Job **ret, struct err *err);
 int job_write(struct store *store, MDB_txn *txn, const char *name, const Cat__Job *job,
 	      struct err *err);
 /* Between record and struct. The record borrows from info; texts has room for argv and options. */

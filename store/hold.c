@@ -15,14 +15,9 @@ int store_hold_look(struct store *store, const char *name, struct hold_view *ret
 {
 	cleanup_job Cat__Job *job = NULL;
 	struct hold_view view = {0};
-	MDB_txn *txn;
-	int rc;
 
-	if (txn_read(store, &txn, err) < 0)
-		return -1;
-	rc = job_read(store, txn, name, &job, err);
-	txn_end(store, txn);
-	if (rc < 0 || job_info_from_record(name, strlen(name), job, &view.job, err) < 0)
+	if (job_load(store, name, &job, err) < 0 ||
+	    job_info_from_record(name, strlen(name), job, &view.job, err) < 0)
 		return -1;
 	view.version = job->version;
 	view.taken = job->taken;

@@ -180,17 +180,25 @@ void job_record_from_info(const struct job_info *info, ProtobufCBinaryData *text
 		ret->cwd = (ProtobufCBinaryData){strlen(info->cwd), (uint8_t *)info->cwd};
 }
 
-int store_job_get(struct store *store, const char *name, struct job_info *ret, struct err *err)
+int job_load(struct store *store, const char *name, Cat__Job **ret, struct err *err)
 {
-	cleanup_job Cat__Job *job = NULL;
 	MDB_txn *txn;
 	int rc;
 
 	if (txn_read(store, &txn, err) < 0)
 		return -1;
-	rc = job_read(store, txn, name, &job, err);
+	rc = job_read(store, txn, name, ret, err);
 	txn_end(store, txn);
-	return rc < 0 ? -1 : job_info_from_record(name, strlen(name), job, ret, err);
+	return rc;
+}
+
+int store_job_get(struct store *store, const char *name, struct job_info *ret, struct err *err)
+{
+	cleanup_job Cat__Job *job = NULL;
+
+	if (job_load(store, name, &job, err) < 0)
+		return -1;
+	return job_info_from_record(name, strlen(name), job, ret, err);
 }
 
 static int put_in_txn(struct store *store, MDB_txn *txn, const struct job_info *info,

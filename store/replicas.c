@@ -87,14 +87,10 @@ int store_replicas_get(struct store *store, const char *name, struct replica_sta
 		       size_t *ret_n, struct err *err)
 {
 	cleanup_job Cat__Job *job = NULL;
-	MDB_txn *txn;
-	int rc;
 
-	if (txn_read(store, &txn, err) < 0)
+	if (job_load(store, name, &job, err) < 0)
 		return -1;
-	rc = job_read(store, txn, name, &job, err);
-	txn_end(store, txn);
-	return rc < 0 ? -1 : states_from_record(job, ret, ret_n, err);
+	return states_from_record(job, ret, ret_n, err);
 }
 
 /* ---- writing ------------------------------------------------------------------------------- */

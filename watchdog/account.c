@@ -1,18 +1,11 @@
-#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/base/parallel.h"
 #include "watchdog/supervise.h"
-
-static unsigned cores(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
-}
 
 static void choose_interval(struct watchdog *w)
 {
@@ -42,7 +35,7 @@ void wd_account(struct watchdog *w, const struct snap_result *result)
 	char text[256];
 
 	if (result->ok) {
-		interval_note(&w->cost, result->info.pause_us * 1000, result->cpu_ns, cores());
+		interval_note(&w->cost, result->info.pause_us * 1000, result->cpu_ns, (unsigned)parallel_cpus());
 		metrics_taken(&w->metrics, &result->info, result->cpu_ns);
 	} else {
 		w->metrics.failures++;

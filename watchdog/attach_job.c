@@ -13,23 +13,6 @@ bool wd_is_attached(const struct watchdog *w)
 	return w->capsule && w->capsule->root.attached;
 }
 
-/* The newest snapshot of the latest run, 0: none; and whether there are any, of earlier runs too.
- */
-static int find_parent(struct watchdog *w, uint64_t *ret, bool *ret_any, struct err *err)
-{
-	cleanup_free struct snapshot_info *infos = NULL;
-	size_t n;
-
-	if (store_snapshot_list(w->store, w->job.name, &infos, &n, err) < 0)
-		return -1;
-	*ret = 0;
-	*ret_any = n > 0;
-	for (size_t i = 0; i < n; i++)
-		if (infos[i].time && infos[i].generation >= w->job.first_generation)
-			*ret = infos[i].seq;
-	return 0;
-}
-
 /* The name may be that of an earlier run which somebody still means to go on with. */
 static int check_name_is_free(const struct watchdog *w, uint64_t newest, struct err *err)
 {
@@ -71,18 +54,20 @@ static int begin_log(struct watchdog *w, bool keep, struct err *err)
 /* A process that was watched before goes on with its snapshots; any other is a new run. */
 static int take_over(struct watchdog *w, uint64_t *ret_parent, struct err *err)
 {
-	bool again = attach_target_is(&w->target, &w->job), keep_log;
+	bool again = attach_target_is(&w->target, &w->job);
+	struct snapshot_info newest;
+	size_t n;
 
-	if (find_parent(w, ret_parent, &keep_log, err) < 0 ||
-	    check_name_is_free(w, *ret_parent, err) < 0)
+	if (wd_newest_of_run(w, &newest, &n, err) < 0 || check_name_is_free(w, newest.seq, err) < 0)
 		return -1;
+	*ret_parent = newest.seq;
 	w->job.generation++;
 	if (!again || w->config->mode == LAUNCH_FRESH) {
 		w->job.first_generation = w->job.generation;
 		*ret_parent = 0;
 	}
 	describe_target(w);
-	if (begin_log(w, keep_log, err) < 0 || wd_put_running(w, err) < 0)
+	if (begin_log(w, n > 0, err) < 0 || wd_put_running(w, err) < 0)
 		return -1;
 	w->started = true;
 	return 0;

@@ -199,6 +199,22 @@ int wd_choose_start(struct watchdog *w, struct err *err)
 	return 0;
 }
 
+int wd_newest_of_run(const struct watchdog *w, struct snapshot_info *ret, size_t *ret_all, struct err *err)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	size_t n;
+
+	*ret = (struct snapshot_info){0};
+	if (store_snapshot_list(w->store, w->job.name, &infos, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (infos[i].time && infos[i].generation >= w->job.first_generation)
+			*ret = infos[i];
+	if (ret_all)
+		*ret_all = n;
+	return 0;
+}
+
 /* ---- services ------------------------------------------------------------------------------ */
 
 int wd_start_services(struct watchdog *w, struct err *err)

@@ -68,21 +68,6 @@ static int look(struct watchdog *w, struct wd_replica *r, struct err *err)
 
 /* ---- fetching ------------------------------------------------------------------------------ */
 
-/* What the job here would go on from, as (generation, time). */
-static int newest_here(struct watchdog *w, struct snapshot_info *ret, struct err *err)
-{
-	cleanup_free struct snapshot_info *infos = NULL;
-	size_t n;
-
-	*ret = (struct snapshot_info){0};
-	if (store_snapshot_list(w->store, w->job.name, &infos, &n, err) < 0)
-		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (infos[i].time && infos[i].generation >= w->job.first_generation)
-			*ret = infos[i];
-	return 0;
-}
-
 static const struct replica_snapshot *newest_there(const struct wd_replica *r)
 {
 	const struct replica_snapshot *newest = NULL;
@@ -187,7 +172,7 @@ static int fetch(struct watchdog *w, struct wd_replica *r, struct err *err)
 		return store_job_import(w->store, &r->seen.job, err) < 0 ? -1 : reload_job(w, err);
 	if (r->source && w->config->recover_seq && !w->recover_seq)
 		return pull_one(w, r, err) < 0 || reload_job(w, err) < 0 ? -1 : 1;
-	if (newest_here(w, &here, err) < 0)
+	if (wd_newest_of_run(w, &here, NULL, err) < 0)
 		return -1;
 	if (!is_ahead(w, r, &here) || (w->recover_seq && !r->source))
 		return store_job_import(w->store, &r->seen.job, err) < 0 ? -1 : reload_job(w, err);

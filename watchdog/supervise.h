@@ -140,6 +140,9 @@ int wd_choose_start(struct watchdog *w, struct err *err);
 /* The control socket and the snapshot thread; the latter must not exist before the first capsule (a
  * fork with threads is a risk not worth taking where it can be avoided). */
 int wd_start_services(struct watchdog *w, struct err *err);
+/* The newest good snapshot of the job's latest run (zeroes: none), and how many the job has, of earlier runs
+ * too (ret_all may be NULL). */
+int wd_newest_of_run(const struct watchdog *w, struct snapshot_info *ret, size_t *ret_all, struct err *err);
 /* Writes the record as running under this process. */
 int wd_put_running(struct watchdog *w, struct err *err);
 

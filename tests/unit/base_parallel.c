@@ -53,11 +53,39 @@ static void the_callers_signals_stay_as_they_were(void **state)
 		assert_int_equal(sigismember(&after, s), s == SIGUSR2);
 }
 
+struct failing {
+	atomic_int shares, failures;
+};
+
+static int fail_but_once(void *ctx, struct err *err)
+{
+	struct failing *f = ctx;
+
+	if (f->shares++ == 0)
+		return 0;
+	f->failures++;
+	return err_set(err, ERR_CORRUPT, "a share failed");
+}
+
+static void a_share_that_fails_is_told(void **state)
+{
+	struct failing f = {0};
+	struct err err = {0};
+
+	assert_int_equal(parallel_run(0, fail_but_once, &f, &err), 0);
+	assert_int_equal(f.shares, 1);
+	assert_int_equal(parallel_run(3, fail_but_once, &f, &err), -1);
+	assert_int_equal(err.kind, ERR_CORRUPT);
+	assert_int_equal(f.failures, f.shares - 1);
+	assert_true(parallel_cpus() >= 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_item_is_done_once),
 		cmocka_unit_test(the_callers_signals_stay_as_they_were),
+		cmocka_unit_test(a_share_that_fails_is_told),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
