@@ -214,7 +214,10 @@ def baseline_reaches_the_libraries(lab):
               "print(numpy.dot(numpy.ones((50, 50)), numpy.ones((50, 50)))[0, 0])")
     result = lab.pawl("run", "-n", "np", "--cpu-baseline", "x86-64-v2", "--", "python3", "-c", script)
     check_equal(result.out.split(b"\n")[:2], [b"False False False True", b"50.0"], "numpy")
-    check_equal(result.err, b"", "standard error")
+    # A NumPy older than the CPU does not know the newest group, says so, and cannot use it either.
+    check_equal(re.sub(rb"[^\n]*During parsing[^\n]*NPY_DISABLE_CPU_FEATURES[^\n]*\n"
+                       rb"You cannot disable CPU features \(AVX512_SPR\)[^\n]*\n\([^\n]*\n", b"", result.err),
+                b"", "standard error")
     env = {"OPENBLAS_CORETYPE": "Zen", "GODEBUG": "x=1", "GLIBC_TUNABLES": "glibc.malloc.check=0"}
     result = lab.pawl("run", "-n", "env", "--cpu-baseline", "x86-64-v2", "--", "env", env=env)
     seen = dict(line.split("=", 1) for line in result.out.decode().splitlines() if "=" in line)
