@@ -39,7 +39,7 @@ static const struct command commands[] = {
 
 static void print_usage(FILE *to)
 {
-	fprintf(to, "usage: pawl COMMAND [OPTION]... [ARGUMENT]...\n"
+	fprintf(to, "usage: pawl [--store DIR] COMMAND [OPTION]... [ARGUMENT]...\n"
 		    "\n"
 		    "Saves the whole state of a long-running job while it runs; after a crash, a "
 		    "reboot or\n"
@@ -93,12 +93,45 @@ static void keep_buffers(void)
 	mallopt(M_TRIM_THRESHOLD, 128 << 20);
 }
 
+/* How many words of `pawl --store DIR COMMAND` stand before the command that are options of it. */
+static int leading_options(int argc, char **argv)
+{
+	int n = 0;
+
+	while (1 + n < argc) {
+		const char *word = argv[1 + n];
+
+		if (strcmp(word, "--store") == 0)
+			n += 2;
+		else if (strncmp(word, "--store=", 8) == 0 || strcmp(word, "--json") == 0)
+			n++;
+		else
+			break;
+	}
+	return n;
+}
+
+/* Options that most commands have may stand before the command, as git's and systemctl's may: they are moved
+ * behind it. False: there is no command. */
+static bool command_first(int argc, char **argv)
+{
+	int n = leading_options(argc, argv);
+	char *command;
+
+	if (1 + n >= argc)
+		return false;
+	command = argv[1 + n];
+	memmove(&argv[2], &argv[1], (size_t)n * sizeof(argv[0]));
+	argv[1] = command;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	const struct command *command;
 
 	keep_buffers();
-	if (argc < 2) {
+	if (!command_first(argc, argv)) {
 		print_usage(stderr);
 		return EXIT_MISUSE;
 	}

@@ -1,4 +1,5 @@
 """The job's own view: exit status, streams, environment, terminal, job control."""
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,19 @@ def exit_status(lab):
     lab.pawl("run", "--", "no-such-command-anywhere", status=127)
     lab.pawl("run", "--", "/etc/passwd", status=126)
     lab.pawl("run", "--", "/", status=126)
+    closed = lab.subdir("closed")
+    os.chmod(closed, 0)
+    path = f"{closed}:{os.environ['PATH']}"
+    lab.pawl("run", "--", "no-such-command-anywhere", status=127, env={"PATH": path})
+
+
+@case()
+def options_before_the_command(lab):
+    elsewhere = lab.subdir("elsewhere")
+    lab.pawl("--store", elsewhere, "run", "-n", "there", "--", "true")
+    check_equal([j["name"] for j in json.loads(lab.pawl("--json", f"--store={elsewhere}", "list").out)], ["there"],
+                "jobs of the other store")
+    check(b"usage:" in lab.pawl("--store", elsewhere, status=2).err, "no usage")
 
 
 @case()
