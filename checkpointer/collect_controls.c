@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <linux/keyctl.h>
+#include <linux/membarrier.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -36,11 +37,25 @@ static int refuse(const struct collected_process *p, const char *what, struct er
 
 #define N_KEYS 16 /* of protection, x86 and arm64 */
 
+#define GET_REGISTRATIONS (1 << 9) /* include/uapi/linux/membarrier.h, Linux 6.3 */
+
+/* Private commands of membarrier(2): each works only where its registration has been made. */
+static const struct {
+	uint32_t command, registration;
+} barriers[] = {
+	{MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED},
+	{MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE},
+	{MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ},
+};
+
+#define N_BARRIERS (sizeof(barriers) / sizeof(barriers[0]))
+
 struct process_queries {
 	struct remote_call *memory_merge, *deny, *thread_keyring, *process_keyring, *session_keyring;
 	struct remote_call *shadow_stack, *untag;
 	uint64_t *shadow_features, *untag_mask;
 	struct remote_call *keys[N_KEYS];
+	struct remote_call *registrations, *barriers[N_BARRIERS];
 };
 
 /* Only a key that has been allocated can be put on memory (mm/mprotect.c): tried on the executor's last page. */
@@ -52,6 +67,25 @@ static void queue_keys(struct remote *r, struct process_queries *q)
 	for (uint64_t key = 1; key < N_KEYS; key++)
 		q->keys[key] = remote_call(r, SYS_pkey_mprotect, page, STORE_PAGE_SIZE, prot, key);
 	remote_call(r, SYS_pkey_mprotect, page, STORE_PAGE_SIZE, prot, 0);
+}
+
+static void queue_barriers(struct remote *r, struct process_queries *q)
+{
+	q->registrations = remote_call(r, SYS_membarrier, GET_REGISTRATIONS);
+	for (size_t i = 0; i < N_BARRIERS; i++)
+		q->barriers[i] = remote_call(r, SYS_membarrier, barriers[i].command);
+}
+
+/* Older kernels do not tell: there, one for all processes (MEMBARRIER_CMD_GLOBAL_EXPEDITED) is not known of. */
+static uint32_t registrations_of(const struct process_queries *q)
+{
+	uint32_t mask = 0;
+
+	if (q->registrations->ret >= 0)
+		return (uint32_t)q->registrations->ret;
+	for (size_t i = 0; i < N_BARRIERS; i++)
+		mask |= q->barriers[i]->ret == 0 ? barriers[i].registration : 0;
+	return mask;
 }
 
 static void queue_process(struct remote *r, struct process_queries *q)
@@ -72,6 +106,7 @@ static void queue_process(struct remote *r, struct process_queries *q)
 	q->untag_mask = remote_data(r, sizeof(*q->untag_mask), &addr);
 	q->untag = remote_call(r, SYS_arch_prctl, ARCH_GET_UNTAG_MASK, addr);
 	queue_keys(r, q);
+	queue_barriers(r, q);
 }
 
 /* A process has the session keyring that it has inherited from us, or its user's default one
@@ -129,6 +164,7 @@ int collect_process_controls(struct collected_process *p, struct err *err)
 		m->deny_write_execute = q.deny->ret > 0 ? (uint32_t)q.deny->ret : 0;
 		for (uint32_t key = 1; key < N_KEYS; key++)
 			m->protection_keys |= q.keys[key]->ret == 0 ? 1u << key : 0;
+		m->membarrier = registrations_of(&q);
 		result = check_answers(p, &q, err);
 	}
 	remote_reset(&p->remote);

@@ -88,6 +88,8 @@ static Snap__File__Kind kind_of_mode(mode_t mode)
 		return SNAP__FILE__KIND__FIFO;
 	case S_IFSOCK:
 		return SNAP__FILE__KIND__SOCKET;
+	case S_IFLNK:
+		return SNAP__FILE__KIND__LINK;
 	default:
 		return SNAP__FILE__KIND__REGULAR;
 	}
@@ -436,7 +438,7 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 	o->flags = d->info.flags & ~(uint32_t)O_CLOEXEC;
 	if (match_stream(c, d, o))
 		return 0;
-	if (d->info.has_lock && describe_locks(p, d, o, err) < 0)
+	if (d->info.has_lock && describe_locks(c, p, d, o, err) < 0)
 		return -1;
 	if (describe_special(c, p, d, o, &done, err) < 0)
 		return -1;
@@ -538,7 +540,7 @@ int descriptor_open_file(struct collection *c, struct collected_process *p, stru
 	if (id < 0)
 		return add_open_file(c, p, d, at, ret_id, err);
 	*ret_id = id;
-	return describe_locks(p, d, NULL, err);
+	return describe_locks(c, p, d, NULL, err);
 }
 
 static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,

@@ -137,8 +137,8 @@ static bool is_taken_elsewhere(const struct collected_process *p, const struct d
 	return false;
 }
 
-static int describe_lock(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
-			 const struct proc_lock *lock, struct err *err)
+static int describe_lock(const struct collection *c, struct collected_process *p, const struct descriptor *d,
+			 Snap__OpenFile *o, const struct proc_lock *lock, struct err *err)
 {
 	static const Snap__FileLock__Kind kinds[] = {
 		[PROC_LOCK_POSIX] = SNAP__FILE_LOCK__KIND__POSIX,
@@ -158,19 +158,21 @@ static int describe_lock(struct collected_process *p, const struct descriptor *d
 	m->start = lock->start;
 	m->end = lock->end;
 	m->fd = d->fd;
+	if (lock->kind == PROC_LOCK_FLOCK && lock->pid)
+		m->pid = vtid_of(c, lock->pid);
 	return 0;
 }
 
 /* o NULL: only those of the process. */
-int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
-		   struct err *err)
+int describe_locks(const struct collection *c, struct collected_process *p, const struct descriptor *d,
+		   Snap__OpenFile *o, struct err *err)
 {
 	if (d->info.n_locks > PROC_MAX_LOCKS)
 		return descriptor_refuse(p, d, "a file with more locks than can be saved", err);
 	for (size_t i = 0; i < d->info.n_locks; i++) {
 		const struct proc_lock *lock = &d->info.locks[i];
 
-		if ((o || lock->kind == PROC_LOCK_POSIX) && describe_lock(p, d, o, lock, err) < 0)
+		if ((o || lock->kind == PROC_LOCK_POSIX) && describe_lock(c, p, d, o, lock, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -210,7 +212,8 @@ int check_both_ends(struct collection *c, struct err *err)
 {
 	for (size_t i = 0; i < c->model->n_open_files; i++) {
 		const Snap__OpenFile *o = c->model->open_files[i];
-		bool pipe = o->kind == SNAP__OPEN_FILE__KIND__PIPE;
+		/* Opened through /proc for both, it is its own other end. */
+		bool pipe = o->kind == SNAP__OPEN_FILE__KIND__PIPE && (o->flags & O_ACCMODE) != O_RDWR;
 
 		if (pipe && !o->hung_up && o->file < 0 && !has_other_end(c, o) &&
 		    refusals_go_on(&c->refusals, refuse_half(c, i, err), err) < 0)

@@ -371,9 +371,26 @@ static int collect_shared_pending(struct collected_process *p, struct err *err)
 	return 0;
 }
 
+/* Who else is in it, or has it open, is in the same one again. */
+static int collect_removed_directory(struct collection *c, struct collected_process *p, struct err *err)
+{
+	char label[96], path[64];
+	int32_t file;
+
+	if (strncmp(p->model->cwd, "/proc/", 6) == 0)
+		return err_set(err, ERR_UNSUPPORTED, "%s: its working directory %s is of a process that has ended",
+			       process_label(p->frozen, label, sizeof(label)), p->model->cwd);
+	snprintf(path, sizeof(path), "/proc/%d/cwd", p->frozen->pid);
+	if (file_table_add(c, path, p->model->cwd, false, &file, err) < 0)
+		return -1;
+	p->model->cwd_file = 1 + file;
+	return 0;
+}
+
 int collect_process(struct collection *c, struct collected_process *p, struct err *err)
 {
-	if (collect_from_proc(p, err) < 0 || collect_layout(p, err) < 0 ||
+	if (collect_from_proc(p, err) < 0 ||
+	    (p->model->cwd_deleted && collect_removed_directory(c, p, err) < 0) || collect_layout(p, err) < 0 ||
 	    collect_by_asking(c, p, err) < 0 || collect_process_controls(p, err) < 0 ||
 	    collect_posix_timers(p, err) < 0)
 		return -1;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,9 @@
 
 #define DELETED " (deleted)"
 
+#ifndef PID_FS_MAGIC
+#define PID_FS_MAGIC 0x50494446 /* include/uapi/linux/magic.h, Linux 6.9 */
+#endif
 #ifndef MQUEUE_MAGIC
 #define MQUEUE_MAGIC 0x19800202 /* ipc/mqueue.c */
 #endif
@@ -47,6 +51,19 @@ static bool is_pseudo(long type)
 	}
 }
 
+/* A symbolic link that is gone is made again. */
+static int set_target(const struct descriptor *d, Snap__File *f, struct err *err)
+{
+	cleanup_fd int fd = open(d->path, O_PATH | O_CLOEXEC);
+	char target[PATH_MAX];
+	ssize_t n = fd < 0 ? -1 : readlinkat(fd, "", target, sizeof(target) - 1);
+
+	if (n < 0)
+		return err_sys(err, "cannot read the symbolic link %s", d->link);
+	target[n] = '\0';
+	return snap_set_string(&f->target, target) < 0 ? err_sys(err, "symbolic link %s", d->link) : 0;
+}
+
 /* A file whose content is the kernel's: only its path counts. */
 static int add_path(struct collection *c, const struct collected_process *p, const struct descriptor *d,
 		    const char *name, Snap__OpenFile *o, struct err *err)
@@ -54,8 +71,8 @@ static int add_path(struct collection *c, const struct collected_process *p, con
 	o->offset = d->info.pos;
 	if (file_table_add(c, d->path, name, false, &o->file, err) < 0)
 		return err_wrap(err, "process %d: fd %d", p->frozen->vpid, d->fd);
-	if (S_ISLNK(d->st.st_mode))
-		c->model->files[o->file]->kind = SNAP__FILE__KIND__LINK;
+	if (S_ISLNK(d->st.st_mode) && set_target(d, c->model->files[o->file], err) < 0)
+		return -1;
 	if (c->model->files[o->file]->policy == SNAP__FILE__POLICY__IDENTITY &&
 	    !c->model->files[o->file]->content)
 		c->model->files[o->file]->policy = SNAP__FILE__POLICY__LEAVE;
@@ -138,8 +155,7 @@ static int describe_namespace(struct collection *c, const struct collected_proce
 	return descriptor_refuse(p, d, "a namespace that no process of the job is in", err);
 }
 
-/* A thread's number in the capsule; 0: not in the job. */
-static int32_t vtid_of(const struct collection *c, pid_t tid)
+int32_t vtid_of(const struct collection *c, pid_t tid)
 {
 	for (size_t i = 0; i < c->n; i++) {
 		const struct frozen_process *f = c->processes[i].frozen;
@@ -156,10 +172,16 @@ static int32_t vtid_of(const struct collection *c, pid_t tid)
 static int describe_pidfd(const struct collection *c, const struct collected_process *p,
 			  const struct descriptor *d, Snap__OpenFile *o, struct err *err)
 {
+	struct statfs fs;
+
 	o->kind = SNAP__OPEN_FILE__KIND__PIDFD;
 	o->pid = d->info.pidfd_pid > 0 ? vtid_of(c, d->info.pidfd_pid) : 0;
 	if (d->info.pidfd_pid > 0 && !o->pid)
 		return descriptor_refuse(p, d, "a pidfd of a process outside the job", err);
+	if (o->pid && !is_of_job(c, o->pid))
+		return descriptor_refuse(p, d, "a pidfd of a single thread", err);
+	if (!o->pid && statfs(d->path, &fs) == 0 && fs.f_type == PID_FS_MAGIC)
+		o->object = d->st.st_ino;
 	return 0;
 }
 
@@ -177,6 +199,8 @@ static int describe_o_path(struct collection *c, const struct collected_process 
 {
 	if (d->link[0] != '/')
 		return descriptor_refuse(p, d, "an O_PATH descriptor without a path", err);
+	if (d->st.st_nlink == 0 && (S_ISCHR(d->st.st_mode) || S_ISBLK(d->st.st_mode)))
+		return descriptor_refuse(p, d, "an O_PATH descriptor of a device whose name is gone", err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	return add_path(c, p, d, d->link, o, err);
 }

@@ -56,8 +56,10 @@ int find_other_name(const struct collected_process *p, const struct descriptor *
 /* With all descriptors known: what is queued in pseudo-terminals, and whose they are. */
 int collect_terminals(struct collection *c, struct err *err);
 /* o NULL: only those that belong to the process. */
-int describe_locks(struct collected_process *p, const struct descriptor *d, Snap__OpenFile *o,
-		   struct err *err);
+int describe_locks(const struct collection *c, struct collected_process *p, const struct descriptor *d,
+		   Snap__OpenFile *o, struct err *err);
+/* A thread's number in the capsule; 0: not in the job. */
+int32_t vtid_of(const struct collection *c, pid_t tid);
 
 /* What /proc shows of descriptor fd. */
 int descriptor_read(const struct collected_process *p, int fd, struct descriptor *d, struct err *err);

@@ -76,6 +76,8 @@ static int check_file(const Snap__File *file, size_t index, struct err *err)
 			       "%s is of a kind (%d) that cannot be recovered", file->path,
 			       file->kind);
 	}
+	if (file->kind == SNAP__FILE__KIND__LINK && file->deleted && (!file->target || !file->target[0]))
+		return corrupt(err, "target of link", (long)index);
 	return path_is_usable(file->path) ? 0 : corrupt(err, "path of file", (long)index);
 }
 
@@ -338,7 +340,7 @@ static int check_threads(const Snap__Process *p, struct err *err)
 	return 0;
 }
 
-static int check_attributes(const Snap__Process *p, struct err *err)
+static int check_attributes(const Snap__Snapshot *model, const Snap__Process *p, struct err *err)
 {
 	if (p->shares_memory && (p->n_regions || p->pages_root))
 		return corrupt(err, "memory beside that of another in process", p->pid);
@@ -351,6 +353,10 @@ static int check_attributes(const Snap__Process *p, struct err *err)
 		return corrupt(err, "credentials of process", p->pid);
 	if (p->n_actions != N_SIGNALS || p->n_limits > N_LIMITS_MAX || p->n_interval_timers > 3)
 		return corrupt(err, "handlers, limits or timers of process", p->pid);
+	if (p->cwd_file && (p->cwd_file < 0 || (size_t)p->cwd_file > model->n_files ||
+			    model->files[p->cwd_file - 1]->kind != SNAP__FILE__KIND__DIRECTORY ||
+			    !model->files[p->cwd_file - 1]->deleted))
+		return corrupt(err, "working directory of process", p->pid);
 	if (!path_is_usable(p->cwd))
 		return corrupt(err, "working directory of process", p->pid);
 	if (p->root && *p->root && strcmp(p->root, "/") != 0)
@@ -419,7 +425,7 @@ static int check_process(const Snap__Snapshot *model, size_t index, struct err *
 		return corrupt(err, "signals of process", p->pid);
 	if (p->zombie)
 		return check_zombie(p, err);
-	if (check_attributes(p, err) < 0 ||
+	if (check_attributes(model, p, err) < 0 ||
 	    check_regions(model, p, err) < 0 || check_fds(model, p, err) < 0 ||
 	    check_threads(p, err) < 0 || plan_check_controls(p, err) < 0)
 		return -1;

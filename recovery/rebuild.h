@@ -22,7 +22,8 @@
 
 /* A file of the model, as far as it has been made ready. */
 struct file_slot {
-	int fd; /* of content made here (memfd, unlinked file); -1: reached by its path */
+	int fd; /* of content made here (memfd, unlinked file), a removed directory; -1: reached by its path */
+	bool given; /* the job has that very description */
 	struct page_runs differ; /* what PLAN_VERIFY_FILE found to differ on disk */
 };
 
@@ -46,6 +47,7 @@ struct stub {
 	uint64_t vdso, vdso_end; /* where this kernel's vdso is; 0: nowhere */
 	const struct region_image *own; /* what it is filled with */
 	bool mapped;		 /* that is there */
+	bool entered;		 /* it is in its working directory, which has been removed */
 	const struct stub *maker; /* whose `own` it had when it was created; NULL: nobody's */
 	struct stub *memory;	 /* whose address space it lives in: often its own */
 	size_t tenants;		 /* processes in its address space that need the executor yet */
@@ -223,7 +225,7 @@ int stub_send(struct recovery *rec, struct stub *stub, const int *fds, size_t n,
 int open_pipe(struct recovery *rec, size_t index, struct err *err);
 int set_nonblock(int fd, uint32_t flags);
 int lock_open_file(struct recovery *rec, size_t index, struct err *err);
-int stub_take_locks(struct stub *stub, struct err *err);
+int stub_take_locks(struct recovery *rec, struct stub *stub, struct err *err);
 
 /* ---- restore_sockets.c --------------------------------------------------------------------- */
 

@@ -1,10 +1,11 @@
 /*
  * Directories that had been removed while a process was in them or had them open: made again where they were,
- * with those above that are gone too, entered or opened, and removed again.
+ * with those above that are gone too, opened or entered, and removed again. And what else has a name only.
  */
 #include "recovery/removed_dirs.h"
 
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,7 +81,7 @@ int queue_removed_directory(struct recovery *rec, struct batch *b, const Snap__P
 	return 0;
 }
 
-static int make_and_open(struct recovery *rec, const Snap__File *file, struct missing *m, int flags)
+static int make_and_open(struct recovery *rec, const Snap__File *file, struct missing *m)
 {
 	char buf[2 * PATH_ROOM];
 	int fd;
@@ -96,7 +97,7 @@ static int make_and_open(struct recovery *rec, const Snap__File *file, struct mi
 			return -1;
 	}
 	capsule_path(rec, m->path, buf, sizeof(buf));
-	fd = open(buf, flags | O_DIRECTORY | O_CLOEXEC);
+	fd = open(buf, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0 && chmod(buf, file->mode & 07777) < 0) {
 		close(fd);
 		return -1;
@@ -104,7 +105,7 @@ static int make_and_open(struct recovery *rec, const Snap__File *file, struct mi
 	return fd;
 }
 
-int removed_directory_open(struct recovery *rec, const Snap__File *file, int flags, int *ret_fd, struct err *err)
+static int make_directory(struct recovery *rec, const Snap__File *file, int *ret_fd, struct err *err)
 {
 	char buf[2 * PATH_ROOM];
 	struct missing m;
@@ -112,7 +113,7 @@ int removed_directory_open(struct recovery *rec, const Snap__File *file, int fla
 
 	if (find_missing(rec, file->path, &m, err) < 0)
 		return -1;
-	*ret_fd = make_and_open(rec, file, &m, flags);
+	*ret_fd = make_and_open(rec, file, &m);
 	if (*ret_fd < 0)
 		result = err_sys(err, "removed directory %s", file->path);
 	for (size_t i = m.n; i-- > 0;) {
@@ -120,4 +121,69 @@ int removed_directory_open(struct recovery *rec, const Snap__File *file, int fla
 		rmdir(capsule_path(rec, m.path, buf, sizeof(buf)));
 	}
 	return result;
+}
+
+/* Only sockets of all nodes may be made by everyone (mknod(2)). */
+static int make_named(const Snap__File *file, const char *path)
+{
+	switch (file->kind) {
+	case SNAP__FILE__KIND__LINK:
+		return symlink(file->target, path);
+	case SNAP__FILE__KIND__FIFO:
+		return mknod(path, S_IFIFO | (file->mode & 0777), 0);
+	default:
+		return mknod(path, S_IFSOCK | (file->mode & 0777), 0);
+	}
+}
+
+static int make_node(struct recovery *rec, const Snap__File *file, int *ret_fd, struct err *err)
+{
+	char dir[PATH_ROOM], buf[PATH_ROOM], path[2 * PATH_ROOM];
+
+	snprintf(dir, sizeof(dir), "%s", capsule_path(rec, file->path, buf, sizeof(buf)));
+	snprintf(path, sizeof(path), "%s/.pawl-node-%d-%llx", dirname(dir), (int)getpid(),
+		 (unsigned long long)file->inode);
+	if (make_named(file, path) < 0) {
+		snprintf(path, sizeof(path), "%s/.pawl-node-%d-%llx", P_tmpdir, (int)getpid(),
+			 (unsigned long long)file->inode);
+		if (make_named(file, path) < 0)
+			return err_sys(err, "in place of %s, which is gone", file->path);
+	}
+	*ret_fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (*ret_fd < 0)
+		err_sys(err, "in place of %s, which is gone", file->path);
+	unlink(path);
+	return *ret_fd < 0 ? -1 : 0;
+}
+
+int removed_make(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__File *file = rec->model->files[index];
+	int fd;
+
+	if (rec->files[index].fd >= 0)
+		return 0;
+	if ((file->kind == SNAP__FILE__KIND__DIRECTORY ? make_directory(rec, file, &fd, err)
+						      : make_node(rec, file, &fd, err)) < 0)
+		return -1;
+	rec->files[index].fd = fd;
+	return 0;
+}
+
+int stub_enter_removed(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	size_t file = (size_t)stub->model->cwd_file - 1;
+	struct batch b;
+	int number;
+
+	if (removed_make(rec, file, err) < 0 ||
+	    stub_send(rec, stub, &rec->files[file].fd, 1, &number, err) < 0)
+		return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (batch_call(&b, BATCH_MUST, err, SYS_fchdir, ARGS((uint64_t)number), "removed working directory %s",
+		       stub->model->cwd) < 0 ||
+	    batch_call(&b, BATCH_MUST, err, SYS_close, ARGS((uint64_t)number), "close") < 0)
+		return -1;
+	stub->entered = true;
+	return batch_run(&b, err);
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "recovery/batch.h"
+#include "recovery/removed_dirs.h"
 #include "store/base/cleanup.h"
 
 #define ENDED_MS       10000
@@ -413,7 +414,8 @@ int stub_place_fds(struct recovery *rec, struct stub *stub, struct err *err)
 	}
 	if (send_and_place(rec, stub, wanted, n, err) < 0)
 		return -1;
-	if (stub_tell_epolls(rec, stub, err) < 0 || stub_take_locks(stub, err) < 0)
+	if (stub_tell_epolls(rec, stub, err) < 0 || stub_take_locks(rec, stub, err) < 0 ||
+	    (stub->model->cwd_file && stub_enter_removed(rec, stub, err) < 0))
 		return -1;
 	return stub_call(stub, &stub->threads[0], NULL, err, "close", SYS_close,
 			 ARGS((uint64_t)stub->socket));

@@ -41,14 +41,15 @@ static bool reads(const Snap__OpenFile *open)
 	return (open->flags & O_ACCMODE) == O_RDONLY;
 }
 
-/* A second description of an end that exists: opened anew, so that its flags are its own. */
+/* A second description of an end that exists, or one that reads and writes: opened anew, so that its flags are
+ * its own. */
 static int give_pipe_end(struct recovery *rec, size_t index, const int ends[2], bool taken[2])
 {
 	const Snap__OpenFile *end = rec->model->open_files[index];
 	int side = reads(end) ? 0 : 1;
 	char path[64];
 
-	if (!taken[side]) {
+	if (!taken[side] && (end->flags & O_ACCMODE) != O_RDWR) {
 		taken[side] = true;
 		return give_to(rec, index, ends[side]);
 	}
@@ -82,13 +83,17 @@ static int fill_pipe(int in, const Snap__OpenFile *open, bool packets)
 	return fcntl(in, F_SETFL, 0);
 }
 
+static bool is_of_pipe(const Snap__OpenFile *open, uint64_t object)
+{
+	return open->kind == SNAP__OPEN_FILE__KIND__PIPE && open->object == object;
+}
+
 static bool any_packets(const struct recovery *rec, uint64_t object)
 {
 	for (size_t i = 0; i < rec->model->n_open_files; i++) {
 		const Snap__OpenFile *open = rec->model->open_files[i];
 
-		if (open->kind == SNAP__OPEN_FILE__KIND__PIPE && open->object == object &&
-		    open->flags & O_DIRECT)
+		if (is_of_pipe(open, object) && open->flags & O_DIRECT)
 			return true;
 	}
 	return false;
@@ -122,7 +127,7 @@ static bool was_written(const struct recovery *rec, uint64_t object)
 	for (size_t i = 0; i < rec->model->n_open_files; i++) {
 		const Snap__OpenFile *open = rec->model->open_files[i];
 
-		if (open->kind == SNAP__OPEN_FILE__KIND__PIPE && open->object == object &&
+		if (is_of_pipe(open, object) &&
 		    (open->hung_up || open->queue.len || !reads(open)))
 			return true;
 	}
@@ -150,7 +155,7 @@ static int open_fifo_ends(struct recovery *rec, size_t index, const char *path, 
 	for (size_t i = index; i < rec->model->n_open_files; i++) {
 		const Snap__OpenFile *open = rec->model->open_files[i];
 
-		if (open->kind != SNAP__OPEN_FILE__KIND__PIPE || open->object != object)
+		if (!is_of_pipe(open, object))
 			continue;
 		if ((written && (open->queue.len || i == index) &&
 		     fill_pipe(keeper, open, any_packets(rec, object)) < 0) ||
@@ -176,7 +181,8 @@ static int open_fifo(struct recovery *rec, size_t index, struct err *err)
 
 int open_pipe(struct recovery *rec, size_t index, struct err *err)
 {
-	uint64_t object = rec->model->open_files[index]->object;
+	const Snap__Snapshot *model = rec->model;
+	uint64_t object = model->open_files[index]->object;
 	cleanup_fd int out = -1, in = -1;
 	bool taken[2] = {false, false};
 	int ends[2];
@@ -189,14 +195,15 @@ int open_pipe(struct recovery *rec, size_t index, struct err *err)
 		return err_sys(err, "pipe");
 	out = ends[0];
 	in = ends[1];
-	for (size_t i = index; i < rec->model->n_open_files; i++) {
-		const Snap__OpenFile *open = rec->model->open_files[i];
-
-		if (open->kind != SNAP__OPEN_FILE__KIND__PIPE || open->object != object)
-			continue;
-		if ((reads(open) && fill_pipe(in, open, any_packets(rec, object)) < 0) || give_pipe_end(rec, i, ends, taken) < 0)
+	/* Filled before an end is given away: filling changes flags, which then are the job's. */
+	for (size_t i = index; i < model->n_open_files; i++)
+		if (is_of_pipe(model->open_files[i], object) &&
+		    (i == index || model->open_files[i]->queue.len) &&
+		    fill_pipe(in, model->open_files[i], any_packets(rec, object)) < 0)
 			return err_sys(err, "pipe of open file %zu", i);
-	}
+	for (size_t i = index; i < model->n_open_files; i++)
+		if (is_of_pipe(model->open_files[i], object) && give_pipe_end(rec, i, ends, taken) < 0)
+			return err_sys(err, "pipe of open file %zu", i);
 	return 0;
 }
 
@@ -212,7 +219,32 @@ static struct flock to_flock(const Snap__FileLock *lock)
 	};
 }
 
-/* Locks that belong to the description: taken before it is sent. */
+/* The process that took it, if it has the description yet, else the first that has: /proc/locks shows who it is, and
+ * whether it is one that can be seen. NULL: the description is in flight. */
+static const Snap__Process *taker(const Snap__Snapshot *model, size_t index, const Snap__FileLock *lock)
+{
+	const Snap__Process *first = NULL;
+
+	for (size_t i = 0; i < model->n_processes; i++) {
+		const Snap__Process *p = model->processes[i];
+
+		for (size_t j = 0; j < p->n_fds && (!first || p->pid == lock->pid); j++) {
+			if (p->fds[j]->open_file != (int32_t)index)
+				continue;
+			if (p->pid == lock->pid)
+				return p;
+			first = p;
+		}
+	}
+	return first;
+}
+
+static uint64_t flock_operation(const Snap__FileLock *lock)
+{
+	return (uint64_t)((lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
+}
+
+/* Locks that belong to the description, and do not tell who took them: before it is sent. */
 int lock_open_file(struct recovery *rec, size_t index, struct err *err)
 {
 	const Snap__OpenFile *open = rec->model->open_files[index];
@@ -221,10 +253,12 @@ int lock_open_file(struct recovery *rec, size_t index, struct err *err)
 		const Snap__FileLock *lock = open->locks[i];
 		struct flock range = to_flock(lock);
 		int fd = rec->open_fds[index];
-		int result = lock->kind == SNAP__FILE_LOCK__KIND__OFD
-				     ? fcntl(fd, F_OFD_SETLK, &range)
-				     : flock(fd, (lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
+		int result = 0;
 
+		if (lock->kind == SNAP__FILE_LOCK__KIND__OFD)
+			result = fcntl(fd, F_OFD_SETLK, &range);
+		else if (!taker(rec->model, index, lock))
+			result = flock(fd, (int)flock_operation(lock));
 		if (result < 0)
 			return err_sys(err, "locking %s again",
 				       open->file >= 0 ? rec->model->files[open->file]->path : "a file");
@@ -232,13 +266,33 @@ int lock_open_file(struct recovery *rec, size_t index, struct err *err)
 	return 0;
 }
 
-/* Locks that belong to the process: taken by it. */
-int stub_take_locks(struct stub *stub, struct err *err)
+/* Those that tell. */
+static int queue_flocks(struct recovery *rec, struct batch *b, const Snap__Fd *fd, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[fd->open_file];
+
+	for (size_t i = 0; i < open->n_locks; i++) {
+		const Snap__FileLock *lock = open->locks[i];
+
+		if (lock->kind == SNAP__FILE_LOCK__KIND__FLOCK &&
+		    taker(rec->model, (size_t)fd->open_file, lock) == b->stub->model &&
+		    batch_call(b, BATCH_MUST, err, SYS_flock, ARGS((uint64_t)fd->number, flock_operation(lock)),
+			       "locking the file of descriptor %d again", fd->number) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Locks that belong to the process, or are known by it: taken by it. */
+int stub_take_locks(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	const Snap__Process *p = stub->model;
 	struct batch b;
 
 	batch_begin(&b, stub, &stub->threads[0]);
+	for (size_t i = 0; i < p->n_fds; i++)
+		if (queue_flocks(rec, &b, p->fds[i], err) < 0)
+			return -1;
 	for (size_t i = 0; i < p->n_locks; i++) {
 		struct flock range = to_flock(p->locks[i]);
 

@@ -181,6 +181,13 @@ static int queue_map(struct mapping *m, const Snap__Region *r, uint64_t root, in
 static int open_for_region(struct recovery *rec, const Snap__Region *r, int *ret_fd,
 			   struct err *err)
 {
+	const int made = rec->files[r->file].fd;
+
+	/* A mapping of what memfd_create(2) returned does not count as open for writing, either. */
+	if (is_shared(r) && rec->model->files[r->file]->kind == SNAP__FILE__KIND__MEMFD && made >= 0) {
+		*ret_fd = fcntl(made, F_DUPFD_CLOEXEC, 0);
+		return *ret_fd < 0 ? err_sys(err, "a memfd") : 0;
+	}
 	if (is_shared(r) && file_open(rec, (size_t)r->file, O_RDWR, ret_fd, err) == 0)
 		return 0;
 	if (is_shared(r) && r->prot & PROT_WRITE)

@@ -26,6 +26,10 @@ struct kernel_sigaction {
 
 static int queue_directory(struct recovery *rec, struct batch *b, const Snap__Process *p, struct err *err)
 {
+	const struct stub *sharer = p->shares_fs ? stub_by_pid(rec, p->shares_fs) : b->stub;
+
+	if (b->stub->entered || (sharer && sharer->entered))
+		return 0;
 	if (p->cwd_deleted)
 		return queue_removed_directory(rec, b, p, err);
 	if (batch_room(b, 1, strlen(p->cwd) + 1, err) < 0)
@@ -58,6 +62,18 @@ static int queue_prctls(struct batch *b, const Snap__Process *p, struct err *err
 		return -1;
 	return batch_call(b, BATCH_MUST, err, SYS_prctl, ARGS(PR_SET_THP_DISABLE, p->thp_disable),
 			  "huge pages");
+}
+
+/* One call a registration (membarrier(2)). */
+static int queue_barriers(struct batch *b, const Snap__Process *p, struct err *err)
+{
+	uint32_t wanted = p->control ? p->control->membarrier : 0;
+
+	for (uint32_t bit = 1; bit && bit <= wanted; bit <<= 1)
+		if (wanted & bit && batch_call(b, BATCH_MUST, err, SYS_membarrier, ARGS(bit),
+					       "membarrier registration %#x", bit) < 0)
+			return -1;
+	return 0;
 }
 
 /* Large register state (AMX tiles) must be asked for before any thread uses it. */
@@ -110,6 +126,7 @@ int stub_set_attributes(struct recovery *rec, struct stub *stub, struct err *err
 	    batch_call(&b, BATCH_MUST, err, SYS_personality, ARGS(p->personality), "personality") <
 		    0 ||
 	    queue_actions(&b, p, err) < 0 || queue_prctls(&b, p, err) < 0 ||
+	    queue_barriers(&b, p, err) < 0 ||
 	    queue_xstate_permission(&b, p, err) < 0)
 		return -1;
 	/* The executor's traps reset an ignored SIGTRAP: remote_end puts it back. */

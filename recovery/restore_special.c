@@ -28,21 +28,43 @@ static bool is_used(const Snap__Snapshot *model, int32_t id)
 	return false;
 }
 
+/* The others of the same process: they show the same inode. */
+static int open_fellows(struct recovery *rec, size_t index, pid_t pid, struct err *err)
+{
+	uint64_t object = rec->model->open_files[index]->object;
+
+	for (size_t i = index + 1; object && i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *open = rec->model->open_files[i];
+
+		if (open->kind != SNAP__OPEN_FILE__KIND__PIDFD || open->pid || open->object != object)
+			continue;
+		rec->open_fds[i] = (int)syscall(SYS_pidfd_open, pid, 0);
+		if (rec->open_fds[i] < 0)
+			return err_sys(err, "pidfd of a process that has ended");
+	}
+	return 0;
+}
+
 /* A process of the capsule that has come to its end and been waited for, by init. */
-static int dead_pidfd(struct recovery *rec, int *ret_fd, struct err *err)
+static int dead_pidfd(struct recovery *rec, size_t index, struct err *err)
 {
 	const struct recovery_host *host = rec->host;
 	int32_t id = 2;
+	int fd, result;
 	pid_t pid;
 
+	if (rec->open_fds[index] >= 0)
+		return 0; /* made with another */
 	while (is_used(rec->model, id))
 		id++;
-	if (host->spawn(host->ctx, id, &pid, ret_fd, err) < 0)
+	if (host->spawn(host->ctx, id, &pid, &fd, err) < 0)
 		return -1;
-	syscall(SYS_pidfd_send_signal, *ret_fd, SIGKILL, NULL, 0);
-	while (syscall(SYS_pidfd_send_signal, *ret_fd, 0, NULL, 0) == 0)
+	rec->open_fds[index] = fd;
+	result = open_fellows(rec, index, pid, err);
+	syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+	while (syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) == 0)
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-	return 0;
+	return result;
 }
 
 static pid_t find_process(const struct recovery *rec, int32_t pid)
@@ -62,7 +84,7 @@ int open_pidfd(struct recovery *rec, size_t index, struct err *err)
 	if (open->pid && !pid)
 		return err_set(err, ERR_UNSUPPORTED, "a pidfd of thread %d, which is not a process",
 			       open->pid);
-	if (!pid && dead_pidfd(rec, &rec->open_fds[index], err) < 0)
+	if (!pid && dead_pidfd(rec, index, err) < 0)
 		return -1;
 	if (pid)
 		rec->open_fds[index] = (int)syscall(SYS_pidfd_open, pid, flags);

@@ -262,6 +262,37 @@ static int open_despite_mode(const char *path, int flags)
 	return fd;
 }
 
+static bool is_node(const Snap__File *file)
+{
+	return file->kind == SNAP__FILE__KIND__DIRECTORY || file->kind == SNAP__FILE__KIND__LINK ||
+	       file->kind == SNAP__FILE__KIND__SOCKET || file->kind == SNAP__FILE__KIND__FIFO;
+}
+
+/* Rather than one that is opened through it: what memfd_create(2) returns can be written, but does not count as open
+ * for writing, so that the memfd can be executed. Of what has only a name (O_PATH) there is nothing to open. */
+static bool is_given_itself(const Snap__File *file, struct file_slot *slot, int flags)
+{
+	if (slot->fd < 0 || slot->given)
+		return false;
+	if (file->kind == SNAP__FILE__KIND__MEMFD && (flags & O_ACCMODE) == O_RDWR) {
+		slot->given = true;
+		return true;
+	}
+	return is_node(file) && file->kind != SNAP__FILE__KIND__DIRECTORY;
+}
+
+static int set_flags(int fd, int flags, struct err *err)
+{
+	if (flags & O_PATH)
+		return 0;
+	if (lseek(fd, 0, SEEK_SET) < 0 || fcntl(fd, F_SETFL, flags) < 0) {
+		err_sys(err, "flags of a memfd");
+		close(fd);
+		return -1;
+	}
+	return 0;
+}
+
 int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct err *err)
 {
 	const Snap__File *file = rec->model->files[index];
@@ -272,11 +303,15 @@ int file_open(struct recovery *rec, size_t index, int flags, int *ret_fd, struct
 	flags = (flags & ~CREATE_FLAGS) | O_NOCTTY | O_CLOEXEC;
 	if (file->kind != SNAP__FILE__KIND__DIRECTORY)
 		flags &= ~O_TMPFILE; /* O_DIRECTORY is part of it */
+	if (file->deleted && is_node(file) && removed_make(rec, index, err) < 0)
+		return -1;
+	if (is_given_itself(file, &rec->files[index], flags)) {
+		*ret_fd = fcntl(rec->files[index].fd, F_DUPFD_CLOEXEC, 0);
+		return *ret_fd < 0 ? err_sys(err, "opening %s", file->path) : set_flags(*ret_fd, flags, err);
+	}
 	if (rec->files[index].fd >= 0) {
 		snprintf(buf, sizeof(buf), "/proc/self/fd/%d", rec->files[index].fd);
 		flags &= ~O_NOFOLLOW;
-	} else if (file->deleted && file->kind == SNAP__FILE__KIND__DIRECTORY) {
-		return removed_directory_open(rec, file, flags, ret_fd, err);
 	} else {
 		path = capsule_path(rec, file->path, buf, sizeof(buf));
 		if (check_type(file, path, err) < 0)

@@ -134,6 +134,7 @@ static bool take_lock_kind(struct text *t, enum proc_lock_kind *ret)
 static bool take_lock(struct text *t, struct proc_fdinfo *info)
 {
 	struct proc_lock lock = {0};
+	int64_t pid;
 
 	skip_word(t); /* number */
 	if (!take_lock_kind(t, &lock.kind))
@@ -141,7 +142,10 @@ static bool take_lock(struct text *t, struct proc_fdinfo *info)
 	skip_word(t); /* ADVISORY */
 	lock.write = t->p < t->end && *t->p == 'W';
 	skip_word(t); /* READ, WRITE, UNLCK */
-	skip_word(t); /* pid */
+	if (!text_signed(t, &pid) || pid > INT_MAX)
+		return false;
+	lock.pid = pid > 0 ? (int)pid : 0; /* -1: not known */
+	text_skip_blanks(t);
 	skip_word(t); /* device and inode */
 	if (!text_field(t, 10, &lock.start))
 		return false;

@@ -127,6 +127,7 @@ enum proc_lock_kind { PROC_LOCK_POSIX, PROC_LOCK_FLOCK, PROC_LOCK_OFD, PROC_LOCK
 struct proc_lock {
 	enum proc_lock_kind kind;
 	bool write;
+	int pid; /* who took it, as the reader's /proc numbers it; 0: it has ended */
 	uint64_t start, end; /* end: last byte; UINT64_MAX: "EOF" */
 };
 #define PROC_MAX_LOCKS 64

@@ -40,6 +40,7 @@ TARGETS = [
     "memory partial",
     "memory sealed",
     "mqueue",
+    "nooks",
     "pool",
     "pty",
     "rseq",

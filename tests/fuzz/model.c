@@ -21,9 +21,18 @@ static Snap__Region region(uint64_t start, Snap__Region__Kind kind, int file)
 
 static void fill_files(Snap__Snapshot *m, Snap__File **files, Snap__OpenFile **open)
 {
-	static Snap__File f[4];
+	static Snap__File f[6];
 	static Snap__OpenFile o[3];
 
+	for (int i = 4; i < 6; i++) {
+		f[i] = (Snap__File)SNAP__FILE__INIT;
+		f[i].path = (char *)"/gone";
+		f[i].deleted = true;
+		files[i] = &f[i];
+	}
+	f[4].kind = SNAP__FILE__KIND__DIRECTORY;
+	f[5].kind = SNAP__FILE__KIND__LINK;
+	f[5].target = (char *)"no/where";
 	f[3] = (Snap__File)SNAP__FILE__INIT;
 	f[3].kind = SNAP__FILE__KIND__SYSV;
 	f[3].path = (char *)"segment";
@@ -46,7 +55,7 @@ static void fill_files(Snap__Snapshot *m, Snap__File **files, Snap__OpenFile **o
 	o[1].offset = 100;
 	o[2].kind = SNAP__OPEN_FILE__KIND__EVENTFD;
 	m->files = files;
-	m->n_files = 4;
+	m->n_files = 6;
 	m->open_files = open;
 	m->n_open_files = 3;
 }
@@ -89,6 +98,8 @@ static void fill_process(Snap__Process *p)
 	p->pid = p->pgid = p->sid = 2;
 	p->ppid = 1;
 	p->cwd = (char *)"/data";
+	p->cwd_deleted = true;
+	p->cwd_file = 1 + 4;
 	p->root = (char *)"/";
 	p->credentials = &credentials;
 	p->memory = &memory;
@@ -173,7 +184,7 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 	Snap__Clocks clocks = SNAP__CLOCKS__INIT;
 	Snap__Capsule capsule = SNAP__CAPSULE__INIT;
 	Snap__Process process, *processes[1] = {&process};
-	Snap__File *files[4];
+	Snap__File *files[6];
 	Snap__OpenFile *open[3];
 	Snap__Tree tree = SNAP__TREE__INIT, *trees[1] = {&tree};
 	struct plan plan = {0};

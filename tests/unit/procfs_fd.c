@@ -76,6 +76,8 @@ static void test_locks_and_pidfds(void **state)
 	assert_int_equal(info.ino, 9);
 	assert_true(info.has_lock && info.has_inotify && info.has_pidfd);
 	assert_int_equal(info.pidfd_pid, -1);
+	assert_int_equal(info.locks[0].kind, PROC_LOCK_FLOCK);
+	assert_int_equal(info.locks[0].pid, 812);
 }
 
 static void test_bad_fdinfo(void **state)

@@ -518,6 +518,18 @@ static void deleted_without_content(Snap__Snapshot *m)
 	m->files[OUTPUT]->content = false;
 }
 
+static void link_to_nothing(Snap__Snapshot *m)
+{
+	m->files[0]->kind = SNAP__FILE__KIND__LINK;
+	m->files[0]->deleted = true;
+}
+
+static void directory_that_is_none(Snap__Snapshot *m)
+{
+	m->processes[0]->cwd_deleted = true;
+	m->processes[0]->cwd_file = 1 + OUTPUT;
+}
+
 static const struct refusal {
 	const char *name;
 	void (*spoil)(Snap__Snapshot *m);
@@ -559,6 +571,8 @@ static const struct refusal {
 	{"huge pages of a size that is none", odd_huge_page, ERR_CORRUPT},
 	{"epoll watching nothing", epoll_without_file, ERR_CORRUPT},
 	{"inotify watching nothing", inotify, ERR_CORRUPT},
+	{"link to nothing", link_to_nothing, ERR_CORRUPT},
+	{"working directory that is none", directory_that_is_none, ERR_CORRUPT},
 	{"deleted without content", deleted_without_content, ERR_UNSUPPORTED},
 };
 
