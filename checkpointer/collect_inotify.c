@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/sysmacros.h>
 
 #include "store/base/cleanup.h"
 
@@ -44,18 +45,34 @@ static int refuse(const struct collected_process *p, int fd, const struct proc_w
 		       (unsigned long long)w->inode, w->major, w->minor);
 }
 
+/* What has no path any more, but is open or mapped or somebody's working directory. */
+static int32_t find_removed(const struct collection *c, const struct proc_watch *w)
+{
+	for (size_t i = 0; i < c->model->n_files; i++) {
+		const Snap__File *f = c->model->files[i];
+
+		if (f->deleted && f->inode == w->inode && f->device == makedev(w->major, w->minor))
+			return (int32_t)i;
+	}
+	return -1;
+}
+
 static int add_watch(struct collection *c, const struct collected_process *p, int fd,
 		     Snap__OpenFile *o, const struct proc_watch *w, struct err *err)
 {
 	char path[PATH_MAX];
 	Snap__InotifyWatch *added;
+	int32_t file = find_removed(c, w);
 
-	if (path_of_watched(c, p, w, path, sizeof(path)) < 0)
+	if (file >= 0)
+		snprintf(path, sizeof(path), "%s", c->model->files[file]->path);
+	else if (path_of_watched(c, p, w, path, sizeof(path)) < 0)
 		return refuse(p, fd, w, err);
 	added = snap_append(&o->watches, &o->n_watches, Snap__InotifyWatch,
 			    SNAP__INOTIFY_WATCH__INIT);
 	if (!added || snap_set_string(&added->path, path) < 0)
 		return err_set(err, ERR_SYSTEM, "out of memory while describing inotify instances");
+	added->file = 1 + file;
 	added->wd = w->wd;
 	added->mask = w->mask;
 	return 0;

@@ -162,14 +162,15 @@ static int check_terminal(const Snap__Terminal *t, size_t index, struct err *err
 	return 0;
 }
 
-static int check_watches(const Snap__OpenFile *open, size_t index, struct err *err)
+static int check_watches(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index, struct err *err)
 {
 	int last = 0;
 
 	for (size_t i = 0; i < open->n_watches; i++) {
 		const Snap__InotifyWatch *w = open->watches[i];
 
-		if (w->wd <= last || !path_is_usable(w->path))
+		if (w->wd <= last || w->file < 0 || (size_t)w->file > model->n_files ||
+		    (w->file ? !model->files[w->file - 1]->deleted : !path_is_usable(w->path)))
 			return corrupt(err, "watches of open file", (long)index);
 		last = w->wd;
 	}
@@ -199,7 +200,7 @@ static int check_open_file(const Snap__Snapshot *model, const Snap__OpenFile *op
 	case SNAP__OPEN_FILE__KIND__MESSAGE_QUEUE:
 		return open->object < model->n_posix_queues ? 0 : corrupt(err, "queue of open file", (long)index);
 	case SNAP__OPEN_FILE__KIND__INOTIFY:
-		return check_watches(open, index, err);
+		return check_watches(model, open, index, err);
 	case SNAP__OPEN_FILE__KIND__TIMERFD:
 		return open->timer && open->timer->remaining < UINT64_MAX / 4
 			       ? 0

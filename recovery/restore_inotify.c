@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "recovery/rebuild.h"
 
@@ -25,12 +27,29 @@ int open_inotify(struct recovery *rec, size_t index, struct err *err)
 	return 0;
 }
 
+/* How to reach what has no path. What we have open of it for writing is closed before: the job would be told. */
+static const char *removed_path(struct recovery *rec, size_t file, char *buf, size_t len)
+{
+	struct file_slot *slot = &rec->files[file];
+	int name;
+
+	snprintf(buf, len, "/proc/self/fd/%d", slot->fd);
+	name = open(buf, O_PATH | O_CLOEXEC);
+	if (name >= 0) {
+		close(slot->fd);
+		slot->fd = name;
+		snprintf(buf, len, "/proc/self/fd/%d", name);
+	}
+	return buf;
+}
+
 /* What is watched may have come back as another inode, or be gone: an instance with a watch less
  * would wait for ever. */
 static int add_watch(struct recovery *rec, int fd, const Snap__InotifyWatch *w, struct err *err)
 {
 	char buf[PATH_MAX + 64];
-	const char *path = capsule_path(rec, w->path, buf, sizeof(buf));
+	const char *path = w->file ? removed_path(rec, (size_t)w->file - 1, buf, sizeof(buf))
+				   : capsule_path(rec, w->path, buf, sizeof(buf));
 	int32_t next = w->wd;
 	int wd;
 

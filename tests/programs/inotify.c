@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 struct watches {
-	int fd, dir, file, once, far, epoll;
+	int fd, dir, file, once, far, gone, epoll;
+	int gone_fd;
 	char *path, *inner;
 };
 
@@ -54,6 +55,7 @@ static int next_event(int fd, uint32_t mask, const char *name)
 static void set_up(const struct target *t, struct watches *w)
 {
 	struct epoll_event event = {.events = EPOLLIN};
+	char gone[64];
 
 	w->path = target_path(t, "watched");
 	w->inner = target_path(t, "watched/inner");
@@ -69,6 +71,10 @@ static void set_up(const struct target *t, struct watches *w)
 	CHECK_EQ(next_event(w->fd, IN_IGNORED, NULL), 1);
 	w->file = watch(w->fd, w->inner, IN_CLOSE_WRITE);
 	w->far = watch(w->fd, "/usr/lib", IN_CREATE);
+	/* Without a name, but open. */
+	CHECK((w->gone_fd = open(w->path, O_TMPFILE | O_RDWR, 0600)) >= 0);
+	snprintf(gone, sizeof(gone), "/proc/self/fd/%d", w->gone_fd);
+	w->gone = watch(w->fd, gone, IN_MODIFY | IN_CLOSE);
 	w->once = watch(w->fd, "/", IN_DELETE_SELF | IN_ONESHOT);
 }
 
@@ -88,6 +94,8 @@ static void check(struct watches *w)
 	struct epoll_event event;
 
 	CHECK_EQ(epoll_wait(w->epoll, &event, 1, 0), 0);
+	CHECK_EQ(write(w->gone_fd, "x", 1), 1);
+	CHECK_EQ(next_event(w->fd, IN_MODIFY, NULL), w->gone);
 	make_file(w->inner);
 	CHECK_EQ(next_event(w->fd, IN_CLOSE_WRITE, NULL), w->file);
 	CHECK(asprintf(&made, "%s/made", w->path) > 0);
