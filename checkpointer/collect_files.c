@@ -414,6 +414,8 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 
 	if (S_ISBLK(d->st.st_mode) || (S_ISCHR(d->st.st_mode) && !is_plain_device(&d->st)))
 		return descriptor_refuse(p, d, d->link, err);
+	if (S_ISCHR(d->st.st_mode) && d->st.st_nlink == 0)
+		return descriptor_refuse(p, d, "a device whose name is gone", err);
 	if (d->link[0] != '/' || object_name(d->link) != d->link)
 		return descriptor_refuse(p, d, object_name(d->link), err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;

@@ -146,7 +146,8 @@ int stub_set_credentials(struct recovery *rec, struct stub *stub, struct err *er
 
 	if (proc_read_status(stub->pid, 0, &now, err) < 0)
 		return err_wrap(err, "process %d", stub->model->pid);
-	result = set_for_all(rec, stub, &now, err);
+	/* A process may have given up the privilege to install its filters: before that. */
+	result = stub_set_filters(stub, err) < 0 ? -1 : set_for_all(rec, stub, &now, err);
 	proc_status_clear(&now);
 	return result;
 }

@@ -66,11 +66,11 @@ enum plan_kind {
 	PLAN_ATTRIBUTES,  /* cwd, umask, handlers, … of a process */
 	PLAN_THREADS,	  /* threads under their old tids, with what belongs to each */
 	PLAN_LAST_PID,	  /* pids are given on from where they were */
-	PLAN_CREDENTIALS, /* of every thread */
+	PLAN_CREDENTIALS, /* of every thread, and its filters */
 	PLAN_FORGET,	  /* a parent forgets what the rebuilding of its children has told it */
 	PLAN_TIMERS,	  /* timers and pending signals */
 	PLAN_RESTART,	  /* a thread goes back into the timed wait it was in */
-	PLAN_REGISTERS,	  /* rseq, controls, limits, filters, executor gone, all registers, signal masks */
+	PLAN_REGISTERS,	  /* rseq, controls, limits, executor gone, all registers, signal masks */
 };
 
 struct plan_step {

@@ -255,7 +255,7 @@ const char *plan_step_text(const struct plan *plan, const struct plan_step *step
 		[PLAN_LAST_PID] = "last pid given",
 		[PLAN_CREDENTIALS] = "credentials",
 		[PLAN_FORGET] = "forget what it was told of its children",
-		[PLAN_REGISTERS] = "limits, filters, registers and signal masks",
+		[PLAN_REGISTERS] = "limits, registers and signal masks",
 	};
 	const Snap__Process *p = NULL;
 	size_t kind = step->kind;

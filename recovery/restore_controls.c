@@ -1,12 +1,15 @@
 /*
  * What would hinder us, and so is set when everything else is done: the process's memory policy and limits,
- * the controls of each thread, and in the very end its system call filters and dispatch.
+ * the controls of each thread, its system call filters (which do not count while we trace it), and in the very end
+ * its dispatch.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -15,6 +18,8 @@
 #include "checkpointer/tracee/controls.h"
 #include "checkpointer/tracee/filters.h"
 #include "recovery/batch.h"
+#include "store/base/cleanup.h"
+#include "store/base/io.h"
 #include "store/base/log.h"
 
 /* ---- limits -------------------------------------------------------------------------------- */
@@ -24,17 +29,28 @@ static rlim_t to_rlim(uint64_t value)
 	return value == UINT64_MAX ? RLIM_INFINITY : (rlim_t)value;
 }
 
+/* prlimit(2) takes CAP_SYS_RESOURCE where a process has another uid than root by now; its /proc file does not. */
+static int read_limits(pid_t pid, struct proc_limit ret[PROC_N_LIMITS], struct err *err)
+{
+	cleanup_free char *text = NULL;
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/limits", pid);
+	return read_text(AT_FDCWD, path, &text, NULL, err) < 0 ? -1 : proc_parse_limits(text, ret, err);
+}
+
 /* Nobody may raise a hard limit without CAP_SYS_RESOURCE outside the capsule: then it stays lower. */
 static int queue_limits(struct batch *b, const Snap__Process *p, struct err *err)
 {
-	for (size_t i = 0; i < p->n_limits; i++) {
-		struct rlimit limit = {to_rlim(p->limits[i]->soft), to_rlim(p->limits[i]->hard)};
-		struct rlimit now;
+	struct proc_limit now[PROC_N_LIMITS];
 
-		if (prlimit(b->stub->pid, (__rlimit_resource_t)i, NULL, &now) < 0)
-			return err_sys(err, "process %d: limit %zu", p->pid, i);
-		if (limit.rlim_max > now.rlim_max) {
-			limit.rlim_max = now.rlim_max;
+	if (read_limits(b->stub->pid, now, err) < 0)
+		return err_wrap(err, "process %d: limits", p->pid);
+	for (size_t i = 0; i < p->n_limits && i < PROC_N_LIMITS; i++) {
+		struct rlimit limit = {to_rlim(p->limits[i]->soft), to_rlim(p->limits[i]->hard)};
+
+		if (limit.rlim_max > to_rlim(now[i].hard)) {
+			limit.rlim_max = to_rlim(now[i].hard);
 			if (limit.rlim_cur > limit.rlim_max) {
 				log_warn("process %d: limit %zu was higher than it can be here", p->pid, i);
 				limit.rlim_cur = limit.rlim_max;

@@ -340,7 +340,7 @@ int stub_set_registers(struct recovery *rec, struct stub *stub, struct err *err)
 			return err_wrap(err, "thread %d: extended registers",
 					stub->model->threads[i]->tid);
 	}
-	if (stub_set_policies(stub, err) < 0 || stub_set_filters(stub, err) < 0)
+	if (stub_set_policies(stub, err) < 0)
 		return -1;
 	if (leave_executor(stub, err) < 0)
 		return err_wrap(err, "process %d", stub->model->pid);

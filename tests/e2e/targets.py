@@ -49,6 +49,7 @@ TARGETS = [
     "scale regions3000",
     "scale threads200",
     "seccomp",
+    "seccomp dropped",
     "seccomp strict",
     "share",
     "shared",

@@ -1,12 +1,13 @@
 /*
  * seccomp.c: filters of several threads, some shared by SECCOMP_FILTER_FLAG_TSYNC, are in force afterwards and can
- * still be extended for all threads. With variant "strict" one thread is in strict mode. Only root can have them
- * saved.
+ * still be extended for all threads. With variant "strict" one thread is in strict mode, with variant "dropped" the
+ * process has given up the privileges that it took to install its filter. Only root can have them saved.
  */
 #include "target.h"
 
 #include <errno.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -98,6 +99,20 @@ static int run_strict(const struct target *t)
 	return target_pass(t);
 }
 
+static int run_dropped(const struct target *t)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {0};
+
+	install(SYS_getsid, 71, 0);
+	CHECK(syscall(SYS_capset, &head, none) == 0);
+	target_ready(t);
+	target_wait(t);
+	expect(SYS_getsid, 71);
+	CHECK_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
+	return target_pass(t);
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t threads[N_THREADS];
@@ -108,6 +123,8 @@ int main(int argc, char **argv)
 		target_skip("only root can read filters");
 	if (!strcmp(t.variant, "strict"))
 		return run_strict(&t);
+	if (!strcmp(t.variant, "dropped"))
+		return run_dropped(&t);
 	pthread_barrier_init(&barrier, NULL, N_THREADS + 1);
 	for (int i = 0; i < N_THREADS; i++)
 		CHECK(pthread_create(&threads[i], NULL, member_main, NULL) == 0);
