@@ -266,23 +266,22 @@ static int get_regs_outside_vdso(struct asking *k, struct frozen_thread *t, stru
 static int collect_registers(struct asking *k, struct frozen_thread *t, Snap__Thread *m,
 			     struct remote_part *part, struct err *err)
 {
-	struct arch_regs *live = &part->regs, saved;
+	struct arch_regs *live = &part->regs;
 	cleanup_free void *xstate = NULL;
-	bool changed, restart;
-	uint64_t elapsed;
+	struct resumption how;
 	size_t len;
 
 	if (get_regs_outside_vdso(k, t, live, err) < 0 ||
-	    sleeps_resolve(k->c->sleeps, k->p->frozen, t, live, &changed, &saved, &restart, &elapsed,
-			   err) < 0 ||
-	    (changed && tracee_set_regs(&t->tracee, live, err) < 0) ||
+	    sleeps_resolve(k->c->sleeps, k->p->frozen, t, live, &how, err) < 0 ||
+	    (how.live_changed && tracee_set_regs(&t->tracee, live, err) < 0) ||
 	    tracee_get_sigmask(&t->tracee, &m->blocked, err) < 0 ||
 	    tracee_get_xstate(&t->tracee, &xstate, &len, err) < 0)
 		return -1;
 	part->mask = m->blocked;
-	m->restart = restart;
-	m->restart_elapsed = elapsed;
-	if (snap_set_bytes(&m->registers, &saved.raw, sizeof(saved.raw)) < 0 ||
+	m->restart = how.restart;
+	m->restart_elapsed = how.elapsed;
+	m->restart_code = how.code;
+	if (snap_set_bytes(&m->registers, &how.saved.raw, sizeof(how.saved.raw)) < 0 ||
 	    snap_set_bytes(&m->xstate, xstate, len) < 0)
 		return no_memory(err);
 	return 0;

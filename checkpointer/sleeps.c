@@ -79,7 +79,7 @@ void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model, int64_t lea
 			if (!s)
 				return;
 			s->nr = arch_call_nr(&regs);
-			arch_unrewind_to_restart_block(&regs);
+			arch_unrewind(&regs, ARCH_ERESTART_RESTARTBLOCK);
 			s->ip = arch_ip(&regs);
 			s->sp = arch_sp(&regs);
 			s->since = taken - t->restart_elapsed;
@@ -195,38 +195,45 @@ static void shorten_timeout(struct frozen_process *p, struct arch_regs *live, ui
 		arch_set_call_arg(live, (unsigned)arg, scratch);
 }
 
-int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
-		   struct frozen_thread *thread, struct arch_regs *live, bool *ret_live_changed,
-		   struct arch_regs *ret_saved, bool *ret_restart, uint64_t *ret_elapsed,
-		   struct err *err)
+/* A mere stop has ended it: it is to go on, unless a signal is due. */
+static int resolve_interrupted(struct frozen_process *process, struct frozen_thread *thread,
+			       struct arch_regs *live, struct resumption *ret, struct err *err)
 {
-	enum arch_restart kind = arch_restart_kind(live);
 	bool due;
 
-	*ret_live_changed = *ret_restart = false;
-	*ret_elapsed = 0;
-	*ret_saved = *live;
-	switch (kind) {
+	if (signal_is_due(&thread->tracee, &due, err) < 0)
+		return -1;
+	if (due) {
+		arch_forget_call(&ret->saved);
+		return 0;
+	}
+	shorten_timeout(process, live, measured_sleep(thread));
+	arch_make_again(live);
+	ret->live_changed = true;
+	ret->code = arch_restart_code(live);
+	ret->saved = *live;
+	arch_rewind(&ret->saved);
+	return 0;
+}
+
+int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
+		   struct frozen_thread *thread, struct arch_regs *live, struct resumption *ret,
+		   struct err *err)
+{
+	*ret = (struct resumption){.saved = *live};
+	switch (arch_restart_kind(live)) {
 	case ARCH_NOT_IN_CALL:
-		arch_forget_call(ret_saved);
+		arch_forget_call(&ret->saved);
 		return 0;
 	case ARCH_RESTART_PLAIN:
-		arch_rewind(ret_saved);
+		ret->code = arch_restart_code(live);
+		arch_rewind(&ret->saved);
 		return 0;
 	case ARCH_RESTART_BLOCK:
-		*ret_restart = true;
-		return resolve_restart_block(sleeps, process, thread, live, ret_saved, ret_elapsed, err);
+		ret->restart = true;
+		return resolve_restart_block(sleeps, process, thread, live, &ret->saved, &ret->elapsed, err);
 	case ARCH_INTERRUPTED:
-		if (signal_is_due(&thread->tracee, &due, err) < 0)
-			return -1;
-		if (!due) {
-			shorten_timeout(process, live, measured_sleep(thread));
-			arch_rewind(live);
-			*ret_live_changed = true;
-			*ret_saved = *live;
-		}
-		arch_forget_call(ret_saved);
-		return 0;
+		return resolve_interrupted(process, thread, live, ret, err);
 	}
 	return 0;
 }

@@ -25,15 +25,22 @@ void sleeps_free(struct sleeps *sleeps);
  * before ours (proc_clock_lead). */
 void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model, int64_t lead);
 
+/* How a thread that was stopped in a call goes on. */
+struct resumption {
+	struct arch_regs saved; /* rewound, where it was in a call */
+	bool restart;           /* a timed wait by the kernel's restart_block */
+	uint64_t elapsed;       /* ns that it had waited already */
+	uint32_t code;          /* any other call: enum arch_restart_code, else 0 */
+	bool live_changed;
+};
+
 /*
- * Called with the thread's registers as frozen. Sets *ret_saved to what the snapshot holds (rewound
- * where it was in a call), *ret_elapsed to the time already slept, *ret_restart for a timed wait;
- * and changes *live (with *ret_live_changed) where the thread itself must go on differently: a call
- * that even a mere stop ends with EINTR is made again, with what is left of its timeout.
+ * Called with the thread's registers as frozen. *ret is what the snapshot holds; *live is changed (live_changed)
+ * where the thread itself must go on differently: a call that even a mere stop ends with EINTR is made again, with
+ * what is left of its timeout.
  */
 int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
-		   struct frozen_thread *thread, struct arch_regs *live, bool *ret_live_changed,
-		   struct arch_regs *ret_saved, bool *ret_restart, uint64_t *ret_elapsed,
+		   struct frozen_thread *thread, struct arch_regs *live, struct resumption *ret,
 		   struct err *err);
 
 #endif

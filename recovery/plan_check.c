@@ -325,6 +325,8 @@ static int check_thread(const Snap__Thread *t, struct err *err)
 		return corrupt(err, "size of the extended registers of thread", t->tid);
 	if (t->affinity.len > 8192)
 		return corrupt(err, "affinity of thread", t->tid);
+	if (t->restart_code && (t->restart || t->restart_code < ARCH_ERESTARTSYS || t->restart_code > ARCH_ERESTARTNOHAND))
+		return corrupt(err, "interrupted call of thread", t->tid);
 	return check_pending(t->pending, t->n_pending, t->tid, err);
 }
 

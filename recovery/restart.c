@@ -131,13 +131,17 @@ static int restart(struct recovery *rec, struct stub *stub, size_t index, struct
 	uint64_t elapsed = model->restart_elapsed + recovery_time_passed(rec);
 	int known = shorten(stub, saved, elapsed, arg, err);
 
-	if (known <= 0)
-		return known;
+	if (known < 0)
+		return -1;
+	if (known == 0) {
+		arch_unrewind(saved, ARCH_ERESTARTNOHAND);
+		return 0;
+	}
 	arch_set_call(&regs, stub->remote.syscall_insn, arch_call_nr(saved), arg);
 	if (call_and_interrupt(&stub->threads[index], &regs, &result, err) < 0)
 		return -1;
 	if (arch_restart_kind(&result) == ARCH_RESTART_BLOCK)
-		arch_unrewind_to_restart_block(saved);
+		arch_unrewind(saved, ARCH_ERESTART_RESTARTBLOCK);
 	else if (arch_restart_kind(&result) == ARCH_NOT_IN_CALL)
 		arch_set_returned(saved, arch_return_value(&result));
 	return 0;

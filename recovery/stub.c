@@ -201,6 +201,13 @@ static int spawn_from_parent(struct stub *parent, struct stub *stub, const struc
 	return take_child(parent, stub, err);
 }
 
+static void final_registers(const Snap__Thread *model, struct arch_regs *ret)
+{
+	memcpy(ret, model->registers.data, sizeof(*ret));
+	if (model->restart_code)
+		arch_unrewind(ret, (enum arch_restart_code)model->restart_code);
+}
+
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	const struct birth *birth = &rec->plan.lineage.births[stub - rec->stubs];
@@ -213,8 +220,7 @@ int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err)
 		return err_set(err, ERR_SYSTEM, "out of memory");
 	stub->socket = rec->host->stub_socket;
 	for (size_t i = stub->model->leader_exited; i < stub->model->n_threads; i++)
-		memcpy(&stub->final[i], stub->model->threads[i]->registers.data,
-		       sizeof(stub->final[i]));
+		final_registers(stub->model->threads[i], &stub->final[i]);
 	stub->memory = parent && birth->share & CLONE_VM ? parent->memory : stub;
 	if ((parent ? spawn_from_parent(parent, stub, birth, err)
 		    : spawn_from_init(rec, stub, err)) < 0)

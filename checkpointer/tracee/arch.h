@@ -26,13 +26,27 @@ enum arch_restart {
 	                      * semop, sigtimedwait …): to be executed again unless a signal is due */
 };
 
+/* The kernel's own results of interrupted calls (include/linux/errno.h), which tracers alone see. They say what
+ * happens when a handler runs before the call is made again: ERESTARTNOINTR makes it again all the same,
+ * ERESTARTSYS if the handler has SA_RESTART, the others end it with EINTR. */
+enum arch_restart_code {
+	ARCH_ERESTARTSYS = 512,
+	ARCH_ERESTARTNOINTR = 513,
+	ARCH_ERESTARTNOHAND = 514,
+	ARCH_ERESTART_RESTARTBLOCK = 516, /* goes on with restart_syscall(2), by the kernel's restart_block */
+};
+
 enum arch_restart arch_restart_kind(const struct arch_regs *regs);
+/* Of ARCH_RESTART_PLAIN: by which of them. */
+enum arch_restart_code arch_restart_code(const struct arch_regs *regs);
+/* ARCH_INTERRUPTED becomes ARCH_RESTART_PLAIN by ERESTARTNOHAND: made again unless a handler runs first. */
+void arch_make_again(struct arch_regs *regs);
 /* Makes the registers execute the interrupted call again from its `syscall` instruction. */
 void arch_rewind(struct arch_regs *regs);
-/* Puts registers into the state "interrupted in its call with -ERESTART_RESTARTBLOCK": resuming
- * such a thread, whose kernel restart_block is valid, goes on with restart_syscall(2). Takes
- * registers that arch_rewind has made. */
-void arch_unrewind_to_restart_block(struct arch_regs *regs);
+/* The opposite: back into the interrupted call, which the kernel makes again, or ends, as the thread is resumed.
+ * A signal that comes before then meets the call as it would have without us; one that found rewound registers
+ * would run its handler in front of the call, and a pause(2) that it was to end would begin. */
+void arch_unrewind(struct arch_regs *regs, enum arch_restart_code code);
 
 uint64_t arch_ip(const struct arch_regs *regs);
 void arch_set_ip(struct arch_regs *regs, uint64_t ip);

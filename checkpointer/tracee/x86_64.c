@@ -8,12 +8,6 @@
 #error "this file describes x86-64"
 #endif
 
-/* Kernel-internal results of interrupted calls (include/linux/errno.h), visible to tracers only. */
-#define ERESTARTSYS           512
-#define ERESTARTNOINTR        513
-#define ERESTARTNOHAND        514
-#define ERESTART_RESTARTBLOCK 516
-
 #define SYSCALL_INSN_LEN 2
 
 /* Calls that signal(7) names as failing with EINTR after a mere stop, and that can be made again. */
@@ -36,11 +30,11 @@ enum arch_restart arch_restart_kind(const struct arch_regs *regs)
 	if ((long)regs->raw.orig_rax < 0)
 		return ARCH_NOT_IN_CALL;
 	switch (-(long)regs->raw.rax) {
-	case ERESTARTSYS:
-	case ERESTARTNOINTR:
-	case ERESTARTNOHAND:
+	case ARCH_ERESTARTSYS:
+	case ARCH_ERESTARTNOINTR:
+	case ARCH_ERESTARTNOHAND:
 		return ARCH_RESTART_PLAIN;
-	case ERESTART_RESTARTBLOCK:
+	case ARCH_ERESTART_RESTARTBLOCK:
 		return ARCH_RESTART_BLOCK;
 	case EINTR:
 		return is_stop_sensitive((long)regs->raw.orig_rax) ? ARCH_INTERRUPTED
@@ -50,6 +44,16 @@ enum arch_restart arch_restart_kind(const struct arch_regs *regs)
 	}
 }
 
+enum arch_restart_code arch_restart_code(const struct arch_regs *regs)
+{
+	return (enum arch_restart_code)-(long)regs->raw.rax;
+}
+
+void arch_make_again(struct arch_regs *regs)
+{
+	regs->raw.rax = (unsigned long long)-(long long)ARCH_ERESTARTNOHAND;
+}
+
 void arch_rewind(struct arch_regs *regs)
 {
 	regs->raw.rax = regs->raw.orig_rax;
@@ -57,10 +61,10 @@ void arch_rewind(struct arch_regs *regs)
 	regs->raw.orig_rax = (unsigned long long)-1;
 }
 
-void arch_unrewind_to_restart_block(struct arch_regs *regs)
+void arch_unrewind(struct arch_regs *regs, enum arch_restart_code code)
 {
 	regs->raw.orig_rax = regs->raw.rax;
-	regs->raw.rax = (unsigned long long)-ERESTART_RESTARTBLOCK;
+	regs->raw.rax = (unsigned long long)-(long long)code;
 	regs->raw.rip += SYSCALL_INSN_LEN;
 }
 

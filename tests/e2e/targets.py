@@ -29,6 +29,7 @@ TARGETS = [
     "inetsockets",
     "inetsockets talk",
     "inotify",
+    "interrupted",
     "maps",
     "maps shared",
     "memory edges",

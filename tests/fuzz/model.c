@@ -170,6 +170,7 @@ static void fill_threads(Snap__Process *p)
 		t[i].pending = pending;
 		t[i].n_pending = 1;
 		t[i].restart = i;
+		t[i].restart_code = i ? 0 : 514;
 		threads[i] = &t[i];
 	}
 	p->threads = threads;
