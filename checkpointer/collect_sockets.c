@@ -342,7 +342,8 @@ static int describe_by_family(struct collection *c, size_t index, struct err *er
 		return describe_unix(c, index, err);
 	if (inet && o->type == SOCK_STREAM && o->socket->protocol == IPPROTO_TCP)
 		return describe_tcp(c, index, err);
-	if (inet && o->type == SOCK_DGRAM && o->socket->protocol == IPPROTO_UDP)
+	if (inet && o->type == SOCK_DGRAM &&
+	    (o->socket->protocol == IPPROTO_UDP || o->socket->protocol == IPPROTO_UDPLITE))
 		return describe_udp(c, index, err);
 	if (o->domain == AF_NETLINK)
 		return describe_netlink(c, index, err);
@@ -401,7 +402,8 @@ void collect_sockets_end(struct collection *c)
 	free(notes->list);
 	free(notes->flying);
 	free(notes->tcp);
-	free(notes->udp);
+	free(notes->udp[0]);
+	free(notes->udp[1]);
 	free(notes);
 	c->sockets = NULL;
 }

@@ -35,6 +35,12 @@ static bool is_local(const struct inet_address *a)
 	return fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
 }
 
+/* Bound to an address that this machine does not have, which IP_FREEBIND allows, but has been taken back since. */
+static void describe_free_bind(const struct socket_note *note, Snap__Socket *s)
+{
+	s->free_bind = s->local.len && !inet_address_is_any(&note->local) && !is_local(&note->local);
+}
+
 static int list_tcp(struct collection *c, struct err *err)
 {
 	struct socket_notes *n = c->sockets;
@@ -54,13 +60,21 @@ static const struct inet_info *info_by_inode(const struct inet_info *list, size_
 
 /* A socket of state CLOSE has never been connected, or it has been and all is over. Only reading tells
  * (ENOTCONN or the end); what an error waiting would answer is for the job to hear. */
-static void describe_closed(struct socket_note *note, Snap__Socket *s)
+static int describe_closed(struct socket_note *note, int domain, Snap__Socket *s, struct err *err)
 {
+	struct sockaddr_storage remote;
+	socklen_t len = domain == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
 	char byte;
 
 	s->reset = has_event(note->fd, 0, POLLERR);
-	if (s->reset || recv(note->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != ENOTCONN)
-		s->state = SNAP__SOCKET__STATE__FINISHED;
+	if (!s->reset && tcp_peek(note, &byte, 1) < 0 && errno == ENOTCONN)
+		return 0;
+	s->state = SNAP__SOCKET__STATE__FINISHED;
+	/* With whom it was connected getpeername(2) does not tell any more. This does, for just that length. */
+	if (s->remote.len == 0 && getsockopt(note->fd, SOL_SOCKET, SO_PEERNAME, &remote, &len) == 0 &&
+	    snap_set_bytes(&s->remote, &remote, len) < 0)
+		return err_set(err, ERR_SYSTEM, "out of memory");
+	return 0;
 }
 
 /* Not connected yet, so getpeername(2) does not tell with whom. */
@@ -108,6 +122,7 @@ int describe_tcp(struct collection *c, size_t index, struct err *err)
 		return note_refuse(note, err, "a TCP socket that does not tell its state");
 	note->tcp_state = info.tcpi_state;
 	take_addresses(note, o->socket);
+	describe_free_bind(note, o->socket);
 	if (refuse_special(note, err) < 0)
 		return -1;
 	switch (info.tcpi_state) {
@@ -117,7 +132,9 @@ int describe_tcp(struct collection *c, size_t index, struct err *err)
 		o->socket->backlog = info.tcpi_sacked;
 		return 0;
 	case TCP_CLOSE:
-		describe_closed(note, o->socket);
+		if (describe_closed(note, o->domain, o->socket, err) < 0)
+			return -1;
+		take_addresses(note, o->socket);
 		return o->socket->state == SNAP__SOCKET__STATE__FINISHED ? tcp_copy_queue(c, note, err)
 									 : 0;
 	case TCP_SYN_SENT:
@@ -131,12 +148,14 @@ int describe_tcp(struct collection *c, size_t index, struct err *err)
 
 static struct socket_note *find_other_end(const struct collection *c, const struct socket_note *note)
 {
+	Snap__Socket__State state = note_socket(c, note)->state;
+
 	for (size_t i = 0; i < c->sockets->n; i++) {
 		struct socket_note *other = &c->sockets->list[i];
 		const Snap__OpenFile *o = note_open_file(c, other);
 
 		if (other != note && o->type == SOCK_STREAM && other->tcp_state &&
-		    o->socket->state == SNAP__SOCKET__STATE__CONNECTED &&
+		    o->socket->state == state &&
 		    inet_address_equal(&other->local, &note->remote) &&
 		    inet_address_equal(&other->remote, &note->local))
 			return other;
@@ -231,11 +250,12 @@ static int relate_pair(struct collection *c, struct socket_note *a, struct socke
 static int relate_one(struct collection *c, struct socket_note *note, struct err *err)
 {
 	Snap__OpenFile *o = note_open_file(c, note);
-	const struct inet_info *info = info_by_inode(c->sockets->tcp, c->sockets->n_tcp, note->inode);
 	struct socket_note *other;
 
-	if (info)
-		o->socket->shutdown = info->shutdown;
+	if (o->socket->state == SNAP__SOCKET__STATE__FINISHED && !o->socket->reset) {
+		other = find_other_end(c, note);
+		o->peer = other && !note_socket(c, other)->reset ? other->inode : 0;
+	}
 	if (o->socket->state == SNAP__SOCKET__STATE__CONNECTING)
 		return find_listener(c, &note->remote) ? 0 : judge_outside(c, note, err);
 	if (o->socket->state != SNAP__SOCKET__STATE__CONNECTED || o->peer)
@@ -244,6 +264,19 @@ static int relate_one(struct collection *c, struct socket_note *note, struct err
 		return judge_outside(c, note, err);
 	other = find_other_end(c, note);
 	return other ? relate_pair(c, note, other, err) : relate_lonely(c, note, err);
+}
+
+/* Of all, before the first two are related: settling one end depends on what the other one has ended. */
+static void take_shutdowns(const struct collection *c)
+{
+	for (size_t i = 0; i < c->sockets->n; i++) {
+		const struct socket_note *note = &c->sockets->list[i];
+		const struct inet_info *info =
+			note->tcp_state ? info_by_inode(c->sockets->tcp, c->sockets->n_tcp, note->inode) : NULL;
+
+		if (info)
+			note_socket(c, note)->shutdown = info->shutdown;
+	}
 }
 
 /* ---- connections that wait to be accepted -------------------------------------------------- */
@@ -342,13 +375,15 @@ int relate_tcp(struct collection *c, struct err *err)
 		return 0;
 	if (list_tcp(c, err) < 0)
 		return -1;
+	take_shutdowns(c);
+	/* Before one of them ends by being settled. */
+	for (size_t i = 0; i < c->sockets->n; i++)
+		if (c->sockets->list[i].tcp_state)
+			ask_for_ports_again(&c->sockets->list[i]);
 	for (size_t i = 0; i < c->sockets->n; i++)
 		if (c->sockets->list[i].tcp_state &&
 		    relate_one(c, &c->sockets->list[i], err) < 0)
 			return -1;
-	for (size_t i = 0; i < c->sockets->n; i++)
-		if (c->sockets->list[i].tcp_state)
-			ask_for_ports_again(&c->sockets->list[i]);
 	for (size_t i = 0; i < c->sockets->n; i++)
 		if (c->sockets->list[i].tcp_state == TCP_LISTEN &&
 		    relate_listener(c, &c->sockets->list[i], err) < 0)
@@ -358,11 +393,16 @@ int relate_tcp(struct collection *c, struct err *err)
 
 /* ---- UDP ----------------------------------------------------------------------------------- */
 
-/* Whether what comes from there can come again: from a socket of the job, or of nobody any more. */
-static bool can_send_again(const struct collection *c, const struct inet_address *from)
+static bool is_udp_lite(const Snap__Socket *s)
 {
-	for (size_t i = 0; i < c->sockets->n_udp; i++) {
-		const struct inet_info *info = &c->sockets->udp[i];
+	return s->protocol == IPPROTO_UDPLITE;
+}
+
+/* Whether what comes from there can come again: from a socket of the job, or of nobody any more. */
+static bool can_send_again(const struct collection *c, bool lite, const struct inet_address *from)
+{
+	for (size_t i = 0; i < c->sockets->n_udp[lite]; i++) {
+		const struct inet_info *info = &c->sockets->udp[lite][i];
 
 		if (info->local.port == from->port &&
 		    (inet_address_is_any(&info->local) || inet_address_equal(&info->local, from)))
@@ -378,7 +418,8 @@ static int judge_datagram(const struct collection *c, const struct socket_note *
 	char where[128];
 
 	*ret_drop = false;
-	if (inet_address_from(&from, m->from.data, m->from.len) == 0 && can_send_again(c, &from))
+	if (inet_address_from(&from, m->from.data, m->from.len) == 0 &&
+	    can_send_again(c, is_udp_lite(note_socket(c, note)), &from))
 		return 0;
 	address_text(m->from.data, m->from.len, where, sizeof(where));
 	if (c->config->connections != CONNECTIONS_RESET)
@@ -420,18 +461,20 @@ int describe_udp(struct collection *c, size_t index, struct err *err)
 	struct socket_notes *n = c->sockets;
 	const struct inet_info *info;
 	Snap__Socket *s = note_socket(c, note);
+	bool lite = is_udp_lite(s);
 
 	take_addresses(note, s);
+	describe_free_bind(note, s);
 	if (get_int_option(note->fd, IPPROTO_UDP, 1) == 1) /* UDP_CORK */
 		return note_refuse(note, err, "a UDP socket that holds a datagram back (UDP_CORK)");
 	if (describe_memberships(c, note, err) < 0 || copy_messages(c, index, err) < 0)
 		return -1;
 	if (s->n_messages == 0 && s->remote.len == 0)
 		return 0;
-	if (!n->udp && sockdiag_list_inet(IPPROTO_UDP, &n->udp, &n->n_udp, err) < 0)
+	if (!n->udp[lite] && sockdiag_list_inet(s->protocol, &n->udp[lite], &n->n_udp[lite], err) < 0)
 		return -1;
 	/* Only what is connected can be shut down. */
-	info = info_by_inode(n->udp, n->n_udp, note->inode);
+	info = info_by_inode(n->udp[lite], n->n_udp[lite], note->inode);
 	s->shutdown = info ? info->shutdown : 0;
 	return judge_datagrams(c, note, s, err);
 }

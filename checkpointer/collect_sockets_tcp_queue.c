@@ -100,9 +100,25 @@ static int add_data(struct collection *c, const struct socket_note *note, const 
 	return 0;
 }
 
+/* Linux 6.9: TCP has SO_PEEK_OFF, too. */
+ssize_t tcp_peek(const struct socket_note *note, void *buf, size_t len)
+{
+	int off = -1, offset = get_int_option(note->fd, SOL_SOCKET, SO_PEEK_OFF), code;
+	ssize_t n;
+
+	if (offset >= 0)
+		setsockopt(note->fd, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off));
+	n = recv(note->fd, buf, len, MSG_PEEK | MSG_DONTWAIT);
+	code = errno;
+	if (offset >= 0)
+		setsockopt(note->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset));
+	errno = code;
+	return n;
+}
+
 int tcp_copy_queue(struct collection *c, struct socket_note *note, struct err *err)
 {
-	int waiting = queue_length(note, SIOCINQ), off = -1, offset;
+	int waiting = queue_length(note, SIOCINQ);
 	cleanup_free char *buf = NULL;
 	ssize_t n;
 
@@ -111,19 +127,34 @@ int tcp_copy_queue(struct collection *c, struct socket_note *note, struct err *e
 	buf = malloc((size_t)waiting);
 	if (!buf)
 		return err_sys(err, "content of a socket");
-	/* Where the job itself peeks at an offset (Linux 6.9), this is not from there. */
-	offset = get_int_option(note->fd, SOL_SOCKET, SO_PEEK_OFF);
-	if (offset >= 0)
-		setsockopt(note->fd, SOL_SOCKET, SO_PEEK_OFF, &off, sizeof(off));
-	n = recv(note->fd, buf, (size_t)waiting, MSG_PEEK | MSG_DONTWAIT);
-	if (offset >= 0)
-		setsockopt(note->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset));
+	n = tcp_peek(note, buf, (size_t)waiting);
 	if (n < 0)
 		return err_sys(err, "content of a socket");
 	return add_data(c, note, buf, (size_t)n, err);
 }
 
 /* ---- more under way than the receiver has room for ----------------------------------------- */
+
+/* Makes the receiver's buffer as large as the kernel would make it by itself for a job that reads
+ * (net/ipv4/tcp.c, tcp_set_rcvlowat), and tells the sender: looking at a byte does. One whose size the job has
+ * set stays as it is. */
+static bool take_in(const struct socket_note *from, const struct socket_note *to)
+{
+	int before = get_int_option(to->fd, SOL_SOCKET, SO_RCVLOWAT), bytes;
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + RESEND_NS / 10;
+	bool settled = false;
+	char byte;
+
+	bytes = queue_length(from, SIOCOUTQ) + queue_length(to, SIOCINQ);
+	bytes = bytes < INT32_MAX / 4 ? bytes * 2 : INT32_MAX / 2;
+	setsockopt(to->fd, SOL_SOCKET, SO_RCVLOWAT, &bytes, sizeof(bytes));
+	while (!settled && clock_ns(CLOCK_MONOTONIC) < end) {
+		(void)!tcp_peek(to, &byte, 1);
+		settled = settles(from, to);
+	}
+	setsockopt(to->fd, SOL_SOCKET, SO_RCVLOWAT, &before, sizeof(before));
+	return settled;
+}
 
 static int read_some(const struct socket_note *to, struct bytes_read *b, struct err *err)
 {
@@ -226,8 +257,10 @@ int tcp_settle(struct collection *c, struct socket_note *from, struct socket_not
 		return note_refuse(to, err, "a TCP socket with unread urgent data");
 	if (settles(from, to))
 		return tcp_copy_queue(c, to, err);
+	/* What has been read could not be sent again. */
 	if (ended || note_socket(c, to)->shutdown & SOCKET_SHUT_RD)
-		return note_refuse(to, err, "a TCP socket that is sent more than it has room for by a "
-					    "peer that has shut down its side");
+		return take_in(from, to) ? tcp_copy_queue(c, to, err)
+					 : note_refuse(to, err, "a TCP socket that is sent more than it has room "
+								"for by a peer that has shut down its side");
 	return drain_and_refill(c, from, to, err);
 }

@@ -40,8 +40,8 @@ struct socket_notes {
 	size_t n;
 	struct flying_fd *flying;
 	size_t n_flying;
-	struct inet_info *tcp, *udp; /* of the whole network namespace; NULL until asked for */
-	size_t n_tcp, n_udp;
+	struct inet_info *tcp, *udp[2]; /* of the whole network namespace; NULL until asked for; [1]: UDP-Lite */
+	size_t n_tcp, n_udp[2];
 };
 
 /* Shorthands; valid until the next open file is added. */
@@ -86,6 +86,8 @@ int describe_memberships(struct collection *c, const struct socket_note *note, s
  * their order is kept, and the job, which stands still, cannot see it. */
 int tcp_settle(struct collection *c, struct socket_note *from, struct socket_note *to,
 	       struct err *err);
+/* Looks at what has been received, from its beginning, wherever the job itself peeks. As recv(2). */
+ssize_t tcp_peek(const struct socket_note *note, void *buf, size_t len);
 /* The queue of a socket that nobody sends to any more. */
 int tcp_copy_queue(struct collection *c, struct socket_note *note, struct err *err);
 

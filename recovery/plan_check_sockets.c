@@ -62,7 +62,8 @@ static bool kind_is_known(const Snap__OpenFile *open)
 	case AF_INET6:
 		return open->socket &&
 		       ((open->type == SOCK_STREAM && open->socket->protocol == IPPROTO_TCP) ||
-			(open->type == SOCK_DGRAM && open->socket->protocol == IPPROTO_UDP));
+			(open->type == SOCK_DGRAM && (open->socket->protocol == IPPROTO_UDP ||
+						      open->socket->protocol == IPPROTO_UDPLITE)));
 	case AF_NETLINK:
 		return open->socket && (open->type == SOCK_RAW || open->type == SOCK_DGRAM) &&
 		       open->socket->state == SNAP__SOCKET__STATE__UNCONNECTED;

@@ -135,7 +135,7 @@ static int fill_connected(struct sockets *s, size_t index, struct err *err)
 	const Snap__OpenFile *open = rec->model->open_files[index];
 	const Snap__Socket *m = socket_model(open);
 	ssize_t peer = socket_by_object(rec, open->peer);
-	int from = peer >= 0 ? rec->open_fds[peer] : s->slots[index].other;
+	int other = s->slots[index].other, from = peer >= 0 && other < 0 ? rec->open_fds[peer] : other;
 	char label[192];
 	int result = 0;
 
@@ -269,14 +269,14 @@ void socket_address(const struct inet_address *a, int family, struct sockaddr_in
 }
 
 /* A socket of the job at that address, duplicated; -1: none. */
-static int find_udp_sender(struct sockets *s, const struct inet_address *from, int *ret_family)
+static int find_udp_sender(struct sockets *s, int protocol, const struct inet_address *from, int *ret_family)
 {
 	for (size_t i = 0; i < s->rec->model->n_open_files; i++) {
 		const Snap__OpenFile *o = s->rec->model->open_files[i];
 		const Snap__Socket *m = socket_model(o);
 		struct inet_address a;
 
-		if (!is_socket(s->rec, i) || o->type != SOCK_DGRAM ||
+		if (!is_socket(s->rec, i) || o->type != SOCK_DGRAM || m->protocol != protocol ||
 		    inet_address_from(&a, m->local.data, m->local.len) < 0)
 			continue;
 		if (a.port == from->port && (inet_address_is_any(&a) || inet_address_equal(&a, from))) {
@@ -287,18 +287,18 @@ static int find_udp_sender(struct sockets *s, const struct inet_address *from, i
 	return -1;
 }
 
-static int udp_sender(struct sockets *s, const Snap__SocketMessage *m, int *ret_family)
+static int udp_sender(struct sockets *s, int protocol, const Snap__SocketMessage *m, int *ret_family)
 {
 	struct inet_address from;
 	int fd;
 
 	if (inet_address_from(&from, m->from.data, m->from.len) < 0)
 		return -1;
-	fd = find_udp_sender(s, &from, ret_family);
+	fd = find_udp_sender(s, protocol, &from, ret_family);
 	if (fd >= 0)
 		return fd;
 	*ret_family = ((const struct sockaddr *)m->from.data)->sa_family;
-	fd = socket(*ret_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	fd = socket(*ret_family, SOCK_DGRAM | SOCK_CLOEXEC, protocol);
 	if (fd >= 0 && bind(fd, (const struct sockaddr *)m->from.data, (socklen_t)m->from.len) < 0) {
 		close(fd);
 		return -1;
@@ -320,7 +320,7 @@ static int fill_udp(struct sockets *s, size_t index, struct err *err)
 		const Snap__SocketMessage *m = to->messages[i];
 		struct inet_address target = local;
 		int family = AF_INET;
-		cleanup_fd int fd = udp_sender(s, m, &family);
+		cleanup_fd int fd = udp_sender(s, to->protocol, m, &family);
 
 		if (inet_address_is_any(&local) &&
 		    inet_address_from(&from, m->from.data, m->from.len) == 0)

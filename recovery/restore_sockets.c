@@ -185,7 +185,8 @@ static void shut_down(struct sockets *s, size_t index)
 
 	if (m->state == SNAP__SOCKET__STATE__LISTENING || s->rec->leave_files)
 		return;
-	if (m->shutdown & SOCKET_SHUT_WR && !(open->domain == AF_UNIX && open->hung_up))
+	if ((m->shutdown & SOCKET_SHUT_WR && !(open->domain == AF_UNIX && open->hung_up)) ||
+	    (m->state == SNAP__SOCKET__STATE__FINISHED && !m->reset))
 		shutdown(fd, SHUT_WR);
 	if (m->shutdown & SOCKET_SHUT_RD && !by_peer)
 		shutdown(fd, SHUT_RD);
@@ -198,6 +199,8 @@ static int finish(struct sockets *s, size_t index, struct err *err)
 
 	close_other(s, index);
 	shut_down(s, index);
+	if (open->domain == AF_INET || open->domain == AF_INET6)
+		end_sharing(fd, open);
 	/* Making room for a large queue has raised it. */
 	if (open->domain != AF_UNIX && open->type == SOCK_STREAM)
 		set_int_option(fd, SOL_SOCKET, SO_RCVLOWAT, 1);

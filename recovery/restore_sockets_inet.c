@@ -21,7 +21,7 @@
 #include "store/base/units.h"
 
 #define CONNECT_MS   5000
-#define REUSE_WAIT_NS (3 * NSEC_PER_SEC / 2)
+#define REUSE_WAIT_NS (9 * NSEC_PER_SEC / 4) /* a second has passed; before Linux 6.14 they are counted whole */
 #define ROOM_LEAST   (64u << 10)	 /* of unread bytes that a fresh connection takes anyway */
 
 static const Snap__OpenFile *model_of(const struct sockets *s, size_t i)
@@ -42,6 +42,7 @@ struct wanted {
 	const Snap__OpenFile *client, *server; /* NULL: that end is temporary */
 	int client_family, server_family;
 	const ProtobufCBinaryData *client_address, *server_address;
+	bool at_once; /* rather not than wait for a minute for an address */
 };
 
 /* A receive buffer for all that was unread. Raising SO_RCVLOWAT makes the kernel grow it as far as it would
@@ -55,7 +56,7 @@ static void make_room(int fd, const Snap__OpenFile *open)
 }
 
 static int new_end(int family, const Snap__OpenFile *open, const ProtobufCBinaryData *address,
-		   struct err *err)
+		   bool at_once, struct err *err)
 {
 	cleanup_fd int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -64,7 +65,7 @@ static int new_end(int family, const Snap__OpenFile *open, const ProtobufCBinary
 	if (open && set_early_options(fd, open, err) < 0)
 		return -1;
 	make_room(fd, open);
-	if (address->len && bind_address(fd, IPPROTO_TCP, address, err) < 0)
+	if (address->len && bind_address(fd, IPPROTO_TCP, address, at_once, err) < 0)
 		return -1;
 	return steal_fd(&fd);
 }
@@ -141,7 +142,7 @@ static int client_of_choice(const struct wanted *w, int listener)
 	struct err err;
 
 	for (;;) {
-		cleanup_fd int fd = new_end(w->client_family, w->client, &any, &err);
+		cleanup_fd int fd = new_end(w->client_family, w->client, &any, true, &err);
 
 		if (fd < 0 || choose_port(fd, w->client_address) < 0)
 			return -1;
@@ -161,7 +162,7 @@ static int new_client(const struct wanted *w, int listener, struct err *err)
 
 	if (fd >= 0)
 		return steal_fd(&fd);
-	fd = new_end(w->client_family, w->client, w->client_address, err);
+	fd = new_end(w->client_family, w->client, w->client_address, w->at_once, err);
 	if (fd < 0 || connect_to(fd, listener, w->server_address, w->client_family, err) < 0)
 		return -1;
 	return steal_fd(&fd);
@@ -169,7 +170,7 @@ static int new_client(const struct wanted *w, int listener, struct err *err)
 
 static int connect_ends(const struct wanted *w, int *ret_client, int *ret_server, struct err *err)
 {
-	cleanup_fd int listener = new_end(w->server_family, w->server, w->server_address, err);
+	cleanup_fd int listener = new_end(w->server_family, w->server, w->server_address, w->at_once, err);
 	cleanup_fd int client = -1;
 	int server;
 
@@ -237,14 +238,32 @@ static int make_connection(struct sockets *s, size_t index, struct err *err)
 	return 0;
 }
 
-/* It is over: with whom does not show any more (getpeername gives ENOTCONN). */
+/* Both ends of what is over are still there: with whom they were connected shows by SO_PEERNAME. Their addresses
+ * may be held by what has just ended, and are not worth a long wait. */
+static bool make_finished_pair(struct sockets *s, size_t index)
+{
+	const Snap__OpenFile *mine = model_of(s, index);
+	ssize_t peer = socket_by_object(s->rec, mine->peer);
+	struct wanted w = {.client = mine, .client_family = mine->domain, .at_once = true};
+	struct err ignored;
+
+	if (peer < 0 || s->rec->open_fds[peer] >= 0)
+		return false;
+	w.server = model_of(s, (size_t)peer);
+	w.server_family = w.server->domain;
+	w.client_address = &socket_model(mine)->local;
+	w.server_address = &socket_model(w.server)->local;
+	return connect_ends(&w, &s->rec->open_fds[index], &s->rec->open_fds[peer], &ignored) == 0;
+}
+
 static int make_finished(struct sockets *s, size_t index, struct err *err)
 {
 	static const ProtobufCBinaryData any;
 	const Snap__OpenFile *mine = model_of(s, index);
-	struct wanted w = {mine, NULL, mine->domain, mine->domain, &socket_model(mine)->local, &any};
+	struct wanted w = {mine, NULL, mine->domain, mine->domain, &socket_model(mine)->local, &any, false};
 
-	if (connect_ends(&w, &s->rec->open_fds[index], &s->slots[index].other, err) == 0)
+	if (make_finished_pair(s, index) ||
+	    connect_ends(&w, &s->rec->open_fds[index], &s->slots[index].other, err) == 0)
 		return 0;
 	/* Its own address may be one of another machine. */
 	w.client_address = &any;
@@ -308,8 +327,7 @@ static int make_other(struct sockets *s, size_t index, struct err *err)
 		return -1;
 	if (open->domain == AF_NETLINK)
 		return bind_netlink(fd, &m->local, err);
-	if (m->local.len && port_of(&m->local) &&
-	    bind_address(fd, open->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP, &m->local, err) < 0)
+	if (m->local.len && port_of(&m->local) && bind_as_before(s->rec, index, err) < 0)
 		return -1;
 	if (m->state == SNAP__SOCKET__STATE__LISTENING && listen(fd, (int)m->backlog) < 0)
 		return err_sys(err, "listening");
@@ -359,7 +377,7 @@ static int make_one_pending(struct sockets *s, size_t listener, const Snap__Pend
 	int family = open ? open->domain : family_of(&p->address, AF_INET);
 	const ProtobufCBinaryData *to = open ? &socket_model(open)->remote
 					     : &socket_model(model_of(s, listener))->local;
-	int fd = new_end(family, open, &p->address, err);
+	int fd = new_end(family, open, &p->address, false, err);
 	int result;
 
 	if (fd < 0)

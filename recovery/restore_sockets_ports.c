@@ -62,7 +62,7 @@ static int refuse_port(const ProtobufCBinaryData *address, int code, int protoco
 	}
 }
 
-int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, struct err *err)
+int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, bool at_once, struct err *err)
 {
 	uint64_t end = clock_ns(CLOCK_MONOTONIC) + PORT_WAIT_NS;
 	bool told = false;
@@ -73,7 +73,7 @@ int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, struc
 	for (;;) {
 		if (bind(fd, (struct sockaddr *)address->data, (socklen_t)address->len) == 0)
 			return 0;
-		if (errno != EADDRINUSE || protocol != IPPROTO_TCP ||
+		if (at_once || errno != EADDRINUSE || protocol != IPPROTO_TCP ||
 		    clock_ns(CLOCK_MONOTONIC) > end || !will_be_free(protocol, port_of(address)))
 			return refuse_port(address, errno, protocol, err);
 		if (!told)
@@ -82,6 +82,68 @@ int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, struc
 		told = true;
 		poll(NULL, 0, 200);
 	}
+}
+
+static int saved_option(const Snap__Socket *s, int name)
+{
+	int value = 0;
+
+	for (size_t i = 0; i < s->n_options; i++)
+		if (s->options[i]->level == SOL_SOCKET && s->options[i]->name == name &&
+		    s->options[i]->value.len == sizeof(value))
+			memcpy(&value, s->options[i]->value.data, sizeof(value));
+	return value;
+}
+
+/* Of those two that say now who may share a port, any may have been said before bind(2) only. */
+static const int sharing_options[] = {SO_REUSEPORT, SO_REUSEADDR};
+
+static bool is_bound_like(const Snap__OpenFile *a, const Snap__OpenFile *b)
+{
+	const Snap__Socket *x = socket_model(a), *y = socket_model(b);
+
+	return (b->domain == AF_INET || b->domain == AF_INET6) && a->type == b->type &&
+	       x->protocol == y->protocol && y->state == x->state && port_of(&x->local) == port_of(&y->local);
+}
+
+static void allow_sharing(struct recovery *rec, size_t index)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+
+	for (size_t i = 0; i < rec->model->n_open_files; i++) {
+		const Snap__OpenFile *other = rec->model->open_files[i];
+
+		if (i == index || !is_socket(rec, i) || !is_bound_like(open, other))
+			continue;
+		for (size_t j = 0; j < 2; j++)
+			if (saved_option(socket_model(other), sharing_options[j]))
+				set_int_option(rec->open_fds[index], SOL_SOCKET, sharing_options[j], 1);
+	}
+}
+
+void end_sharing(int fd, const Snap__OpenFile *open)
+{
+	set_int_option(fd, SOL_SOCKET, SO_REUSEPORT, saved_option(socket_model(open), SO_REUSEPORT));
+	if (open->type == SOCK_DGRAM)
+		set_int_option(fd, SOL_SOCKET, SO_REUSEADDR, saved_option(socket_model(open), SO_REUSEADDR));
+}
+
+int bind_as_before(struct recovery *rec, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	const Snap__Socket *m = socket_model(open);
+	int fd = rec->open_fds[index], freely = 0, result;
+	socklen_t len = sizeof(freely);
+
+	allow_sharing(rec, index);
+	getsockopt(fd, IPPROTO_IP, IP_FREEBIND, &freely, &len);
+	if (m->free_bind)
+		set_int_option(fd, IPPROTO_IP, IP_FREEBIND, 1);
+	result = bind_address(fd, open->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP, &m->local,
+			      false, err);
+	if (m->free_bind)
+		set_int_option(fd, IPPROTO_IP, IP_FREEBIND, freely);
+	return result;
 }
 
 int choose_port(int fd, const ProtobufCBinaryData *address)

@@ -78,8 +78,12 @@ int inet_make_connected(struct sockets *s, struct err *err);
 int inet_make_others(struct sockets *s, struct err *err);
 int inet_make_pending(struct sockets *s, struct err *err);
 int inet_connect_datagram(struct sockets *s, struct err *err);
-/* Waits for what earlier connections still hold. ERR_BUSY names the port and what can be done. */
-int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, struct err *err);
+/* Waits for what earlier connections still hold, unless at_once. ERR_BUSY names the port and what can be done. */
+int bind_address(int fd, int protocol, const ProtobufCBinaryData *address, bool at_once, struct err *err);
+/* A socket in open_fds to the address that it had. What it was allowed then and not any more it is allowed for
+ * this: IP_FREEBIND, and to share its port with other sockets of the job, which holds until end_sharing. */
+int bind_as_before(struct recovery *rec, size_t index, struct err *err);
+void end_sharing(int fd, const Snap__OpenFile *open);
 uint16_t port_of(const ProtobufCBinaryData *address);
 bool has_address(int fd, const ProtobufCBinaryData *address);
 /* Instead, before connect(2) from that address: other connections, ended ones too, may hold the port that a

@@ -57,7 +57,7 @@ struct inet_info {
 };
 
 int sockdiag_parse_inet(const void *message, size_t len, struct inet_info *ret, struct err *err);
-/* All sockets of a protocol (IPPROTO_TCP, IPPROTO_UDP), of both families. *ret malloc'ed. */
+/* All sockets of a protocol (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE), of both families. *ret malloc'ed. */
 int sockdiag_list_inet(int protocol, struct inet_info **ret, size_t *ret_n, struct err *err);
 
 /* From a sockaddr of AF_INET or AF_INET6; -1: of another family or too short. */

@@ -58,6 +58,7 @@ TARGETS = [
     "signals",
     "sleeps",
     "sleeps epoll",
+    "socketends",
     "stack",
     "sysv",
     "sysv used",
