@@ -39,6 +39,7 @@ static const struct db_spec dbs[] = {
 	{"nodes", MDB_INTEGERKEY, offsetof(struct store, nodes)},
 	{"sessions", MDB_INTEGERKEY, offsetof(struct store, sessions)},
 	{"dropped", 0, offsetof(struct store, dropped)},
+	{"index", MDB_INTEGERKEY, offsetof(struct store, index)}, /* not in stores of early pawls */
 };
 #define N_DBS (sizeof(dbs) / sizeof(*dbs))
 
@@ -50,6 +51,10 @@ static int open_dbs(struct store *store, MDB_txn *txn, unsigned create, struct e
 		MDB_dbi *dbi = (MDB_dbi *)((char *)store + dbs[i].offset);
 		int rc = mdb_dbi_open(txn, dbs[i].name, dbs[i].flags | create, dbi);
 
+		if (rc == MDB_NOTFOUND && dbs[i].offset == offsetof(struct store, index)) {
+			*dbi = STORE_NO_TABLE;
+			continue;
+		}
 		if (rc == MDB_NOTFOUND)
 			return err_set(err, ERR_VERSION, "%s: data.mdb is not a store of pawl",
 				       store->dir);
@@ -203,6 +208,24 @@ static int read_env(struct store *store, struct err *err)
 	return txn_commit(store, txn, false, err); /* keeps the handles */
 }
 
+/* Without room for it the store is as good as before. */
+static int add_index(struct store *store, struct err *err)
+{
+	MDB_txn *txn;
+
+	if (!(store->flags & STORE_WRITE) || store->index != STORE_NO_TABLE)
+		return 0;
+	if (txn_write(store, &txn, err) < 0)
+		return -1;
+	if (open_dbs(store, txn, MDB_CREATE, err) < 0) {
+		txn_end(store, txn);
+	} else if (txn_commit(store, txn, false, err) == 0) {
+		return 0;
+	}
+	store->index = STORE_NO_TABLE;
+	return err->kind == ERR_FULL ? 0 : -1;
+}
+
 int env_open(struct store *store, struct err *err)
 {
 	int dead;
@@ -212,7 +235,7 @@ int env_open(struct store *store, struct err *err)
 	if (open_env(store, store->dir, store->flags & STORE_WRITE ? 0 : MDB_RDONLY, err) < 0)
 		return -1;
 	mdb_reader_check(store->env, &dead);
-	return read_env(store, err);
+	return read_env(store, err) < 0 ? -1 : add_index(store, err);
 }
 
 void env_close(struct store *store)

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include "store/lock.h"
+#include "store/pageindex.h"
+#include "store/pins.h"
 #include "store/session.h"
 
 #define GC_WAIT_MS 10000
@@ -13,7 +15,9 @@ static int collect(struct gc *gc, struct err *err)
 
 	/* Readers that were killed would keep all that is freed now from being used again. */
 	mdb_reader_check(gc->store->env, &dead);
-	if (sessions_reclaim(gc->store, err) < 0 || gc_mark(gc, err) < 0 || gc_sweep(gc, err) < 0)
+	if (sessions_reclaim(gc->store, err) < 0 || pins_collecting(gc->store, err) < 0 ||
+	    gc_mark(gc, err) < 0 || gc_sweep(gc, err) < 0 || index_collect(gc, err) < 0 ||
+	    pins_collected(gc->store, &gc->published, err) < 0)
 		return -1;
 	return store_sync(gc->store, err);
 }
@@ -22,6 +26,7 @@ static void gc_clear(struct gc *gc)
 {
 	id_ranges_clear(&gc->live_pages);
 	id_ranges_clear(&gc->live_nodes);
+	id_ranges_clear(&gc->published);
 	idset_clear(&gc->pages);
 	idset_clear(&gc->nodes);
 	free(gc->roots);

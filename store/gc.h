@@ -4,7 +4,8 @@
  *
  * Nothing is counted: what no snapshot leads to is free. That is safe because pages and nodes are
  * reused only from a session's parent snapshot, which stays while the session lives, or from the
- * session itself, whose ids no sweep touches. So what is unreachable now stays so.
+ * session itself, whose ids no sweep touches, or are pinned, which every transaction that deletes
+ * packs looks at (pins.h). So what is unreachable now, and not pinned when it is deleted, stays so.
  */
 #ifndef PAWL_STORE_GC_H
 #define PAWL_STORE_GC_H
@@ -26,6 +27,7 @@ struct gc {
 	size_t n_roots;
 	struct gc_root_key *forget; /* "dropped" records that no session needs */
 	size_t n_forget;
+	struct id_ranges published; /* sessions of which only pins are left; by their ids */
 	/* Marked: */
 	struct idset pages, nodes;
 };

@@ -35,4 +35,10 @@ void id_ranges_clear(struct id_ranges *ranges);
 int id_ranges_add(struct id_ranges *ranges, uint64_t first, uint64_t end);
 bool id_ranges_meet(const struct id_ranges *ranges, uint64_t first, uint64_t last);
 
+static inline void cleanup_id_ranges_p(struct id_ranges *ranges)
+{
+	id_ranges_clear(ranges);
+}
+#define cleanup_id_ranges __attribute__((cleanup(cleanup_id_ranges_p)))
+
 #endif

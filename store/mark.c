@@ -79,13 +79,15 @@ static int each_record(struct look *look, MDB_dbi dbi, look_fn *fn, struct err *
 	return err_lmdb(err, rc, "garbage collection");
 }
 
-static int note_session(struct look *look, const Cat__Session *session, struct err *err)
+static int note_session(struct look *look, uint64_t id, const Cat__Session *session, struct err *err)
 {
 	struct parent *more = reallocarray(look->parents, look->n_parents + 1, sizeof(*more));
 	struct gc *gc = look->gc;
 	size_t i;
 	int rc = more ? 0 : -1;
 
+	if (rc == 0 && session->published)
+		rc = id_ranges_add(&gc->published, id, id + 1);
 	if (more) {
 		more[look->n_parents++] = (struct parent){session->job, session->parent};
 		look->parents = more;
@@ -105,7 +107,7 @@ static int look_at_session(struct look *look, MDB_val *key, MDB_val *value, stru
 	if (message_decode(look->gc->store, key, value, MAGIC_SESSION, &cat__session__descriptor,
 			   &session, err) < 0)
 		return err_wrap(err, "cannot free anything: record of a session");
-	rc = note_session(look, session, err);
+	rc = note_session(look, get_le64(key->mv_data), session, err);
 	cat__session__free_unpacked(session, NULL);
 	return rc;
 }

@@ -258,7 +258,7 @@ static int content_id(struct store_session *session, const void *page, uint64_t 
 			return -1;
 		} /* else: what was stored is damaged, the page is stored anew */
 	}
-	known = dedup_find(&session->known_pages, hash);
+	known = session_find_content(session, hash);
 	if (known) {
 		session->counts.pages_duplicate++;
 		*ret = known;

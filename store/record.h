@@ -22,6 +22,7 @@
 #define MAGIC_NEXT     MAGIC('N', 'E', 'X', 'T')
 #define MAGIC_JOB      MAGIC('J', 'O', 'B', 1)
 #define MAGIC_SESSION  MAGIC('S', 'E', 'S', 1)
+#define MAGIC_COLLECTING MAGIC('G', 'C', 'R', 1)
 #define MAGIC_DROPPED  MAGIC('D', 'R', 'O', 1)
 #define MAGIC_SNAPSHOT MAGIC('S', 'N', 'A', 1)
 #define MAGIC_NODE(level) MAGIC('N', 'D', 1, level)

@@ -13,6 +13,7 @@
 #include "store/bytes.h"
 #include "store/catalogue.h"
 #include "store/lock.h"
+#include "store/pins.h"
 #include "store/record.h"
 
 #define RECLAIM_BATCH 256u /* packs deleted in one transaction */
@@ -36,8 +37,10 @@ void session_free(struct store_session *session)
 	free(session->open.table);
 	free(session->record.pages);
 	free(session->record.nodes);
+	free(session->record.pins);
 	dedup_clear(&session->known_pages);
 	dedup_clear(&session->known_nodes);
+	elsewhere_clear(&session->elsewhere);
 	hash_cache_clear(&session->hashes);
 	ZSTD_freeCCtx(session->cctx);
 	if (session->lock_fd >= 0)
@@ -247,7 +250,8 @@ void session_abort(struct store_session *session)
 	session_free(session);
 }
 
-/* What a receive has left behind, and its repeat may want (sessionkeep.h). */
+/* What a receive has left behind, and its repeat may want (sessionkeep.h); pins, which a collection takes away
+ * (pins.h). */
 static bool is_kept(struct store *store, MDB_val *key, MDB_val *value)
 {
 	Cat__Session *record;
@@ -257,7 +261,8 @@ static bool is_kept(struct store *store, MDB_val *key, MDB_val *value)
 	if (message_decode(store, key, value, MAGIC_SESSION, &cat__session__descriptor, &record,
 			   &ignored) < 0)
 		return false;
-	kept = record->keep_time && clock_ns(CLOCK_REALTIME) - record->started < SESSION_KEPT_NS;
+	kept = record->published ||
+	       (record->keep_time && clock_ns(CLOCK_REALTIME) - record->started < SESSION_KEPT_NS);
 	cat__session__free_unpacked(record, NULL);
 	return kept;
 }
@@ -352,7 +357,6 @@ static int publish_in_txn(struct store_session *session, MDB_txn *txn, const Sna
 			  struct snapshot_info *info, struct err *err)
 {
 	struct store *store = session->store;
-	struct id_key key = id_key(session->id);
 	cleanup_job Cat__Job *job = NULL;
 	struct next_ids next;
 
@@ -372,11 +376,12 @@ static int publish_in_txn(struct store_session *session, MDB_txn *txn, const Sna
 	}
 	give_back(session, &next);
 	if (batch_write(&session->gathering, store, txn, err) < 0 ||
+	    elsewhere_flush(session, txn, err) < 0 ||
 	    put_snapshot(session, txn, model, info, job->id, err) < 0 ||
 	    job_write(store, txn, session->job, job, err) < 0 ||
 	    next_put(store, txn, &next, err) < 0)
 		return -1;
-	return record_delete(txn, store->sessions, KEY_VAL(key), "the session", err);
+	return pins_leave(session, txn, err);
 }
 
 /* Roots that are neither stored nor about to be would make a snapshot that cannot be read. */

@@ -14,6 +14,7 @@
 
 #include "store/batch.h"
 #include "store/dedup.h"
+#include "store/elsewhere.h"
 #include "store/sessionkeep.h"
 #include "store/source.h"
 
@@ -39,6 +40,7 @@ struct store_session {
 	uint8_t *spare[2 * BATCH_PACKS + 1]; /* PACK_SIZE buffers for reuse */
 	size_t n_spare;
 	struct dedup known_pages, known_nodes;
+	struct elsewhere elsewhere;
 	struct hash_cache hashes;
 	struct page_source source;
 	void *cctx;                 /* ZSTD_CCtx */
@@ -54,6 +56,10 @@ int session_page_hash(struct store_session *session, uint64_t id, struct page_ha
 /* Stores new content; *ret_id is its id. May write a batch. */
 int session_add_page(struct store_session *session, const void *page, struct page_hash hash,
 		     uint64_t *ret_id, struct err *err);
+
+/* A page of that content that may be referred to: of this session, its parent, or found in the store; 0: none
+ * is known. */
+uint64_t session_find_content(struct store_session *session, struct page_hash hash);
 
 /* Slots of a node of this session or a stored one. */
 int session_node(struct store_session *session, uint64_t id, unsigned *ret_level,

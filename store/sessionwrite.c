@@ -183,6 +183,7 @@ static int reserve_block(struct store_session *session, bool pages, struct err *
 	if (session_settle(session, err) < 0 || txn_write(store, &txn, err) < 0)
 		return -1;
 	if (batch_write(&session->gathering, store, txn, err) < 0 ||
+	    elsewhere_flush(session, txn, err) < 0 ||
 	    next_get(store, txn, &next, err) < 0 ||
 	    session_reserve(session, &next, pages, err) < 0 ||
 	    next_put(store, txn, &next, err) < 0 || session_put_record(session, txn, err) < 0) {
@@ -242,10 +243,21 @@ int session_add_page(struct store_session *session, const void *page, struct pag
 					    session->open.bytes + session->open.used, &entry.codec);
 	pack_add(&session->open, entry, session->open.bytes + session->open.used);
 	dedup_add(&session->known_pages, hash, entry.id);
+	elsewhere_note(session, hash, entry.id);
 	session->counts.pages_stored++;
 	session->counts.bytes_raw += STORE_PAGE_SIZE;
 	*ret_id = entry.id;
 	return 0;
+}
+
+uint64_t session_find_content(struct store_session *session, struct page_hash hash)
+{
+	uint64_t id = dedup_find(&session->known_pages, hash);
+
+	if (!id)
+		return elsewhere_find(session, hash);
+	elsewhere_met(session, id);
+	return id;
 }
 
 static bool hash_in_memory(struct store_session *session, uint64_t id, struct page_hash *ret)

@@ -6,6 +6,7 @@
 #include "store/base/cleanup.h"
 #include "store/bytes.h"
 #include "store/gc.h"
+#include "store/pins.h"
 
 #define LOOK_BATCH  1024u /* packs looked at in one read transaction */
 #define DROP_BATCH  256u  /* packs deleted in one write transaction */
@@ -171,23 +172,54 @@ static int delete_ids(struct store *store, MDB_dbi dbi, const struct id_list *li
 	return 0;
 }
 
-static int drop_dead_packs(struct gc *gc, const struct pack_list *packs, struct err *err)
+/* Deletes dead packs from *at on. What is pinned stays, and keeps its neighbours apart. */
+static int drop_some(struct gc *gc, MDB_txn *txn, struct pack_list *packs, size_t *at, struct err *err)
 {
-	struct id_list dead = {0};
-	size_t i;
-	int rc = 0;
+	cleanup_id_ranges struct id_ranges pins = {0};
+	unsigned dropped = 0;
 
-	for (i = 0; i < packs->n && rc == 0; i++) {
-		if (packs->use[i].fate != PACK_DEAD)
+	if (pins_read(gc->store, txn, &pins, err) < 0)
+		return -1;
+	for (; *at < packs->n && dropped < DROP_BATCH; ++*at) {
+		struct pack_use *use = &packs->use[*at];
+		struct id_key key = id_key(use->key);
+
+		if (use->fate != PACK_DEAD)
 			continue;
-		rc = id_list_add(&dead, packs->use[i].key, err);
+		if (id_ranges_meet(&pins, use->key, use->last)) {
+			use->fate = PACK_BARRIER;
+			continue;
+		}
+		/* What cannot be deleted safely was left out by judge. */
+		if (record_delete(txn, gc->store->packs, KEY_VAL(key), "garbage", err) < 0)
+			return -1;
+		dropped++;
 		gc->stats.packs_freed++;
-		gc->stats.bytes_freed += packs->use[i].value_len + 16;
+		gc->stats.bytes_freed += use->value_len + 16;
 	}
-	if (rc == 0)
-		rc = delete_ids(gc->store, gc->store->packs, &dead, DROP_BATCH, err);
-	free(dead.id);
-	return rc;
+	return 0;
+}
+
+static int drop_dead_packs(struct gc *gc, struct pack_list *packs, struct err *err)
+{
+	size_t at = 0;
+
+	for (;;) {
+		MDB_txn *txn;
+
+		while (at < packs->n && packs->use[at].fate != PACK_DEAD)
+			at++;
+		if (at == packs->n)
+			return 0;
+		if (txn_write(gc->store, &txn, err) < 0)
+			return -1;
+		if (drop_some(gc, txn, packs, &at, err) < 0) {
+			txn_end(gc->store, txn);
+			return -1;
+		}
+		if (txn_commit(gc->store, txn, false, err) < 0)
+			return -1;
+	}
 }
 
 /* ---- merging ------------------------------------------------------------------------------- */
@@ -274,10 +306,23 @@ static int merge_group(struct gc *gc, MDB_txn *txn, const struct pack_list *pack
 	return rc ? err_lmdb(err, rc, "cannot write a pack") : 0;
 }
 
+/* A merged pack has only what is marked: none of them may be pinned. */
+static bool group_is_pinned(const struct id_ranges *pins, const struct pack_list *packs, size_t from, size_t to)
+{
+	size_t i;
+
+	for (i = from; i < to; i++)
+		if (packs->use[i].fate == PACK_LIVE &&
+		    id_ranges_meet(pins, packs->use[i].key, packs->use[i].last))
+			return true;
+	return false;
+}
+
 /* One transaction of merges, from *at on. */
 static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
 		      struct pack_builder *builder, struct err *err)
 {
+	cleanup_id_ranges struct id_ranges pins = {0};
 	MDB_txn *txn = NULL;
 	unsigned merged = 0;
 
@@ -293,11 +338,12 @@ static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
 			continue;
 		if (!txn && txn_write(gc->store, &txn, err) < 0)
 			return -1;
-		if (merge_group(gc, txn, packs, from, *at, builder, err) < 0) {
+		if ((merged++ == 0 && pins_read(gc->store, txn, &pins, err) < 0) ||
+		    (!group_is_pinned(&pins, packs, from, *at) &&
+		     merge_group(gc, txn, packs, from, *at, builder, err) < 0)) {
 			txn_end(gc->store, txn);
 			return -1;
 		}
-		merged++;
 	}
 	return txn ? txn_commit(gc->store, txn, false, err) : 0;
 }

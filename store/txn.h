@@ -8,6 +8,7 @@
 #ifndef PAWL_STORE_TXN_H
 #define PAWL_STORE_TXN_H
 
+#include <limits.h>
 #include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -22,9 +23,12 @@
 /* Bytes of DIR/store.lock. */
 enum { LOCK_USERS = 0, LOCK_GC = 1, LOCK_MAKE = 2 };
 
+#define STORE_NO_TABLE UINT_MAX
+
 struct store {
 	MDB_env *env;
 	MDB_dbi meta, jobs, snapshots, packs, nodes, sessions, dropped;
+	MDB_dbi index;             /* STORE_NO_TABLE: there is none (pageindex.h) */
 	char *dir;
 	int flags;
 	int dir_fd;

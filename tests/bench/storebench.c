@@ -2,7 +2,8 @@
  * storebench [MiB [DIR]]: what the store costs, next to what the hardware gives in the same run.
  *
  * First snapshot of half-compressible pages, one of which nothing changed, one of which 1/64 and 1/4
- * did, reading it back; raw hashing, LZ4 and write+fdatasync for comparison.
+ * did, reading it back, the same by another job, all of it new beside that; raw hashing, LZ4 and
+ * write+fdatasync for comparison. Time elapsed, and of the CPUs.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -36,6 +37,7 @@ struct bench {
 	struct store *store;
 	char *memory;
 	uint64_t pages;
+	const char *job;
 	uint64_t root, seq;
 	uint64_t random;
 };
@@ -62,9 +64,19 @@ static double seconds(void)
 	return (double)clock_ns(CLOCK_MONOTONIC) / 1e9;
 }
 
+static double cpu_seconds(void)
+{
+	return (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID) / 1e9;
+}
+
+/* What was done since the last line. */
 static void say(const char *what, uint64_t bytes, double took, uint64_t stored)
 {
-	printf("%-34s %7.0f MB/s  %7.3f s", what, (double)bytes / 1e6 / took, took);
+	static double before;
+	double now = cpu_seconds();
+
+	printf("%-38s %6.0f MB/s %7.3f s, CPU %6.3f s", what, (double)bytes / 1e6 / took, took, now - before);
+	before = now;
 	if (stored)
 		printf("  stored %.1f MB", (double)stored / 1e6);
 	printf("\n");
@@ -82,7 +94,7 @@ static void snapshot(struct bench *b, const char *what, enum store_codec codec)
 	uint64_t i;
 	char line[64];
 
-	MUST(session_begin(&session, b->store, "bench", b->seq, codec, &err));
+	MUST(session_begin(&session, b->store, b->job, b->seq, codec, &err));
 	MUST(page_table_edit(&table, session, b->root, &err));
 	for (i = 0; i < b->pages; i += CHUNK)
 		MUST(page_table_put(table, 0x7f0000000 + i, b->memory + i * PAGE, CHUNK, NULL, &err));
@@ -142,6 +154,27 @@ static void raw_limits(struct bench *b, const char *dir)
 	unlink(path);
 }
 
+static void fill(struct bench *b)
+{
+	uint64_t i;
+
+	for (i = 0; i < b->pages; i++)
+		fill_page(b, i);
+	say("(new contents)", b->pages * PAGE, 1, 0);
+}
+
+/* Whole, by a job that has no snapshot yet. */
+static void whole(struct bench *b, const char *job, const char *what, enum store_codec codec)
+{
+	int lock;
+
+	MUST(store_job_lock(b->store, job, &lock, &err));
+	store_job_unlock(lock);
+	b->root = b->seq = 0;
+	b->job = job;
+	snapshot(b, what, codec);
+}
+
 static void change(struct bench *b, uint64_t n)
 {
 	while (n-- > 0)
@@ -150,7 +183,7 @@ static void change(struct bench *b, uint64_t n)
 
 int main(int argc, char **argv)
 {
-	struct bench b = {.random = 88172645463325252ull};
+	struct bench b = {.random = 88172645463325252ull, .job = "bench"};
 	uint64_t mib = argc > 1 ? strtoull(argv[1], NULL, 10) : 1024, i;
 	char dir[4000];
 	struct store_usage usage;
@@ -169,8 +202,7 @@ int main(int argc, char **argv)
 		perror("memory");
 		return 1;
 	}
-	for (i = 0; i < b.pages; i++)
-		fill_page(&b, i);
+	fill(&b);
 	raw_limits(&b, dir);
 	strcat(dir, "/store");
 	MUST(store_open(&b.store, dir, STORE_CREATE, &err));
@@ -187,13 +219,15 @@ int main(int argc, char **argv)
 	start = seconds();
 	MUST(store_gc(b.store, false, NULL, &err));
 	MUST(store_usage(b.store, &usage, &err));
+	say("(gc)", 1, 1, 0);
 	printf("gc to one snapshot: %.3f s; packs %.1f MB, free inside %.1f MB, file %.1f MB\n",
 	       seconds() - start, (double)usage.pack_bytes / 1e6, (double)usage.free_bytes / 1e6,
 	       (double)usage.file_bytes / 1e6);
-	b.root = b.seq = 0;
-	snapshot(&b, "whole again, reusing space", CODEC_LZ4);
-	b.root = b.seq = 0;
-	snapshot(&b, "whole again, zstd", CODEC_ZSTD);
+	whole(&b, "twin", "the same by another job", CODEC_LZ4);
+	fill(&b);
+	whole(&b, "new", "all new", CODEC_LZ4);
+	fill(&b);
+	whole(&b, "zstd", "all new, zstd", CODEC_ZSTD);
 	store_job_unlock(lock);
 	store_close(b.store);
 	printf("left in %s\n", dir);
