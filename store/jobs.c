@@ -129,6 +129,7 @@ int job_info_from_record(const char *name, size_t name_len, const Cat__Job *job,
 		.leader_pid = job->leader_pid,
 		.attached = job->attached,
 		.leader_start = job->leader_start,
+		.moving = job->moving,
 		.cwd = text_of(&job->cwd),
 	};
 	bool complete =
@@ -175,6 +176,7 @@ void job_record_from_info(const struct job_info *info, ProtobufCBinaryData *text
 	ret->n_options = info->n_options;
 	ret->options = texts + info->argc;
 	borrow_texts(ret->options, info->options, info->n_options);
+	ret->moving = info->moving;
 	ret->moved_to = (ProtobufCBinaryData){strlen(info->moved_to), (uint8_t *)info->moved_to};
 	if (info->cwd)
 		ret->cwd = (ProtobufCBinaryData){strlen(info->cwd), (uint8_t *)info->cwd};

@@ -80,6 +80,7 @@ struct job_info {
 	char **options;      /* how to watch it, as launched: "--interval=5m" …; NULL-terminated, owned */
 	size_t n_options;
 	char moved_to[512];  /* it goes on at that destination, not here; empty: it does not */
+	bool moving;         /* … or it does not: the handing over has begun, only the destination knows */
 };
 
 void job_info_clear(struct job_info *info); /* frees what the struct owns */

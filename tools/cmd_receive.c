@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,52 +86,106 @@ static int make_store(const struct cli_args *cli, struct store **ret, struct err
 
 /* ---- jobs that are to go on here ----------------------------------------------------------- */
 
-/* Runs a pawl of our own kind. Its standard error is ours, the rest nothing. */
-static int run_pawl(char *const argv[], struct err *err)
+/* A job that stands rebuilt and waits for our word. */
+struct offer {
+	struct store *store;
+	int fd;    /* to its watchdog; -1: there is none */
+	pid_t pid; /* who started that; 0: nobody */
+};
+
+/* Runs a pawl of our own kind; `theirs` is among its descriptors. Its standard error is ours, input and output are
+ * nothing. */
+static int spawn_pawl(char *const argv[], int theirs, pid_t *ret, struct err *err)
 {
 	posix_spawn_file_actions_t actions;
-	int status, rc;
-	pid_t pid;
+	char number[16];
+	int rc;
 
+	snprintf(number, sizeof(number), "%d", theirs);
+	if (setenv(LAUNCH_CONFIRM_VARIABLE, number, 1) < 0)
+		return err_sys(err, "cannot run pawl %s", argv[1]);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-	rc = posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ);
+	rc = posix_spawn(ret, "/proc/self/exe", &actions, NULL, argv, environ);
 	posix_spawn_file_actions_destroy(&actions);
-	if (rc)
-		return err_code(err, rc, "cannot run pawl %s", argv[1]);
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return err_sys(err, "cannot wait for pawl %s", argv[1]);
-	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return err_set(err, ERR_SYSTEM, "pawl %s failed there", argv[1]);
-	return 0;
+	return rc ? err_code(err, rc, "cannot run pawl %s", argv[1]) : 0;
+}
+
+/* Its watchdog says so, or ends. */
+static int await_word(struct offer *offer, enum handover_word word, const char *what, struct err *err)
+{
+	char said = 0;
+	ssize_t n;
+
+	while ((n = recv(offer->fd, &said, 1, 0)) < 0 && errno == EINTR)
+		;
+	if (n == 1 && said == (char)word)
+		return 0;
+	return err_set(err, ERR_SYSTEM, "the job's new watchdog there ended before %s", what);
+}
+
+static void withdraw(void *ctx)
+{
+	struct offer *offer = ctx;
+
+	if (offer->fd >= 0)
+		close(offer->fd);
+	offer->fd = -1;
+	if (offer->pid > 0)
+		waitpid(offer->pid, NULL, 0);
+	offer->pid = 0;
+}
+
+static int start_waiting(struct offer *offer, char *const argv[], struct err *err)
+{
+	cleanup_fd int theirs = -1;
+	int pair[2];
+
+	withdraw(offer);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_sys(err, "cannot start the job");
+	offer->fd = pair[0];
+	theirs = pair[1];
+	if (fcntl(theirs, F_SETFD, 0) < 0)
+		return err_sys(err, "cannot start the job");
+	return spawn_pawl(argv, theirs, &offer->pid, err);
 }
 
 static int start_here(void *ctx, const char *job, uint64_t seq, const uint8_t *token,
 		      struct err *err)
 {
-	struct store **store = ctx;
+	struct offer *offer = ctx;
 	char snapshot[160], hex[33];
 	char *argv[] = {(char *)"pawl", (char *)"recover", (char *)"-d", (char *)"-q",
-			(char *)"--store", (char *)store_dir(*store), snapshot, NULL};
+			(char *)"--store", (char *)store_dir(offer->store), snapshot, NULL};
+	int rc;
 
 	snprintf(snapshot, sizeof(snapshot), "%s@%" PRIu64, job, seq);
 	for (int i = 0; i < 16; i++)
 		snprintf(hex + 2 * i, 3, "%02x", token[i]);
 	if (setenv(LAUNCH_HOLD_VARIABLE, hex, 1) < 0)
 		return err_sys(err, "cannot start the job");
-	return run_pawl(argv, err);
+	rc = start_waiting(offer, argv, err);
+	if (rc == 0)
+		rc = await_word(offer, HANDOVER_READY, "it had rebuilt the job", err);
+	if (rc < 0)
+		withdraw(offer);
+	return rc;
 }
 
-static void stop_here(void *ctx, const char *job)
+static int let_go(void *ctx, struct err *err)
 {
-	struct store **store = ctx;
-	char *argv[] = {(char *)"pawl", (char *)"stop", (char *)"--store",
-			(char *)store_dir(*store), (char *)job, NULL};
-	struct err ignored;
+	static const char go = HANDOVER_GO;
+	struct offer *offer = ctx;
+	int rc = 0;
 
-	run_pawl(argv, &ignored);
+	if (send(offer->fd, &go, 1, MSG_NOSIGNAL) != 1)
+		rc = err_sys(err, "the job's new watchdog there has ended");
+	if (rc == 0)
+		rc = await_word(offer, HANDOVER_DONE, "the job ran", err);
+	withdraw(offer);
+	return rc;
 }
 
 static int receive_one(struct wire_channel *ch, struct store *store,
@@ -155,14 +210,16 @@ static int receive_job(const struct cli_args *cli, const struct receive_args *ar
 		       struct wire_stats *stats, struct err *err)
 {
 	cleanup_store struct store *store = NULL;
+	struct offer offer = {.fd = -1};
 	const struct wire_starter starter = {
-		.start = start_here, .stop = stop_here, .ctx = &store};
+		.start = start_here, .confirm = let_go, .stop = withdraw, .ctx = &offer};
 	struct wire_channel ch;
 	cleanup_fd int in = -1;
 	int rc;
 
 	if (open_input(cli, &in, err) < 0 || make_store(cli, &store, err) < 0)
 		return -1;
+	offer.store = store;
 	wire_channel_init(&ch, in, args->negotiate ? STDOUT_FILENO : -1);
 	rc = receive_one(&ch, store, args, &starter, stats, err);
 	wire_channel_clear(&ch);

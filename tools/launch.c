@@ -1,5 +1,6 @@
 #include "tools/launch_options.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,16 @@ static bool take_hold(uint8_t token[16])
 	return good;
 }
 
+/* -1: there is none. */
+static int take_confirm_fd(void)
+{
+	const char *text = getenv(LAUNCH_CONFIRM_VARIABLE);
+	int fd = text ? atoi(text) : -1;
+
+	unsetenv(LAUNCH_CONFIRM_VARIABLE);
+	return fd > STDERR_FILENO && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 ? fd : -1;
+}
+
 int launch(struct launch_options *options, const struct cli_args *args)
 {
 	static char *const none[] = {NULL};
@@ -55,6 +66,7 @@ int launch(struct launch_options *options, const struct cli_args *args)
 
 	if (take_hold(hold) && config->mode == LAUNCH_RECOVER)
 		config->hold = hold;
+	config->confirm_fd = take_confirm_fd();
 	if (cli_store_dir(args, dir, sizeof(dir), &err) < 0)
 		return cli_fail(&err) == EXIT_MISUSE ? EXIT_MISUSE : PAWL_EXIT_FAILED;
 	if ((config->mode != LAUNCH_RECOVER || config->from) && launch_make_parent(dir, &err) < 0) {

@@ -10,6 +10,8 @@
 /* 32 hexadecimal digits: recover only while the bearer of this token holds the job. Set by `pawl receive` for
  * the job that it starts. */
 #define LAUNCH_HOLD_VARIABLE "PAWL_HOLD"
+/* With it: the number of the socket by which the job that stands rebuilt is let go (watchdog_config.confirm_fd). */
+#define LAUNCH_CONFIRM_VARIABLE "PAWL_CONFIRM"
 
 struct launch_options {
 	struct watchdog_config config; /* texts point into argv */

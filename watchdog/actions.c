@@ -155,6 +155,10 @@ void wd_leader_ended(struct watchdog *w, const struct capsule_event *end)
 
 	if (w->state == WD_RECOVERING || w->state == WD_CANCELLED || w->state == WD_ROLL_BACK)
 		return;
+	if (w->state == WD_OFFERED) {
+		wd_handle(w, WE_NO_CANDIDATE);
+		return;
+	}
 	w->wait_status = end->status;
 	w->status_unknown = end->unknown;
 	w->left_behind = end->left_behind;

@@ -13,6 +13,7 @@
 #include "store/base/log.h"
 #include "store/hold.h"
 #include "watchdog/jobname.h"
+#include "watchdog/move.h"
 #include "watchdog/savedir.h"
 #include "watchdog/signals.h"
 #include "watchdog/supervise.h"
@@ -83,6 +84,13 @@ static int check_not_moved(struct watchdog *w, struct err *err)
 
 	if (!w->job.moved_to[0] || config->recover_seq || config->dry_run ||
 	    config->mode == LAUNCH_FRESH)
+		return 0;
+	if (w->job.moving && move_settle(w->store, &w->job, err) < 0)
+		return err_wrap(err,
+				"job '%s' was being moved when its watchdog ended, and whether it goes on there cannot "
+				"be told now (to go on here in any case: 'pawl recover %s@%" PRIu64 "')",
+				w->job.name, w->job.name, w->job.last_seq);
+	if (!w->job.moved_to[0])
 		return 0;
 	return err_set(err, ERR_FENCED,
 		       "job '%s' was moved to %s and goes on there; to go back to what is here, name "
@@ -286,6 +294,7 @@ int wd_put_running(struct watchdog *w, struct err *err)
 		return -1;
 	w->job.state = JOB_RUNNING;
 	w->job.moved_to[0] = '\0';
+	w->job.moving = false;
 	w->job.watchdog_pid = getpid();
 	return store_job_put(w->store, &w->job, err);
 }

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -104,6 +105,23 @@ static void put_job(struct watchdog *w)
 		log_warn("the end of job %s is not recorded: %s", w->job.name, err.msg);
 }
 
+/* What the moving has noted: it goes on there, or only the destination knows. */
+static void keep_mark(struct watchdog *w)
+{
+	struct job_info noted;
+	struct err err;
+
+	if (store_job_get(w->store, w->job.name, &noted, &err) < 0)
+		return;
+	memcpy(w->job.moved_to, noted.moved_to, sizeof(w->job.moved_to));
+	w->job.moving = noted.moving;
+	job_info_clear(&noted);
+	if (w->job.moving)
+		log_warn("job %s may go on at %s: it is asked when the job is resumed here", w->job.name, w->move_to);
+	else if (w->stopped)
+		log_info("job %s goes on at %s", w->job.name, w->move_to);
+}
+
 static void put_end(struct watchdog *w)
 {
 	if (!w->started)
@@ -119,10 +137,8 @@ static void put_end(struct watchdog *w)
 		w->job.state = JOB_FINISHED;
 	else
 		w->job.state = JOB_FAILED;
-	if (w->stopped && w->move_to[0]) {
-		snprintf(w->job.moved_to, sizeof(w->job.moved_to), "%s", w->move_to);
-		log_info("job %s goes on at %s", w->job.name, w->move_to);
-	}
+	if (w->move_to[0])
+		keep_mark(w);
 	w->job.exit_status = exit_code(w);
 	w->job.leader_pid = 0;
 	w->job.attached = false;

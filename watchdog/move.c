@@ -14,9 +14,12 @@
 #include "store/wire/ask.h"
 #include "store/wire/wire.h"
 
-#define UNREACHABLE_NS (30 * NSEC_PER_SEC) /* then the other machine is taken for dead */
-#define ENDING_NS      (60 * NSEC_PER_SEC) /* what is not confirmed there ends within that */
-#define LOOK_PAUSE_NS  500000000
+/* How long the destination may be silent while the job stands still. */
+#define PUSH_MS	      30000
+#define START_MS      600000 /* it rebuilds the job */
+#define CONFIRM_MS    10000
+#define LOOK_PAUSE_NS 500000000
+#define REMIND_NS     (600 * NSEC_PER_SEC)
 
 struct move {
 	struct store *store;
@@ -26,7 +29,10 @@ struct move {
 	struct ssh_connection connection;
 	bool connected;
 	uint8_t token[WIRE_TOKEN];
+	const atomic_bool *cancelled;
 };
+
+enum outcome { STAYED, MOVED };
 
 static void disconnect(struct move *m)
 {
@@ -55,20 +61,33 @@ static int ask(struct move *m, const struct wire_request *request, Wire__Reply *
 	return -1;
 }
 
-/* 1: *ret_version and *ret_runs say how it stands there; 0: it is not there; -1 */
-static int look(struct move *m, uint64_t *ret_version, bool *ret_runs, struct err *err)
+/* How it stands there. */
+struct view {
+	bool there; /* the job is known */
+	bool runs;  /* a watchdog has it */
+	bool ended; /* … had it, and has saved or finished it */
+	uint64_t version, generation;
+};
+
+static int look(struct move *m, struct view *ret, struct err *err)
 {
 	const struct wire_request request = {.op = WIRE__REQUEST__OP__LOOK, .job = &m->job};
 	Wire__Reply *reply;
 
-	*ret_version = 0;
-	*ret_runs = false;
+	*ret = (struct view){0};
 	if (ask(m, &request, &reply, err) < 0)
 		return err->kind == ERR_NOT_FOUND ? 0 : -1;
-	*ret_version = reply->version;
-	*ret_runs = reply->runs;
+	ret->there = true;
+	ret->version = reply->version;
+	ret->runs = reply->runs;
+	if (reply->job) {
+		ret->generation = reply->job->generation;
+		ret->ended = reply->job->state == JOB_FINISHED || reply->job->state == JOB_STOPPED;
+	}
+	for (size_t i = 0; i < reply->n_snapshots; i++)
+		ret->ended |= reply->snapshots[i]->generation > m->job.generation;
 	wire__reply__free_unpacked(reply, NULL);
-	return 1;
+	return 0;
 }
 
 static int take(struct move *m, uint64_t version, struct err *err)
@@ -93,24 +112,25 @@ static int take(struct move *m, uint64_t version, struct err *err)
 	return rc;
 }
 
-static int begin(struct move *m, const char *job, struct err *err)
+/* It has gone on there where the record there is of a later generation than ours. Where it has not, or died there
+ * before anything came of that, it is taken, and cannot any more. An outcome, or -1: it cannot be told yet. */
+static int ask_where(struct move *m, struct err *err)
 {
-	uint64_t version;
-	bool runs;
+	struct view view;
 
-	if (strncmp(m->destination, "ssh://", 6) != 0)
-		return err_set(err, ERR_INVALID,
-			       "a job can be moved to ssh://[USER@]HOST[:PORT][/STORE] only");
-	if (ssh_target_parse(m->destination + 6, &m->target, err) < 0 ||
-	    store_job_get(m->store, job, &m->job, err) < 0 || look(m, &version, &runs, err) < 0)
+	if (look(m, &view, err) < 0)
 		return -1;
-	if (runs)
-		return err_set(err, ERR_BUSY, "job '%s' runs there", job);
-	return take(m, version, err);
+	if (!view.there)
+		return STAYED;
+	if (view.generation > m->job.generation && (view.runs || view.ended))
+		return MOVED;
+	if (view.runs)
+		return err_set(err, ERR_BUSY, "it is about to be given up there");
+	return take(m, view.version, err) < 0 ? -1 : STAYED;
 }
 
-int move_begin(struct move **ret, struct store *store, const char *job, const char *destination,
-	       struct err *err)
+static int move_new(struct move **ret, struct store *store, const char *job, const char *destination,
+		    struct err *err)
 {
 	struct move *m = calloc(1, sizeof(*m));
 
@@ -118,7 +138,37 @@ int move_begin(struct move **ret, struct store *store, const char *job, const ch
 		return err_sys(err, "cannot move the job");
 	m->store = store;
 	snprintf(m->destination, sizeof(m->destination), "%s", destination);
-	if (begin(m, job, err) < 0) {
+	if (strncmp(destination, "ssh://", 6) != 0)
+		err_set(err, ERR_INVALID, "a job can be moved to ssh://[USER@]HOST[:PORT][/STORE] only");
+	else if (ssh_target_parse(destination + 6, &m->target, err) == 0 &&
+		 store_job_get(store, job, &m->job, err) == 0) {
+		*ret = m;
+		return 0;
+	}
+	move_end(m);
+	return -1;
+}
+
+static int begin(struct move *m, struct err *err)
+{
+	struct view view;
+
+	if (look(m, &view, err) < 0)
+		return -1;
+	if (view.runs)
+		return err_set(err, ERR_BUSY, "job '%s' runs there", m->job.name);
+	return take(m, view.version, err);
+}
+
+int move_begin(struct move **ret, struct store *store, const char *job, const char *destination,
+	       const atomic_bool *cancelled, struct err *err)
+{
+	struct move *m;
+
+	if (move_new(&m, store, job, destination, err) < 0)
+		return err_wrap(err, "%s", destination);
+	m->cancelled = cancelled;
+	if (begin(m, err) < 0) {
 		move_end(m);
 		return err_wrap(err, "%s", destination);
 	}
@@ -137,8 +187,8 @@ void move_end(struct move *m)
 
 /* ---- leaving ------------------------------------------------------------------------------- */
 
-/* In our own record, so that nobody resumes it here. Empty: it is not away. */
-static int mark_moved(struct move *m, const char *destination, struct err *err)
+/* In our own record, so that nobody resumes it here unasked. destination "": it is not away. */
+static int mark(struct move *m, const char *destination, bool moving, struct err *err)
 {
 	struct job_info job;
 	int rc;
@@ -146,6 +196,7 @@ static int mark_moved(struct move *m, const char *destination, struct err *err)
 	if (store_job_get(m->store, m->job.name, &job, err) < 0)
 		return -1;
 	snprintf(job.moved_to, sizeof(job.moved_to), "%s", destination);
+	job.moving = moving;
 	rc = store_job_put(m->store, &job, err);
 	job_info_clear(&job);
 	return rc;
@@ -156,6 +207,7 @@ static int push(struct move *m, uint64_t seq, struct err *err)
 	const struct wire_send_options options = {.token = m->token};
 	struct wire_stats stats;
 
+	m->connection.ch.patience_ms = PUSH_MS;
 	if (wire_send_snapshot(&m->connection.ch, WIRE_NEGOTIATED, m->store, m->job.name, seq,
 			       &options, &stats, err) == 0)
 		return 0;
@@ -164,33 +216,8 @@ static int push(struct move *m, uint64_t seq, struct err *err)
 	return -1;
 }
 
-/* Looks again and again until it is clear where the job goes on. 0: there, -1: here. */
-static int settle(struct move *m, struct err *err)
-{
-	const struct timespec pause = {.tv_nsec = LOOK_PAUSE_NS};
-	uint64_t begun = clock_ns(CLOCK_MONOTONIC), answered = begun;
-	uint64_t version, now = begun;
-	bool runs = false;
-	struct err why;
-
-	while (now - begun < ENDING_NS && now - answered < UNREACHABLE_NS) {
-		int rc = look(m, &version, &runs, &why);
-
-		if (rc >= 0)
-			answered = clock_ns(CLOCK_MONOTONIC);
-		if (rc == 0 || (rc == 1 && !runs && take(m, version, &why) == 0))
-			return -1;
-		nanosleep(&pause, NULL);
-		now = clock_ns(CLOCK_MONOTONIC);
-	}
-	if (now - answered < UNREACHABLE_NS && runs)
-		return 0;
-	log_warn("%s has not answered for %d s and is taken for dead: job %s goes on here",
-		 m->destination, (int)(UNREACHABLE_NS / NSEC_PER_SEC), m->job.name);
-	return -1;
-}
-
-static int hand_over(struct move *m, uint64_t seq, bool *ret_asked, struct err *err)
+/* From *ret_doubt on an error does not tell where the job goes on. */
+static int hand_over(struct move *m, uint64_t seq, bool *ret_doubt, struct err *err)
 {
 	struct wire_request request = {.op = WIRE__REQUEST__OP__START,
 				       .job = &m->job,
@@ -199,29 +226,75 @@ static int hand_over(struct move *m, uint64_t seq, bool *ret_asked, struct err *
 
 	if (push(m, seq, err) < 0)
 		return -1;
-	*ret_asked = true;
-	if (ask(m, &request, NULL, err) < 0 || mark_moved(m, m->destination, err) < 0)
+	m->connection.ch.patience_ms = START_MS;
+	if (ask(m, &request, NULL, err) < 0 || mark(m, m->destination, true, err) < 0)
 		return -1;
 	request.op = WIRE__REQUEST__OP__CONFIRM;
 	/* A new connection would know of nothing to confirm. */
 	if (!m->connected)
 		return err_set(err, ERR_UNREACHABLE, "the connection has ended");
+	*ret_doubt = true;
+	m->connection.ch.patience_ms = CONFIRM_MS;
 	return ask(m, &request, NULL, err);
+}
+
+/* Until the destination has told. 0: it goes on there, -1: here, or the job's end is awaited no longer. */
+static int settle(struct move *m, const struct err *why)
+{
+	const struct timespec pause = {.tv_nsec = LOOK_PAUSE_NS};
+	uint64_t told = 0, now;
+	struct err err = *why;
+	int outcome;
+
+	while ((outcome = ask_where(m, &err)) < 0 && !(m->cancelled && atomic_load(m->cancelled))) {
+		now = clock_ns(CLOCK_MONOTONIC);
+		if (!told || now - told > REMIND_NS) {
+			log_warn("job %s stands still until %s says whether it goes on there: %s", m->job.name,
+				 m->destination, err.msg);
+			told = now;
+		}
+		nanosleep(&pause, NULL);
+	}
+	return outcome == MOVED ? 0 : -1;
 }
 
 int move_leave(struct move *m, uint64_t seq, struct err *err)
 {
 	struct err ignored;
-	bool asked = false;
+	bool doubt = false;
 
-	if (hand_over(m, seq, &asked, err) == 0)
-		return 0;
+	if (hand_over(m, seq, &doubt, err) == 0)
+		return mark(m, m->destination, false, &ignored), 0;
 	disconnect(m);
-	if (asked && settle(m, err) == 0)
-		return mark_moved(m, m->destination, &ignored), 0;
-	mark_moved(m, "", &ignored);
+	if (doubt && settle(m, err) == 0)
+		return mark(m, m->destination, false, &ignored), 0;
+	/* Given up without an answer: the mark stays for whoever resumes it. */
+	if (!m->cancelled || !atomic_load(m->cancelled))
+		mark(m, "", false, &ignored);
 	/* Kinds that would have the snapshot repeated are none here. */
 	if (err->kind == ERR_FULL || err->kind == ERR_GONE)
 		err->kind = ERR_SYSTEM;
 	return err_wrap(err, "%s", m->destination);
+}
+
+/* ---- later --------------------------------------------------------------------------------- */
+
+int move_settle(struct store *store, struct job_info *job, struct err *err)
+{
+	struct move *m = NULL;
+	int outcome;
+
+	if (move_new(&m, store, job->name, job->moved_to, err) < 0)
+		return -1;
+	outcome = ask_where(m, err);
+	if (outcome < 0 || mark(m, outcome == MOVED ? m->destination : "", false, err) < 0) {
+		err_wrap(err, "%s", m->destination);
+		move_end(m);
+		return -1;
+	}
+	if (outcome == STAYED)
+		job->moved_to[0] = '\0';
+	job->moving = false;
+	move_end(m);
+	return 0;
 }

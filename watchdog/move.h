@@ -1,24 +1,32 @@
 /*
  * move.h: the last step of a migration: the job stands still here, and goes on there or here, once.
  *
- * The destination recovers the job only for the bearer of the token that we took there, and ends it again
- * unless we confirm that it may go on (store/wire/serve.h). We end it here only after that was
- * acknowledged. Where the connection breaks in between, we look whether it runs there, and take the job
- * from whoever is about to start it, before it goes on here.
+ * FORMAT.md, "Handing a job over", has the steps. The destination rebuilds the job and waits. Before we say that it
+ * may go on there, whatever fails has it go on here, at once. From then on only the destination knows: its record
+ * of the job is of a later generation, or it is not and we take the job there, after which it cannot become so.
+ * Where the destination does not answer, the job stands still here until it does.
  */
 #ifndef PAWL_WATCHDOG_MOVE_H
 #define PAWL_WATCHDOG_MOVE_H
+
+#include <stdatomic.h>
 
 #include "store/store.h"
 
 struct move;
 
 /* Connects and takes the job there; the job runs on meanwhile. destination: ssh://… ERR_BUSY: it runs
- * there. */
+ * there. cancelled (may be NULL): set, no answer is waited for any more. */
 int move_begin(struct move **ret, struct store *store, const char *job, const char *destination,
-	       struct err *err);
-/* The job stands still, and is saved as number seq. 0: it runs there and must end here; -1: it must go on here. */
+	       const atomic_bool *cancelled, struct err *err);
+/* The job stands still, and is saved as number seq. 0: it runs there and must end here; -1: it must go on here, or
+ * (cancelled) ends here without anybody knowing more than that it may run there: job_info.moving stays. */
 int move_leave(struct move *move, uint64_t seq, struct err *err);
 void move_end(struct move *move); /* takes NULL */
+
+/* The job's watchdog ended with job->moving set. Asks the destination (as long as ssh waits) and notes in record and
+ * *job what it says: afterwards it is moved or it is not. -1: it does not answer, or not yet. The caller has the
+ * job's lock. */
+int move_settle(struct store *store, struct job_info *job, struct err *err);
 
 #endif

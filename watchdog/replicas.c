@@ -276,6 +276,9 @@ int wd_replicas_begin(struct watchdog *w, struct err *err)
 		return 0;
 	if (open_all(w, err) < 0)
 		return -1;
+	/* A destination that was taken would end the job on the machine that hands it over. */
+	if (wd_is_offer(w))
+		return 0;
 	for (size_t i = 0; i < w->n_replicas; i++)
 		if (take(w, &w->replicas[i], err) < 0)
 			return -1;
@@ -284,6 +287,8 @@ int wd_replicas_begin(struct watchdog *w, struct err *err)
 
 int wd_replicas_start(struct watchdog *w, struct err *err)
 {
+	if (wd_is_offer(w))
+		return 0;
 	for (size_t i = 0; i < w->n_replicas; i++) {
 		struct wd_replica *r = &w->replicas[i];
 		const struct replicator_config config = {
@@ -292,6 +297,7 @@ int wd_replicas_start(struct watchdog *w, struct err *err)
 			.destination = w->config->replicas[i],
 			.retention = w->config->retention,
 			.wake = w->replica_wake,
+			.succeeds = w->config->hold != NULL,
 		};
 
 		if (r->replicator)

@@ -115,10 +115,19 @@ static void note_state(struct replicator *r, const struct replica_job *seen, con
 
 /* ---- one attempt --------------------------------------------------------------------------- */
 
+static bool is_anothers(const struct replicator *r, const struct replica_job *seen, const struct replica_state *known,
+			const struct job_info *job)
+{
+	static const uint8_t nobody[REPLICA_TOKEN];
+
+	if (memcmp(seen->token, nobody, REPLICA_TOKEN) == 0 || memcmp(seen->token, known->token, REPLICA_TOKEN) == 0)
+		return false;
+	return !r->config.succeeds || seen->job.generation >= job->generation;
+}
+
 /* The destination did not answer when the job began: only who still is what we knew may be followed. */
 static int take_late(struct replicator *r, struct err *err)
 {
-	static const uint8_t nobody[REPLICA_TOKEN];
 	struct replica_state state;
 	struct replica_job seen;
 	struct job_info job;
@@ -130,8 +139,7 @@ static int take_late(struct replicator *r, struct err *err)
 	there = destination_look(r->d, r->config.job, &seen, err) == 0;
 	rc = there || err->kind == ERR_NOT_FOUND ? find_state(r, &state, err) : -1;
 	if (rc == 0) {
-		if (there && memcmp(seen.token, nobody, REPLICA_TOKEN) != 0 &&
-		    memcmp(seen.token, state.token, REPLICA_TOKEN) != 0)
+		if (there && is_anothers(r, &seen, &state, &job))
 			rc = err_set(err, ERR_FENCED, "%s: job '%s' was resumed by %s since",
 				     r->config.destination, r->config.job, seen.holder);
 		else

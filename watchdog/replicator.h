@@ -23,6 +23,8 @@ struct replicator_config {
 	const char *destination;
 	struct retention retention;
 	int wake; /* eventfd that is written when fenced */
+	bool succeeds; /* the job was handed over by another machine, which may hold it there: it is taken unless
+			* somebody else has resumed it */
 };
 
 /* d: becomes the replicator's; hold NULL: not taken yet, because the destination did not answer (then it is taken at

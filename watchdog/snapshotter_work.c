@@ -239,7 +239,8 @@ static int do_take(struct snap_work *w, bool end, struct snap_result *result)
 /* The final snapshot of a job that goes on elsewhere. */
 static int do_move(struct snap_work *w, const char *destination, struct snap_result *result)
 {
-	int rc = move_begin(&w->move, w->config.store, w->config.job, destination, &result->err);
+	int rc = move_begin(&w->move, w->config.store, w->config.job, destination, &w->cancelled,
+			    &result->err);
 
 	if (rc == 0)
 		rc = do_take(w, true, result);

@@ -5,10 +5,19 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 	[WD_RECOVERING] = {
 		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
 		[WE_REBUILT] = {WD_RUNNING, WA_RELEASE},
+		[WE_OFFERED] = {WD_OFFERED, WA_NONE},
 		[WE_REBUILD_FAILED] = {WD_RECOVERING, WA_RECOVER},
 		[WE_NO_CANDIDATE] = {WD_OVER, WA_FINISH_FAILED},
 		[WE_STOP] = {WD_CANCELLED, WA_KILL},
 		[WE_INTERRUPT] = {WD_CANCELLED, WA_KILL},
+	},
+	/* Nothing of it has run here. */
+	[WD_OFFERED] = {
+		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
+		[WE_REBUILT] = {WD_RUNNING, WA_RELEASE},
+		[WE_NO_CANDIDATE] = {WD_OVER, WA_FINISH_FAILED},
+		[WE_STOP] = {WD_OVER, WA_FINISH_STOPPED},
+		[WE_INTERRUPT] = {WD_OVER, WA_FINISH_STOPPED},
 	},
 	[WD_RUNNING] = {
 		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
@@ -126,6 +135,7 @@ const char *wd_state_name(enum wd_state state)
 	static const char *const names[WD_N_STATES] = {
 		[WD_SAME] = "same",
 		[WD_RECOVERING] = "recovering",
+		[WD_OFFERED] = "offered",
 		[WD_RUNNING] = "running",
 		[WD_STANDING] = "standing",
 		[WD_SNAPSHOT] = "snapshot",
@@ -161,6 +171,7 @@ const char *wd_event_name(enum wd_event event)
 		[WE_LEAVE] = "leave",
 		[WE_HUNG] = "hung",
 		[WE_REBUILT] = "rebuilt",
+		[WE_OFFERED] = "offered",
 		[WE_REBUILD_FAILED] = "rebuild failed",
 		[WE_NO_CANDIDATE] = "no candidate",
 		[WE_STANDS] = "stands",

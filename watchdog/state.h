@@ -11,6 +11,7 @@
 enum wd_state {
 	WD_SAME = 0,	  /* only in the table: stay */
 	WD_RECOVERING,	  /* the job is being rebuilt, nothing of it runs */
+	WD_OFFERED,	  /* rebuilt; waits for the word of the machine that hands it over */
 	WD_RUNNING,	  /* the job runs, no snapshot is under way */
 	WD_STANDING,	  /* rebuilt and left stopped for a debugger (recover --stopped) */
 	WD_SNAPSHOT,	  /* a snapshot is being taken or stored; the job runs */
@@ -43,6 +44,7 @@ enum wd_event {
 	WE_STAYED,	   /* the job was to go on elsewhere and did not: it runs on */
 	WE_HUNG,	   /* the job has used no CPU time for too long */
 	WE_REBUILT,	   /* the job stands rebuilt, stopped */
+	WE_OFFERED,	   /* … but may not run yet */
 	WE_REBUILD_FAILED, /* nothing of it is left */
 	WE_NO_CANDIDATE,   /* there is no snapshot left to rebuild from */
 	WE_STANDS,	   /* it is left stopped, as asked for */

@@ -7,6 +7,7 @@
  *   launch_job.c a fresh launch
  *   attach_job.c a tree that runs already
  *   resume.c     recovery: candidates, capsule, rebuild, release
+ *   offer.c      a job that another machine hands over: it waits, rebuilt, for that machine's word
  *   look.c       objects that cannot be saved are noticed early
  *   tell.c       what a service manager is told
  *   notice.c     what is said of it on standard error
@@ -76,6 +77,8 @@ struct watchdog {
 	struct snapshotter *snapshotter;
 	struct control *control;
 	struct resume resume;
+	struct recovery_result offered; /* in WD_OFFERED */
+	uint64_t offer_until;		/* CLOCK_MONOTONIC */
 	uint64_t recover_seq; /* config's, by the number it has here */
 	struct wd_replica *replicas;
 	size_t n_replicas;
@@ -173,6 +176,15 @@ void wd_resume_done(struct watchdog *w);
 bool wd_plan_roll_back(struct watchdog *w);
 /* `recover --dry-run`. */
 int wd_dry_run(struct watchdog *w, struct err *err);
+
+/* ---- offer.c ------------------------------------------------------------------------------- */
+
+/* The job comes from another machine (config->confirm_fd), where it may still go on. */
+bool wd_is_offer(const struct watchdog *w);
+/* It stands rebuilt: that is told, and the word waited for. */
+void wd_offer(struct watchdog *w, const struct recovery_result *built);
+/* In every turn of the loop. */
+void wd_look_at_offer(struct watchdog *w);
 
 /* ---- actions.c ----------------------------------------------------------------------------- */
 

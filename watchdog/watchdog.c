@@ -238,6 +238,10 @@ static void rebuilt(struct watchdog *w, const struct snap_result *result)
 		wd_handle(w, result->ok ? WE_REBUILT : WE_REBUILD_FAILED);
 		return;
 	}
+	if (result->ok && wd_is_offer(w)) {
+		wd_offer(w, &result->built);
+		return;
+	}
 	if (result->ok && wd_release(w, &result->built, &err) == 0) {
 		wd_handle(w, WE_REBUILT);
 		return;
@@ -361,6 +365,8 @@ static int poll_timeout(const struct watchdog *w)
 		at = w->due;
 	if (w->config->hang_timeout_ns)
 		at = earlier(at, w->next_hang_look);
+	if (w->state == WD_OFFERED)
+		at = earlier(at, w->offer_until);
 	at = earlier(at, wd_next_look(w));
 	if (w->config->metrics)
 		at = earlier(at, w->metrics_due);
@@ -382,7 +388,7 @@ static int poll_timeout(const struct watchdog *w)
 /* ---- the loop ------------------------------------------------------------------------------ */
 
 struct sources {
-	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 4];
+	struct pollfd fds[PUMP_MAX_POLL + CONTROL_MAX_POLL + 5];
 	size_t n_pump, n_control, n;
 };
 
@@ -399,6 +405,8 @@ static void gather(struct watchdog *w, struct sources *s)
 		s->fds[s->n++] = (struct pollfd){.fd = w->replica_wake, .events = POLLIN};
 	if (w->capsule && !w->capsule->gone)
 		s->fds[s->n++] = (struct pollfd){.fd = w->capsule->events, .events = POLLIN};
+	if (w->state == WD_OFFERED)
+		s->fds[s->n++] = (struct pollfd){.fd = w->config->confirm_fd, .events = POLLIN};
 }
 
 static bool terminal_output_waits(struct watchdog *w, const struct sources *s)
@@ -431,6 +439,8 @@ static void turn(struct watchdog *w)
 		read_signals(w);
 	if (w->state != WD_OVER)
 		read_control(w, s.fds + s.n_pump, s.n_control);
+	if (w->state != WD_OVER)
+		wd_look_at_offer(w);
 	if (w->state != WD_OVER)
 		wd_replicas_look(w);
 	if (w->state != WD_OVER)

@@ -81,7 +81,17 @@ struct watchdog_config {
 	bool quiet;
 	bool keep_output;           /* output to /dev/null is kept in the job's log too (a detached job) */
 	const uint8_t *hold;        /* recover only while the bearer of this token (16 bytes) holds the job; or NULL */
+	int confirm_fd;             /* with hold: a socket (enum handover_word) for whose word the rebuilt job waits
+				     * before it runs; -1 */
 	bool no_capsule_user;       /* as root: without a user namespace (default as root) */
+};
+
+/* Over confirm_fd, a byte each (FORMAT.md, "Handing a job over"). */
+enum handover_word {
+	HANDOVER_READY = 'R', /* from the watchdog: it stands rebuilt */
+	HANDOVER_GO = 'G',    /* to it: the job is its own from now on. The other end closed, or nothing for 30 s:
+			       * it never runs, nothing is changed */
+	HANDOVER_DONE = 'D',  /* from it: that is recorded, it runs */
 };
 
 /* *ret_exit: what the command exits with. -1 with err set where pawl failed before there was a job to

@@ -7,7 +7,7 @@
 #include "store/hold.h"
 #include "store/wire/convert.h"
 
-#define CONFIRM_MS 15000 /* a job that was started here and is not confirmed is stopped */
+#define CONFIRM_MS 30000 /* a job that stands here and is not confirmed is given up */
 
 struct server {
 	struct wire_channel *ch;
@@ -15,7 +15,7 @@ struct server {
 	struct store *store;
 	const struct wire_receive_options *options;
 	const struct wire_starter *starter;
-	char started[128]; /* the job that waits to be confirmed */
+	bool started; /* a job stands and waits to be confirmed */
 };
 
 static int reply(struct server *s, const Wire__Reply *message, struct err *err)
@@ -149,7 +149,7 @@ static int start(struct server *s, const struct job_info *job, const Wire__Reque
 		rc = s->starter->start(s->starter->ctx, job->name, request->seq,
 				       request->token.data, &failure);
 	if (rc == 0) {
-		memcpy(s->started, job->name, sizeof(s->started));
+		s->started = true;
 		s->ch->patience_ms = CONFIRM_MS;
 	}
 	return reply_outcome(s, rc, &failure, err);
@@ -158,9 +158,10 @@ static int start(struct server *s, const struct job_info *job, const Wire__Reque
 static int confirm(struct server *s, struct err *err)
 {
 	struct err failure = {0};
-	int rc = s->started[0] ? 0 : err_set(&failure, ERR_INVALID, "nothing was started");
+	int rc = s->started ? s->starter->confirm(s->starter->ctx, &failure)
+			    : err_set(&failure, ERR_INVALID, "nothing was started");
 
-	s->started[0] = '\0';
+	s->started = false;
 	s->ch->patience_ms = -1;
 	return reply_outcome(s, rc, &failure, err);
 }
@@ -255,7 +256,7 @@ int wire_serve(struct wire_channel *ch, uint32_t flags, struct store *store,
 	int rc = serve(&server, err);
 
 	/* Whoever asked for it has gone, and may have gone on with the job himself. */
-	if (server.started[0])
-		starter->stop(starter->ctx, server.started);
+	if (starter)
+		starter->stop(starter->ctx);
 	return rc;
 }

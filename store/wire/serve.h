@@ -8,11 +8,13 @@
 
 /* What needs more than a store. May be NULL: then it is refused. */
 struct wire_starter {
-	/* Recovers the job from snapshot seq for the bearer of token, detached. 0: it runs. */
+	/* Recovers the job from snapshot seq for the bearer of token, detached. 0: it stands, and waits. */
 	int (*start)(void *ctx, const char *job, uint64_t seq, const uint8_t *token,
 		     struct err *err);
-	/* Ends it again, saved. */
-	void (*stop)(void *ctx, const char *job);
+	/* Lets it go on. 0: that is recorded, and it does; -1: nobody here can tell. */
+	int (*confirm)(void *ctx, struct err *err);
+	/* Whoever asked for it has gone: what was not let go on ends. Also where nothing was started. */
+	void (*stop)(void *ctx);
 	void *ctx;
 };
 

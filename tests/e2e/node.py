@@ -2,12 +2,14 @@
 
 ssh is a script that runs the other end here; where sshd is installed, the real one on a loopback port too.
 """
+import json
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 
 import harness
@@ -61,7 +63,8 @@ class Nodes:
 
     def kill_if_there(self, pid):
         try:
-            if self.there.encode() not in harness.read_bytes(f"/proc/{pid}/cmdline"):
+            line = harness.read_bytes(f"/proc/{pid}/cmdline")
+            if self.there.encode() not in line or b"\0migrate\0" in line:
                 return False
             os.kill(pid, signal.SIGKILL)
         except OSError:
@@ -190,7 +193,7 @@ def migration_killed(lab, times):
             nodes.check_ends_there(steps)
         else:
             check(not nodes.runs_there(), "it does not run there too")
-            check_equal(watchdog.wait(120).status, 0, "exit")
+            check_equal(watchdog.wait(120).status, 0, f"{migration.err[-300:]!r} {watchdog.err[-300:]!r}; exit")
             check_equal(lab.log(), nodes.expected(steps), "log")
             there = nodes.pawl("verify", status=None)  # it may have died before its store was made
             check(there.status == 0 or b"there is no store" in there.err, f"verify there: {there.err!r}")
@@ -225,6 +228,117 @@ def transfers_killed(lab, times):
     watchdog.wait(60)
 
 
+# ---- handing over: one thing fails in each window ------------------------------------------------
+
+RELAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "jobs", "relay.py")
+WINDOWS = ("start", "ready", "confirm", "done")
+FAILURES = ("receive", "recover", "there", "migrate", "here", "cut")
+SHORT_CUT, LONG_CUT = 2, 32  # seconds; what waits to be confirmed gives up after 30
+
+
+class HandOver:
+    def __init__(self, lab, window):
+        self.lab, self.nodes = lab, Nodes(lab)
+        self.steps = ("200", "10")
+        lab.env["PAWL_SSH"] = f"{sys.executable} -B {RELAY} {window} {lab.dir}"
+        self.watchdog = self.nodes.run(self.steps)
+        self.migration = lab.start("migrate", "job", self.nodes.address)
+        wait_until(lambda: os.path.exists(self.path("at")), 60, f"the window: {self.migration.err[-300:]!r}")
+
+    def path(self, name):
+        return os.path.join(self.lab.dir, name)
+
+    def pids_there(self, command):
+        pids = []
+        for pid in self.lab.processes():
+            try:
+                argv = harness.read_bytes(f"/proc/{pid}/cmdline").split(b"\0")
+            except OSError:
+                continue
+            if self.nodes.there.encode() in argv and command.encode() in argv:
+                pids.append(pid)
+        return pids
+
+    def fail(self, failure, cut):
+        if failure == "there":
+            self.nodes.kill_there()
+        elif failure in ("receive", "recover"):
+            for pid in self.pids_there(failure):
+                os.kill(pid, signal.SIGKILL)
+        elif failure == "migrate":
+            self.migration.send(signal.SIGKILL)
+        elif failure == "here":
+            self.watchdog.send(signal.SIGKILL)
+            self.watchdog.wait(60)
+        else:
+            write_bytes(self.path("down"), b"")
+            write_bytes(self.path("go"), b"cut")
+            time.sleep(cut)
+            os.unlink(self.path("down"))
+        write_bytes(self.path("go.new"), b"go")
+        os.rename(self.path("go.new"), self.path("go"))
+
+    def went_there(self):
+        """The far record's generation is the hand-over's commit."""
+        listed = self.nodes.pawl("list", "--json", status=None)
+        return listed.status == 0 and any(job["generation"] > 1 for job in json.loads(listed.out))
+
+    def check_once(self):
+        """Here or there, with the right output, and the other side does not start it."""
+        status = self.watchdog.wait(120).status
+        if status == STOPPED_EXIT:
+            check(b"was moved to" in self.lab.pawl("recover", "job", status=None).err, "not resumed here too")
+            if not self.nodes.runs_there() and not self.ended_there():
+                self.nodes.pawl("recover", "job")
+            self.nodes.check_ends_there(self.steps)
+        elif status == 0:
+            self.check_not_there()
+            check_equal(self.lab.log(), self.nodes.expected(self.steps), "log")
+        else:
+            self.resume_after_loss()
+
+    def ended_there(self):
+        return b'"finished"' in self.nodes.pawl("list", "--json", status=None).out
+
+    def check_not_there(self):
+        check(not self.nodes.runs_there() and not self.ended_there(), "it did not run there too")
+
+    def resume_after_loss(self):
+        """The watchdog here is dead: who resumes the job is told where it is."""
+        def resumed():
+            result = self.lab.pawl("recover", "job", status=None)
+            check(result.status == 0 or b"moved" in result.err, f"recover: {result.err!r}")
+            self.moved = b"was moved to" in result.err
+            return result.status == 0 or self.moved
+        wait_until(resumed, 60, "it can be told where the job goes on")
+        if self.moved:
+            self.nodes.check_ends_there(self.steps)
+        else:
+            self.check_not_there()
+            check_equal(self.lab.log(), self.nodes.expected(self.steps), "log")
+
+
+def handed_over(window, failure, cut=SHORT_CUT):
+    def run(lab):
+        over = HandOver(lab, window)
+        over.fail(failure, cut)
+        over.check_once()
+        lab.pawl("verify")
+        wait_until(lambda: not over.nodes.runs_there(), 60, "nothing waits there any more")
+        lab.check_gone("at the end")
+    return run
+
+
+def register_hand_overs():
+    short = {("start", "receive"), ("ready", "recover"), ("confirm", "receive"), ("confirm", "cut"), ("done", "receive"),
+             ("done", "there"), ("done", "here"), ("done", "cut"), ("confirm", "here")}
+    for window in WINDOWS:
+        for failure in FAILURES:
+            harness.add_case(f"handed-over-{window}-{failure}", handed_over(window, failure),
+                             long=(window, failure) not in short)
+        harness.add_case(f"handed-over-{window}-long-cut", handed_over(window, "cut", LONG_CUT), long=True)
+
+
 @case()
 def migration_killed_thrice(lab):
     migration_killed(lab, 3)
@@ -244,6 +358,8 @@ def transfers_killed_8_times(lab):
 def transfers_killed_200_times(lab):
     transfers_killed(lab, 200)
 
+
+register_hand_overs()
 
 if __name__ == "__main__":
     harness.main()

@@ -54,6 +54,17 @@ static void test_no_snapshot_during_a_snapshot(void **state)
 	}
 }
 
+/* What another machine hands over does not run before the word, and leaves nothing behind without it. */
+static void test_offered(void **state)
+{
+	expect(WD_RECOVERING, WE_OFFERED, WD_OFFERED, WA_NONE);
+	expect(WD_OFFERED, WE_REBUILT, WD_RUNNING, WA_RELEASE);
+	expect(WD_OFFERED, WE_NO_CANDIDATE, WD_OVER, WA_FINISH_FAILED);
+	expect(WD_OFFERED, WE_STOP, WD_OVER, WA_FINISH_STOPPED);
+	expect(WD_OFFERED, WE_INTERRUPT, WD_OVER, WA_FINISH_STOPPED);
+	expect(WD_OFFERED, WE_DUE, WD_OFFERED, WA_NONE);
+}
+
 /* What stands for a debugger is not saved as stopped, and is ended without a snapshot. */
 static void test_standing(void **state)
 {
@@ -144,6 +155,7 @@ int main(void)
 		cmocka_unit_test(test_table_is_total),
 		cmocka_unit_test(test_over_is_final),
 		cmocka_unit_test(test_no_snapshot_during_a_snapshot),
+		cmocka_unit_test(test_offered),
 		cmocka_unit_test(test_standing),
 		cmocka_unit_test(test_periodic),
 		cmocka_unit_test(test_stop),
