@@ -1,4 +1,6 @@
+#include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -61,6 +63,35 @@ static int find_directory(const struct collection *c, const struct socket_note *
 	return 0;
 }
 
+/* A program may have bound a name for the moment and then renamed it to the one that is looked for: in the same
+ * directory. */
+static int find_moved(const struct socket_note *note, const char *name, Snap__Socket *s, struct stat *st, struct err *err)
+{
+	char dir[PATH_MAX + 64], path[2 * PATH_MAX], whole[PATH_MAX];
+	pid_t pid = note->holder->frozen->pid;
+	cleanup_dir DIR *entries = NULL;
+	struct dirent *entry;
+	ssize_t n;
+
+	snprintf(dir, sizeof(dir), "/proc/%d/%s/%s", pid, name[0] == '/' ? "root" : "cwd", name);
+	*strrchr(dir, '/') = '\0';
+	entries = opendir(dir);
+	while (entries && (entry = readdir(entries))) {
+		if ((uint32_t)entry->d_ino != note->unix_info.file_inode)
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
+		if (!leads_to(note, path, st))
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", dirfd(entries));
+		n = readlink(path, whole, sizeof(whole) - 1);
+		if (n < 0)
+			return err_sys(err, "%s", dir);
+		snprintf(path, sizeof(path), "%.*s/%s", (int)n, whole, entry->d_name);
+		return snap_set_string(&s->moved_to, path) < 0 ? no_memory(err) : 0;
+	}
+	return 0;
+}
+
 static int describe_file(const struct collection *c, const struct socket_note *note,
 			 Snap__Socket *s, struct err *err)
 {
@@ -80,7 +111,9 @@ static int describe_file(const struct collection *c, const struct socket_note *n
 		if (directory && snap_set_string(&s->directory, directory) < 0)
 			return no_memory(err);
 	}
-	if (s->unlinked)
+	if (s->unlinked && find_moved(note, name, s, &st, err) < 0)
+		return -1;
+	if (s->unlinked && !(s->moved_to && *s->moved_to))
 		return 0;
 	s->mode = st.st_mode & 07777;
 	s->uid = st.st_uid;

@@ -165,6 +165,12 @@ static bool memberships_are_usable(const Snap__Socket *s)
 	return true;
 }
 
+/* None, or a whole one. */
+static bool path_is_usable(const char *path)
+{
+	return !path || !*path || (path[0] == '/' && strlen(path) < PATH_MAX);
+}
+
 static int check_socket(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index,
 			struct err *err)
 {
@@ -184,7 +190,7 @@ static int check_socket(const Snap__Snapshot *model, const Snap__OpenFile *open,
 	if (!memberships_are_usable(s) || s->backlog > BACKLOG_MOST || s->mode > 07777 || !options_are_known(s) ||
 	    s->filter.len % sizeof(struct sock_filter) ||
 	    s->filter.len > BPF_MAXINSNS * sizeof(struct sock_filter) ||
-	    (s->directory && *s->directory && (s->directory[0] != '/' || strlen(s->directory) >= PATH_MAX)))
+	    !path_is_usable(s->directory) || !path_is_usable(s->moved_to))
 		return corrupt(err, "socket", index);
 	if (!messages_are_usable(model, open, s->messages, s->n_messages))
 		return corrupt(err, "message of the socket", index);

@@ -18,6 +18,8 @@
 #define ROOM_MS 10000
 #define CHUNK	(128u << 10) /* of a stream, where a process must send it */
 
+static const struct socket_place nowhere;
+
 uint64_t queued_bytes(const Snap__OpenFile *open)
 {
 	const Snap__Socket *s = socket_model(open);
@@ -77,7 +79,7 @@ static int send_as_sender(struct recovery *rec, int fd, const Snap__SocketMessag
 
 	while (left) {
 		piece.data.len = left < CHUNK ? left : CHUNK;
-		if (inside_send(rec, fd, &piece, NULL, NULL, &code, err) < 0)
+		if (inside_send(rec, fd, &piece, NULL, nowhere, &code, err) < 0)
 			return -1;
 		if (code == EAGAIN) {
 			if (wait_for_room(fd, left, &waited, err) < 0)
@@ -117,7 +119,7 @@ static int send_packets(struct recovery *rec, int from, Snap__SocketMessage **me
 		int code, waited = 0;
 
 		do {
-			if (inside_send(rec, from, messages[i], NULL, NULL, &code, err) < 0)
+			if (inside_send(rec, from, messages[i], NULL, nowhere, &code, err) < 0)
 				return -1;
 			if (code == EAGAIN &&
 			    wait_for_room(from, messages[i]->data.len * (n - i), &waited, err) < 0)
@@ -190,31 +192,27 @@ static int find_unix_sender(struct sockets *s, const ProtobufCBinaryData *name)
 	return -1;
 }
 
-/* One that is no more: made for the moment. A path that is taken by now is not insisted on. */
+/* One that is no more: made for the moment. Where its name cannot be hidden, it is not insisted on. */
 static int make_unix_sender(struct sockets *s, const Snap__SocketMessage *m, struct err *err)
 {
 	Snap__OpenFile like = SNAP__OPEN_FILE__INIT;
 	struct stub *stub = stub_of_peer(s->rec, m->sender);
+	cleanup_free char *path = unix_path(&m->from, NULL);
+	const struct hidden *h = path ? hide_name(s, path, NULL) : NULL;
+	const struct socket_place place = {h ? h->root : NULL, NULL};
 	int number, code = 0;
 
 	like.domain = AF_UNIX;
 	like.type = SOCK_DGRAM;
 	if (inside_socket(stub, &like, &number, err) < 0)
 		return -1;
-	if (m->from.len && inside_bind(stub, number, &m->from, NULL, &code, err) < 0)
+	if (m->from.len && path && !h)
+		code = EEXIST;
+	else if (m->from.len && inside_bind(stub, number, &m->from, place, &code, err) < 0)
 		return -1;
 	if (code)
 		log_warn("a message that was not read yet has lost the name of its sender: %s",
 			 strerror(code));
-	else if (m->from.len > sizeof(sa_family_t) && m->from.data[sizeof(sa_family_t)]) {
-		uint64_t path;
-
-		remote_reset(&stub->remote);
-		path = remote_push(&stub->remote, m->from.data + sizeof(sa_family_t),
-				   m->from.len - sizeof(sa_family_t));
-		if (stub_call(stub, stub_thread(stub), NULL, err, "unlink", SYS_unlink, ARGS(path)) < 0)
-			return -1;
-	}
 	return inside_take(stub, number, err);
 }
 
@@ -245,8 +243,8 @@ static int fill_unix(struct sockets *s, size_t index, struct err *err)
 		if (from < 0)
 			return -1;
 		do {
-			if (inside_send(s->rec, from, m, to->local.len ? &to->local : NULL, to->directory,
-					&code, err) < 0)
+			if (inside_send(s->rec, from, m, to->local.len ? &to->local : NULL,
+					unix_place(s, (ssize_t)index), &code, err) < 0)
 				return -1;
 			if (code == EAGAIN && wait_for_room(from, m->data.len, &waited, err) < 0)
 				return -1;

@@ -277,6 +277,7 @@ int restore_sockets(struct recovery *rec, size_t index, struct err *err)
 	for (size_t i = 0; i < rec->model->n_open_files; i++)
 		if (s.slots[i].other >= 0)
 			close(s.slots[i].other);
+	remove_hidden_names(&s);
 	free(s.slots);
 	return result;
 }

@@ -3,6 +3,7 @@
  * called is what the other end may ask for.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -100,30 +101,68 @@ int inside_pair(struct recovery *rec, struct stub *stub, const Snap__OpenFile *o
 	return ret[1] < 0 ? -1 : 0;
 }
 
-static int change_directory(struct stub *stub, const char *directory, struct err *err)
+/* chdir or chroot. */
+static int change_to(struct stub *stub, long nr, const char *name, struct err *err)
+{
+	uint64_t path;
+	long value = 0;
+
+	remote_reset(&stub->remote);
+	path = remote_push_string(&stub->remote, name);
+	if (call(stub, &value, err, name, nr, ARGS(path)) < 0)
+		return -1;
+	return value < 0 ? err_code(err, (int)-value, "process %d: %s", stub->model->pid, name) : 0;
+}
+
+static int open_root(struct stub *stub, long *ret, struct err *err)
 {
 	uint64_t path;
 
-	if (!directory || !*directory)
-		return 0;
 	remote_reset(&stub->remote);
-	path = remote_push_string(&stub->remote, directory);
-	return call(stub, NULL, err, directory, SYS_chdir, ARGS(path));
+	path = remote_push_string(&stub->remote, "/");
+	if (call(stub, ret, err, "/", SYS_openat,
+		 ARGS((uint64_t)AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0)
+		return -1;
+	return *ret < 0 ? err_code(err, (int)-*ret, "process %d: /", stub->model->pid) : 0;
+}
+
+/* *ret_root: the root it has left, -1: it has not. The process's own directory is restored later. */
+static int enter(struct stub *stub, struct socket_place place, long *ret_root, struct err *err)
+{
+	const char *directory = place.directory && *place.directory ? place.directory : NULL;
+
+	*ret_root = -1;
+	if (place.root && (open_root(stub, ret_root, err) < 0 || change_to(stub, SYS_chroot, place.root, err) < 0))
+		return -1;
+	if (place.root && !directory)
+		directory = "/";
+	return directory ? change_to(stub, SYS_chdir, directory, err) : 0;
+}
+
+static int leave(struct stub *stub, long root, struct err *err)
+{
+	if (root < 0)
+		return 0;
+	if (call(stub, NULL, err, "fchdir", SYS_fchdir, ARGS((uint64_t)root)) < 0 ||
+	    change_to(stub, SYS_chroot, ".", err) < 0)
+		return -1;
+	return inside_close(stub, (int)root, err);
 }
 
 /* bind or connect. */
 static int with_address(struct stub *stub, long nr, int number, const ProtobufCBinaryData *address,
-			const char *directory, int *ret_code, struct err *err)
+			struct socket_place place, int *ret_code, struct err *err)
 {
-	long value = 0;
+	long value = 0, root;
 	uint64_t at;
 
-	if (change_directory(stub, directory, err) < 0)
+	if (enter(stub, place, &root, err) < 0)
 		return -1;
 	remote_reset(&stub->remote);
 	at = remote_push(&stub->remote, address->data, address->len);
 	if (call(stub, &value, err, nr == SYS_bind ? "bind" : "connect", nr,
-		 ARGS((uint64_t)number, at, address->len)) < 0)
+		 ARGS((uint64_t)number, at, address->len)) < 0 ||
+	    leave(stub, root, err) < 0)
 		return -1;
 	if (ret_code)
 		*ret_code = value < 0 ? (int)-value : 0;
@@ -134,15 +173,15 @@ static int with_address(struct stub *stub, long nr, int number, const ProtobufCB
 }
 
 int inside_bind(struct stub *stub, int number, const ProtobufCBinaryData *address,
-		const char *directory, int *ret_code, struct err *err)
+		struct socket_place place, int *ret_code, struct err *err)
 {
-	return with_address(stub, SYS_bind, number, address, directory, ret_code, err);
+	return with_address(stub, SYS_bind, number, address, place, ret_code, err);
 }
 
 int inside_connect(struct stub *stub, int number, const ProtobufCBinaryData *address,
-		   const char *directory, int *ret_code, struct err *err)
+		   struct socket_place place, int *ret_code, struct err *err)
 {
-	return with_address(stub, SYS_connect, number, address, directory, ret_code, err);
+	return with_address(stub, SYS_connect, number, address, place, ret_code, err);
 }
 
 int inside_listen(struct stub *stub, int number, uint32_t backlog, struct err *err)
@@ -226,22 +265,24 @@ static int send_from(struct stub *stub, const int *numbers, const Snap__SocketMe
 }
 
 int inside_send(struct recovery *rec, int from, const Snap__SocketMessage *m,
-		const ProtobufCBinaryData *to, const char *directory, int *ret_code, struct err *err)
+		const ProtobufCBinaryData *to, struct socket_place place, int *ret_code, struct err *err)
 {
 	struct stub *stub = stub_of_peer(rec, m->sender);
 	int fds[STUB_SEND] = {from}, numbers[STUB_SEND];
 	size_t n = 1;
 	int result;
+	long root;
 
 	if (!stub || m->n_open_files > RIGHTS_MOST)
 		return err_set(err, ERR_UNSUPPORTED, "a message with %zu descriptors in flight",
 			       m->n_open_files);
 	for (size_t i = 0; i < m->n_open_files; i++)
 		fds[n++] = rec->open_fds[m->open_files[i]];
-	if (change_directory(stub, directory, err) < 0 ||
-	    stub_send(rec, stub, fds, n, numbers, err) < 0)
+	if (stub_send(rec, stub, fds, n, numbers, err) < 0 || enter(stub, place, &root, err) < 0)
 		return -1;
 	result = send_from(stub, numbers, m, to, ret_code, err);
+	if (result == 0)
+		result = leave(stub, root, err);
 	for (size_t i = 0; i < n && result == 0; i++)
 		result = inside_close(stub, numbers[i], err);
 	return result;

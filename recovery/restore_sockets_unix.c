@@ -2,6 +2,7 @@
  * Unix sockets: names, listening ones, connections between the job's processes.
  */
 #include <errno.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -36,8 +37,7 @@ static bool same_bytes(const ProtobufCBinaryData *a, const ProtobufCBinaryData *
 
 /* ---- paths --------------------------------------------------------------------------------- */
 
-/* The path of a bound socket, whole, as the job knows it; NULL: abstract or no name. malloc'ed. */
-static char *whole_path(const ProtobufCBinaryData *address, const char *directory)
+char *unix_path(const ProtobufCBinaryData *address, const char *directory)
 {
 	size_t len = address->len > PATH_AT ? address->len - PATH_AT : 0;
 	const char *name = (const char *)address->data + PATH_AT;
@@ -82,7 +82,7 @@ static int is_dead(struct stub *stub, const ProtobufCBinaryData *address, const 
 	like.domain = AF_UNIX;
 	like.type = SOCK_DGRAM;
 	if (inside_socket(stub, &like, &number, err) < 0 ||
-	    inside_connect(stub, number, address, directory, &code, err) < 0)
+	    inside_connect(stub, number, address, (struct socket_place){NULL, directory}, &code, err) < 0)
 		return -1;
 	*ret = code == ECONNREFUSED || code == ENOENT;
 	return inside_close(stub, number, err);
@@ -116,8 +116,6 @@ static int set_ownership(struct sockets *s, const Snap__Socket *m, const char *p
 	const char *here = capsule_path(s->rec, path, buf, sizeof(buf));
 	struct stat st;
 
-	if (m->unlinked)
-		return 0;
 	if (lstat(here, &st) < 0)
 		return err_sys(err, "%s", path);
 	if ((st.st_uid != m->uid || st.st_gid != m->gid) && lchown(here, m->uid, m->gid) < 0)
@@ -125,20 +123,68 @@ static int set_ownership(struct sockets *s, const Snap__Socket *m, const char *p
 	return chmod(here, m->mode) < 0 ? err_sys(err, "%s", path) : 0;
 }
 
+struct socket_place unix_place(const struct sockets *s, ssize_t index)
+{
+	if (index < 0)
+		return (struct socket_place){0};
+	return (struct socket_place){s->slots[index].root, socket_model(model_of(s, (size_t)index))->directory};
+}
+
+/* The address of a path; false: too long. */
+static bool path_address(const char *path, struct sockaddr_un *address, ProtobufCBinaryData *ret)
+{
+	size_t len = strlen(path) + 1;
+
+	*address = (struct sockaddr_un){.sun_family = AF_UNIX};
+	if (len > sizeof(address->sun_path))
+		return false;
+	memcpy(address->sun_path, path, len);
+	*ret = (ProtobufCBinaryData){PATH_AT + len, (uint8_t *)address};
+	return true;
+}
+
+/* Its file, bound as `hidden`, had been renamed. */
+static int move_file(struct sockets *s, const Snap__Socket *m, struct stub *stub, const char *hidden, struct err *err)
+{
+	char from[2 * PATH_MAX + 64], to[PATH_MAX + 64];
+	cleanup_free char *kept = strdup(m->moved_to);
+	struct sockaddr_un address;
+	ProtobufCBinaryData at;
+
+	if (path_address(m->moved_to, &address, &at) && clear_path(s, stub, &at, NULL, m->moved_to, err) < 0)
+		return -1;
+	/* Until all are connected it has both names. */
+	if (link(capsule_path(s->rec, hidden, from, sizeof(from)), capsule_path(s->rec, m->moved_to, to, sizeof(to))) < 0)
+		return err_sys(err, "%s", m->moved_to);
+	return !kept || remember_path(s->rec, &kept, err) < 0 ? -1 : set_ownership(s, m, m->moved_to, err);
+}
+
+/* A name that does not lead to the socket is in nobody's way, nor anything in its. */
+static const struct hidden *hide(struct sockets *s, size_t index, const char *path)
+{
+	const Snap__Socket *m = socket_model(model_of(s, index));
+	cleanup_free char *dir = m->moved_to ? strdup(m->moved_to) : NULL;
+	const struct hidden *h = hide_name(s, path, dir && *dir ? dirname(dir) : NULL);
+
+	s->slots[index].root = h ? h->root : NULL;
+	return h;
+}
+
 /* Binds socket `number` of the process to the name that open file `index` had. */
 static int bind_name(struct sockets *s, size_t index, struct stub *stub, int number, struct err *err)
 {
 	const Snap__Socket *m = socket_model(model_of(s, index));
-	cleanup_free char *path = whole_path(&m->local, m->directory);
+	cleanup_free char *path = unix_path(&m->local, m->directory);
 	cleanup_free char *kept = path ? strdup(path) : NULL;
+	const struct hidden *h = path && m->unlinked ? hide(s, index, path) : NULL;
 	char text[128];
 	int code;
 
 	if (m->local.len == 0)
 		return 0;
-	if (path && clear_path(s, stub, &m->local, m->directory, path, err) < 0)
+	if (path && !h && clear_path(s, stub, &m->local, m->directory, path, err) < 0)
 		return -1;
-	if (inside_bind(stub, number, &m->local, m->directory, &code, err) < 0)
+	if (inside_bind(stub, number, &m->local, unix_place(s, (ssize_t)index), &code, err) < 0)
 		return -1;
 	address_text(m->local.data, m->local.len, text, sizeof(text));
 	if (code == EADDRINUSE)
@@ -147,10 +193,12 @@ static int bind_name(struct sockets *s, size_t index, struct stub *stub, int num
 			       text);
 	if (code)
 		return err_code(err, code, "binding a Unix socket to %s", text);
-	s->slots[index].bound = path != NULL;
-	if (!path)
+	s->slots[index].bound = path && !h;
+	if (h && m->moved_to && *m->moved_to)
+		return move_file(s, m, stub, h->path, err);
+	if (!s->slots[index].bound)
 		return 0;
-	if (set_ownership(s, m, path, err) < 0)
+	if (!m->unlinked && set_ownership(s, m, path, err) < 0)
 		return -1;
 	return remember_path(s->rec, &kept, err);
 }
@@ -165,7 +213,7 @@ int unix_finish_paths(struct sockets *s, struct err *err)
 
 		if (!is_unix(s, i) || !s->slots[i].bound || !m->unlinked)
 			continue;
-		path = whole_path(&m->local, m->directory);
+		path = unix_path(&m->local, m->directory);
 		if (path && unlink(capsule_path(s->rec, path, buf, sizeof(buf))) < 0 && errno != ENOENT)
 			return err_sys(err, "%s", path);
 	}
@@ -241,7 +289,7 @@ int unix_make_named(struct sockets *s, struct err *err)
 struct ends {
 	ssize_t client, server;
 	const ProtobufCBinaryData *name; /* of the server; empty: a pair */
-	const char *directory;
+	struct socket_place place;
 };
 
 static bool listens_at(const struct sockets *s, size_t i, const ProtobufCBinaryData *name)
@@ -269,7 +317,7 @@ static struct ends find_ends(const struct sockets *s, size_t index)
 
 	if (is_client)
 		e = (struct ends){.client = (ssize_t)index, .server = peer, .name = &m->remote};
-	e.directory = e.server >= 0 ? socket_model(model_of(s, (size_t)e.server))->directory : "";
+	e.place.directory = e.server >= 0 ? socket_model(model_of(s, (size_t)e.server))->directory : "";
 	return e;
 }
 
@@ -304,26 +352,28 @@ static int make_pair(struct sockets *s, size_t index, struct err *err)
 
 /* A listening socket for one connection, where the real one is no more: who connected sees its maker.
  * *ret -1: the name cannot be had. */
-static int make_listener(struct sockets *s, const struct ends *e, int *ret, char **ret_path,
+static int make_listener(struct sockets *s, struct ends *e, int *ret, char **ret_path,
 			 struct err *err)
 {
 	size_t any = (size_t)(e->client >= 0 ? e->client : e->server);
 	struct stub *stub = stub_of_peer(s->rec, peer_of(s, e->client));
-	cleanup_free char *path = whole_path(e->name, e->directory);
+	cleanup_free char *path = unix_path(e->name, e->place.directory);
+	const struct hidden *h = path ? hide_name(s, path, NULL) : NULL;
 	int number, code;
 	struct err why;
 
 	*ret = -1;
-	if (path && clear_path(s, stub, e->name, e->directory, path, &why) < 0)
+	e->place.root = h ? h->root : NULL;
+	if (path && !h && clear_path(s, stub, e->name, e->place.directory, path, &why) < 0)
 		return 0;
 	if (inside_socket(stub, model_of(s, any), &number, err) < 0 ||
-	    inside_bind(stub, number, e->name, e->directory, &code, err) < 0)
+	    inside_bind(stub, number, e->name, e->place, &code, err) < 0)
 		return -1;
 	if (code)
 		return inside_close(stub, number, err);
 	if (inside_listen(stub, number, 1, err) < 0)
 		return -1;
-	*ret_path = steal_ptr(&path);
+	*ret_path = h ? NULL : steal_ptr(&path);
 	*ret = inside_take(stub, number, err);
 	return *ret < 0 ? -1 : 0;
 }
@@ -336,7 +386,7 @@ static int make_client(struct sockets *s, const struct ends *e, int *ret, struct
 
 	if (inside_socket(stub, model_of(s, any), &number, err) < 0 ||
 	    (e->client >= 0 && bind_name(s, (size_t)e->client, stub, number, err) < 0) ||
-	    inside_connect(stub, number, e->name, e->directory, NULL, err) < 0)
+	    inside_connect(stub, number, e->name, e->place, NULL, err) < 0)
 		return -1;
 	*ret = inside_take(stub, number, err);
 	return *ret < 0 ? -1 : 0;
@@ -369,6 +419,8 @@ static int make_connection(struct sockets *s, size_t index, struct err *err)
 
 	if (e.name->len == 0 || s->rec->leave_files)
 		return make_pair(s, index, err);
+	if (at >= 0)
+		e.place = unix_place(s, at);
 	if (at >= 0)
 		return connect_through(s, &e, s->rec->open_fds[at], err);
 	if (make_listener(s, &e, &temporary, &path, err) < 0)
@@ -416,7 +468,7 @@ static int make_one_pending(struct sockets *s, size_t listener, const Snap__Pend
 
 	if (inside_socket(stub, model_of(s, listener), &number, err) < 0 ||
 	    (index >= 0 && bind_name(s, (size_t)index, stub, number, err) < 0) ||
-	    inside_connect(stub, number, &m->local, m->directory, NULL, err) < 0)
+	    inside_connect(stub, number, &m->local, unix_place(s, (ssize_t)listener), NULL, err) < 0)
 		return -1;
 	if (index < 0)
 		fd = gone = inside_take(stub, number, err);
@@ -451,12 +503,11 @@ static int connect_one(struct sockets *s, size_t index, struct err *err)
 	const Snap__OpenFile *open = model_of(s, index);
 	const Snap__Socket *m = socket_model(open);
 	ssize_t peer = socket_by_object(s->rec, open->peer);
-	const char *directory = peer >= 0 ? socket_model(model_of(s, (size_t)peer))->directory : "";
 	struct stub *stub = stub_of_peer(s->rec, NULL);
 	int number, code;
 
 	if (stub_send(s->rec, stub, &s->rec->open_fds[index], 1, &number, err) < 0 ||
-	    inside_connect(stub, number, &m->remote, directory, &code, err) < 0)
+	    inside_connect(stub, number, &m->remote, unix_place(s, peer), &code, err) < 0)
 		return -1;
 	s->slots[index].connected = true;
 	if (code && !m->outside)

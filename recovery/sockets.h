@@ -15,7 +15,20 @@
 #include "checkpointer/tracee/sockdiag.h"
 #include "recovery/batch.h"
 
+/* What a name in the file system means: where it starts from. */
+struct socket_place {
+	const char *root;      /* directory that is "/" for it; NULL: the capsule's root */
+	const char *directory; /* of relative names; NULL or empty: as it comes */
+};
+
+/* A name bound where nobody sees it. Both as the capsule has them. */
+struct hidden {
+	char *root;
+	char *path; /* root and the name */
+};
+
 struct socket_slot {
+	char *root;     /* of its place, where it is hidden; NULL: it is not */
 	int other;      /* temporary other end of one whose own is gone; -1: none */
 	bool bound;     /* we have bound it to its path */
 	bool connected; /* datagram sockets */
@@ -24,6 +37,8 @@ struct socket_slot {
 struct sockets {
 	struct recovery *rec;
 	struct socket_slot *slots; /* as model->open_files */
+	struct hidden *hidden;
+	size_t n_hidden;
 };
 
 /* ---- restore_sockets.c --------------------------------------------------------------------- */
@@ -48,19 +63,26 @@ struct stub *stub_of_peer(struct recovery *rec, const Snap__Peer *peer);
 int inside_socket(struct stub *stub, const Snap__OpenFile *open, int *ret_number, struct err *err);
 int inside_pair(struct recovery *rec, struct stub *stub, const Snap__OpenFile *open, int ret[2],
 		struct err *err);
-/* directory: where a relative path starts from, may be empty. ret_code (may be NULL): errno of a failure,
- * which is then none. */
+/* ret_code (may be NULL): errno of a failure, which is then none. */
 int inside_bind(struct stub *stub, int number, const ProtobufCBinaryData *address,
-		const char *directory, int *ret_code, struct err *err);
+		struct socket_place place, int *ret_code, struct err *err);
 int inside_connect(struct stub *stub, int number, const ProtobufCBinaryData *address,
-		   const char *directory, int *ret_code, struct err *err);
+		   struct socket_place place, int *ret_code, struct err *err);
 int inside_listen(struct stub *stub, int number, uint32_t backlog, struct err *err);
 int inside_close(struct stub *stub, int number, struct err *err);
 /* Takes the socket over from the process. -1 with err. */
 int inside_take(struct stub *stub, int number, struct err *err);
 /* Sends a message from socket `from` (ours) as the process that sent it, to `to` (may be NULL). */
 int inside_send(struct recovery *rec, int from, const Snap__SocketMessage *m,
-		const ProtobufCBinaryData *to, const char *directory, int *ret_code, struct err *err);
+		const ProtobufCBinaryData *to, struct socket_place place, int *ret_code, struct err *err);
+
+/* ---- restore_sockets_hidden.c -------------------------------------------------------------- */
+
+/* A root below `in` (a directory; NULL: of temporary files) in which `path` is free and has its directory. NULL: cannot
+ * be had, as where there is no capsule. Valid until the next one. */
+const struct hidden *hide_name(struct sockets *s, const char *path, const char *in);
+/* And frees s->hidden. */
+void remove_hidden_names(struct sockets *s);
 
 /* ---- restore_sockets_unix.c ---------------------------------------------------------------- */
 
@@ -69,6 +91,10 @@ int unix_make_named(struct sockets *s, struct err *err);
 int unix_make_connected(struct sockets *s, struct err *err);
 int unix_make_pending(struct sockets *s, struct err *err);
 int unix_connect_datagram(struct sockets *s, bool mutual, struct err *err);
+/* The path of a bound socket, whole, as the job knows it; NULL: abstract or no name. malloc'ed. */
+char *unix_path(const ProtobufCBinaryData *address, const char *directory);
+/* Where its local name is to be looked for; index -1: none of the job's. */
+struct socket_place unix_place(const struct sockets *s, ssize_t index);
 /* Paths that led nowhere any more. */
 int unix_finish_paths(struct sockets *s, struct err *err);
 

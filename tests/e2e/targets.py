@@ -65,6 +65,7 @@ TARGETS = [
     "timers",
     "tls",
     "tree",
+    "unixnames",
     "unixsockets",
     "unixsockets children",
     "vdso",
