@@ -64,6 +64,19 @@ void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
 		free_chunk(chunk);
 }
 
+void page_chunk_add(struct page_chunk *chunk, uint64_t page)
+{
+	size_t last = chunk->n_runs - 1;
+
+	if (chunk->n_runs && chunk->runs[last].first + chunk->runs[last].n == page) {
+		chunk->runs[last].n++;
+	} else {
+		chunk->runs[chunk->n_runs].first = page;
+		chunk->runs[chunk->n_runs++].n = 1;
+	}
+	chunk->n_pages++;
+}
+
 /* Room for one more. The job may stand still meanwhile: what else waits can wait on. */
 static int put_oldest(struct page_copies *copies, struct err *err)
 {
@@ -127,7 +140,7 @@ int page_chunk_put(const struct page_chunk *chunk, struct err *err)
 	return 0;
 }
 
-/* The pages that have been put from later copies. Open addressing, never more than half full. */
+/* The pages that later copies have. Open addressing, never more than half full. */
 struct put_set {
 	struct put_page {
 		struct page_table *table;
@@ -182,6 +195,66 @@ static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err 
 			first += n;
 			data += n * STORE_PAGE_SIZE;
 		}
+	}
+	return 0;
+}
+
+/* Keeps of the chunk what no later copy has superseded. There are never more runs than pages. */
+static void keep_newest(struct put_set *set, struct page_chunk *chunk)
+{
+	struct page_chunk before = *chunk;
+	const char *from = chunk->data;
+
+	_Static_assert(CHUNK_RUNS * STORE_PAGE_SIZE >= CHUNK_BYTES, "a run a page");
+	chunk->n_runs = chunk->n_pages = 0;
+	for (size_t i = 0; i < before.n_runs; i++)
+		for (uint64_t j = 0; j < before.runs[i].n; j++, from += STORE_PAGE_SIZE) {
+			uint64_t page = before.runs[i].first + j;
+			char *to = chunk->data + chunk->n_pages * STORE_PAGE_SIZE;
+
+			if (!put_set_add(set, chunk->table, page))
+				continue;
+			if (to != from)
+				memcpy(to, from, STORE_PAGE_SIZE);
+			page_chunk_add(chunk, page);
+		}
+}
+
+/* Whether all of `from` now stands in `to`. */
+static bool take_over(struct page_chunk *to, const struct page_chunk *from)
+{
+	if (to->table != from->table || to->n_runs + from->n_runs > CHUNK_RUNS ||
+	    (to->n_pages + from->n_pages) * STORE_PAGE_SIZE > CHUNK_BYTES)
+		return false;
+	memcpy(to->data + to->n_pages * STORE_PAGE_SIZE, from->data, from->n_pages * STORE_PAGE_SIZE);
+	memcpy(to->runs + to->n_runs, from->runs, from->n_runs * sizeof(*from->runs));
+	to->n_runs += from->n_runs;
+	to->n_pages += from->n_pages;
+	return true;
+}
+
+int page_copies_compact(struct page_copies *copies, struct err *err)
+{
+	struct put_set set;
+	size_t n = copies->n;
+
+	if (n == 0)
+		return 0;
+	if (put_set_new(&set, copies, err) < 0)
+		return -1;
+	for (size_t i = n; i-- > 0;)
+		keep_newest(&set, copies->chunks[i]);
+	free(set.slots);
+	/* No page is there twice now, so their order does not matter. */
+	copies->n = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct page_chunk *chunk = copies->chunks[i];
+
+		if (chunk->n_pages == 0 ||
+		    (copies->n > 0 && take_over(copies->chunks[copies->n - 1], chunk)))
+			page_copies_return(copies, chunk);
+		else
+			copies->chunks[copies->n++] = chunk;
 	}
 	return 0;
 }

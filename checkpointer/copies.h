@@ -49,6 +49,8 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk); /* takes NULL */
 /* Bytes that still fit. */
 uint64_t page_copies_left(const struct page_copies *copies);
+/* Drops what later copies have superseded, and the room it took. */
+int page_copies_compact(struct page_copies *copies, struct err *err);
 /* Puts all waiting copies. */
 int page_copies_put(struct page_copies *copies, struct err *err);
 /* The same while the job runs: no faster than allowed. */
@@ -57,6 +59,8 @@ int page_copies_put_gently(struct page_copies *copies, struct err *err);
 void page_copies_rest(struct page_copies *copies);
 void page_copies_free(struct page_copies *copies);
 
+/* Another page stands at the end of the data: there is room for it, and for a run. */
+void page_chunk_add(struct page_chunk *chunk, uint64_t page);
 /* Puts the pages of one chunk into its table. */
 int page_chunk_put(const struct page_chunk *chunk, struct err *err);
 

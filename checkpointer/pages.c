@@ -26,7 +26,6 @@ struct capture {
 /* Page by page: some cannot be read the ordinary way (PROT_NONE), some are gone. */
 static int read_slowly(struct capture *c, struct err *err)
 {
-	size_t kept_runs = 0, kept_pages = 0;
 	struct page_chunk *k = c->chunk;
 	struct page_chunk *out;
 
@@ -36,7 +35,7 @@ static int read_slowly(struct capture *c, struct err *err)
 		for (uint64_t j = 0; j < k->runs[i].n; j++) {
 			uint64_t page = k->runs[i].first + j;
 			uint64_t at = page * STORE_PAGE_SIZE;
-			char *to = out->data + kept_pages * STORE_PAGE_SIZE;
+			char *to = out->data + out->n_pages * STORE_PAGE_SIZE;
 
 			if (mem_read(c->pid, at, to, STORE_PAGE_SIZE, err) < 0 &&
 			    mem_read_forced(c->pid, at, to, STORE_PAGE_SIZE, err) < 0) {
@@ -46,19 +45,8 @@ static int read_slowly(struct capture *c, struct err *err)
 				}
 				continue;
 			}
-			if (kept_runs &&
-			    out->runs[kept_runs - 1].first + out->runs[kept_runs - 1].n == page) {
-				out->runs[kept_runs - 1].n++;
-			} else if (kept_runs == CHUNK_RUNS) {
-				break; /* only while pre-copying: what is left out is seen again */
-			} else {
-				out->runs[kept_runs].first = page;
-				out->runs[kept_runs++].n = 1;
-			}
-			kept_pages++;
+			page_chunk_add(out, page);
 		}
-	out->n_runs = kept_runs;
-	out->n_pages = kept_pages;
 	page_copies_return(c->copies, k);
 	c->chunk = out;
 	return 0;

@@ -174,7 +174,16 @@ static int precopy_all(struct taking *t, struct err *err)
 	return 0;
 }
 
-/* What does not fit in the pause is put in the pause: there must be room for what may be left. */
+/* There must be room for what may be left for the pause. */
+static int make_room(struct page_copies *copies, struct err *err)
+{
+	if (page_copies_compact(copies, err) < 0)
+		return -1;
+	if (page_copies_left(copies) >= copies->budget / 2)
+		return 0;
+	return page_copies_put_gently(copies, err);
+}
+
 static int precopy_with_room(struct taking *t, struct err *err)
 {
 	struct page_copies *copies = &t->c->copies;
@@ -183,7 +192,7 @@ static int precopy_with_room(struct taking *t, struct err *err)
 		return -1;
 	if (page_copies_left(copies) >= copies->budget / 2)
 		return 0;
-	return page_copies_put_gently(copies, err) < 0 ? -1 : precopy_all(t, err);
+	return make_room(copies, err) < 0 ? -1 : precopy_all(t, err);
 }
 
 int precopy(struct taking *t, struct err *err)

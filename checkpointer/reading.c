@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -12,7 +13,8 @@
 /* Bits of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst). */
 #define PAGEMAP_EXCLUSIVE (1ull << 56)
 #define PAGEMAP_PRESENT	  (1ull << 63)
-#define ENTRIES		  512u /* looked at at once */
+/* Runs that lie no further apart are looked up in one call: a word takes a fortieth of the time of a call. */
+#define GAP 32u
 
 void page_reading_end(struct page_reading *reading)
 {
@@ -37,21 +39,49 @@ static bool open_both(struct page_reading *reading)
 	return !reading->failed;
 }
 
-/* Whether one of the pages is mapped by others too. */
-static bool is_shared(struct page_reading *reading, uint64_t first, uint64_t n)
+/* How many words to read for run i of the chunk, from `at` in it on, and for those behind it. */
+static uint64_t window_size(const struct page_chunk *chunk, size_t i, uint64_t at)
 {
-	uint64_t entries[ENTRIES];
+	uint64_t end = chunk->runs[i].first + chunk->runs[i].n;
+
+	for (++i; i < chunk->n_runs && end - at < PAGE_READING_WINDOW; i++) {
+		uint64_t first = chunk->runs[i].first;
+
+		if (first < end || first - end > GAP)
+			break;
+		end = first + chunk->runs[i].n;
+	}
+	return end - at < PAGE_READING_WINDOW ? end - at : PAGE_READING_WINDOW;
+}
+
+/* What cannot be read counts as not there. */
+static void read_window(struct page_reading *reading, uint64_t first, uint64_t n)
+{
+	ssize_t got = pread_upto(reading->pagemap, reading->window.words,
+				 n * sizeof(*reading->window.words),
+				 (off_t)(first * sizeof(*reading->window.words)));
+	size_t there = got > 0 ? (size_t)got / sizeof(*reading->window.words) : 0;
+
+	memset(reading->window.words + there, 0, (n - there) * sizeof(*reading->window.words));
+	reading->window.first = first;
+	reading->window.n = n;
+}
+
+/* Whether one of the pages of run i is mapped by others too. */
+static bool is_shared(struct page_reading *reading, const struct page_chunk *chunk, size_t i)
+{
+	uint64_t at = chunk->runs[i].first, end = at + chunk->runs[i].n;
 
 	if (!open_both(reading))
 		return false;
-	for (uint64_t at = 0; at < n; at += ENTRIES) {
-		size_t some = n - at < ENTRIES ? n - at : ENTRIES;
-		ssize_t got = pread_upto(reading->pagemap, entries, some * sizeof(*entries),
-					 (off_t)((first + at) * sizeof(*entries)));
+	for (; at < end; at++) {
+		uint64_t word;
 
-		for (size_t i = 0; got > 0 && i < (size_t)got / sizeof(*entries); i++)
-			if (entries[i] & PAGEMAP_PRESENT && !(entries[i] & PAGEMAP_EXCLUSIVE))
-				return true;
+		if (at - reading->window.first >= reading->window.n)
+			read_window(reading, at, window_size(chunk, i, at));
+		word = reading->window.words[at - reading->window.first];
+		if (word & PAGEMAP_PRESENT && !(word & PAGEMAP_EXCLUSIVE))
+			return true;
 	}
 	return false;
 }
@@ -81,11 +111,12 @@ bool page_reading_chunk(struct page_reading *reading, const struct page_chunk *c
 	char *from = chunk->data, *data = chunk->data; /* from: where the waiting ones go */
 	size_t n = 0;
 
+	reading->window.n = 0;
 	for (size_t i = 0; i < chunk->n_runs; i++) {
 		uint64_t addr = chunk->runs[i].first * STORE_PAGE_SIZE;
 		size_t len = chunk->runs[i].n * STORE_PAGE_SIZE;
 
-		if (!is_shared(reading, chunk->runs[i].first, chunk->runs[i].n)) {
+		if (!is_shared(reading, chunk, i)) {
 			waiting[n++] = (struct iovec){(void *)addr, len};
 			data += len;
 			continue;

@@ -9,14 +9,22 @@
 #define PAWL_CHECKPOINTER_READING_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "checkpointer/copies.h"
+
+#define PAGE_READING_WINDOW 512u
 
 struct page_reading { /* starts as {.pid = …, .pagemap = -1, .mem = -1} */
 	pid_t pid;
 	int pagemap, mem;
 	bool failed; /* they cannot be opened: everything is read the fast way */
+	/* Words of pagemap for the pages [first, first + n), of the chunk that is being read. */
+	struct {
+		uint64_t first, n;
+		uint64_t words[PAGE_READING_WINDOW];
+	} window;
 };
 
 void page_reading_end(struct page_reading *reading);

@@ -285,6 +285,11 @@ int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, unsigned
 	return tracker->ops->scan(tracker, start, end, how, result, err);
 }
 
+int tracker_peek(struct tracker *tracker, uint64_t start, uint64_t end, uint64_t *pages, struct err *err)
+{
+	return tracker->ops->peek(tracker, start, end, pages, err);
+}
+
 int tracker_rearm(struct tracker *tracker, struct err *err)
 {
 	return tracker->ops->rearm(tracker, err);

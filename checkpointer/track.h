@@ -57,6 +57,9 @@ enum scan_how {
  * gap between them. If part of it was not armed before, all of it comes back as written. */
 int tracker_scan(struct tracker *tracker, uint64_t start, uint64_t end, unsigned how,
 		 struct scan_result *result, struct err *err);
+/* Adds the number of pages of [start, end) that were written since they were armed, and leaves them so. Only
+ * of a tracker that can pre-copy. */
+int tracker_peek(struct tracker *tracker, uint64_t start, uint64_t end, uint64_t *pages, struct err *err);
 /* After all mappings have been scanned, still stopped: soft-dirty clears its bits here. */
 int tracker_rearm(struct tracker *tracker, struct err *err);
 

@@ -10,6 +10,7 @@ struct tracker_ops {
 	int (*begin)(struct tracker *t, struct remote *remote, struct tracee *thread, struct err *err);
 	int (*scan)(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
 		    struct scan_result *result, struct err *err);
+	int (*peek)(struct tracker *t, uint64_t start, uint64_t end, uint64_t *pages, struct err *err);
 	int (*rearm)(struct tracker *t, struct err *err);
 	bool (*probe)(void); /* on pages of our own: does a write show, and only a write? */
 	bool precopy;

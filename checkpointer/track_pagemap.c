@@ -163,6 +163,19 @@ static int pagemap_scan_tracked(struct tracker *t, uint64_t start, uint64_t end,
 	return done;
 }
 
+static int pagemap_peek(struct tracker *t, uint64_t start, uint64_t end, uint64_t *pages, struct err *err)
+{
+	static const struct page_query written = {
+		.mask = PAGE_IS_WRITTEN, .anyof = THERE, .categories = THERE};
+	struct scan_result found = {0};
+	int done = pagemap_query(t->pagemap, start, end, &written, false, &found, err);
+
+	for (size_t i = 0; done == 0 && i < found.n; i++)
+		*pages += (found.ranges[i].end - found.ranges[i].start) / STORE_PAGE_SIZE;
+	scan_result_free(&found);
+	return done;
+}
+
 static int pagemap_rearm(struct tracker *t, struct err *err)
 {
 	return 0; /* the scan has done it */
@@ -210,6 +223,7 @@ static bool pagemap_probe(void)
 const struct tracker_ops tracker_pagemap_ops = {
 	.begin = pagemap_begin,
 	.scan = pagemap_scan_tracked,
+	.peek = pagemap_peek,
 	.rearm = pagemap_rearm,
 	.probe = pagemap_probe,
 	.precopy = true,

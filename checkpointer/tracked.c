@@ -228,6 +228,26 @@ static int capture_through(void *arg, struct err *err)
 			     err);
 }
 
+static int first_copy(void *arg, struct err *err)
+{
+	struct through *t = arg;
+
+	return tracked_first_copy(t->tracked, t->round, t->copies, t->candidates, err);
+}
+
+/* A later round is in a hurry: the job writes on. */
+static int copy_round(struct through *t, struct err *err)
+{
+	uint64_t size = pages_capture_size(t->round);
+
+	if (size > page_copies_left(t->copies) && page_copies_compact(t->copies, err) < 0)
+		return -1;
+	if (size > page_copies_left(t->copies))
+		return capture_through(t, err);
+	return pages_capture(t->tracked->pid, t->tracked->table, t->round, t->copies, CAPTURE_RUNNING,
+			     t->candidates, err);
+}
+
 int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
 			struct err *err)
 {
@@ -239,15 +259,10 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
 
 	if (result == 0)
 		result = append(&t->precopied, &round, err);
-	/* All of a process is not worth copying twice; what it writes meanwhile is. A later round is in a
-	 * hurry: the job writes on. */
 	if (result == 0 && whole)
-		result = yield_run(&copies->yielding, capture_through, &through, err);
-	else if (result == 0 && pages_capture_size(&round) > page_copies_left(copies))
-		result = capture_through(&through, err);
+		result = yield_run(&copies->yielding, first_copy, &through, err);
 	else if (result == 0)
-		result = pages_capture(t->pid, t->table, &round, copies, CAPTURE_RUNNING, candidates,
-				       err);
+		result = copy_round(&through, err);
 	scan_result_free(&round);
 	t->first = false;
 	/* Whatever this round has re-armed without storing it must be looked at again. */

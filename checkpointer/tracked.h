@@ -49,6 +49,10 @@ int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind k
 int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
 			struct err *err);
 
+/* The first of these rounds, in which all of the process is read. */
+int tracked_first_copy(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
+		       uint64_t *candidates, struct err *err);
+
 /* In the pause: makes the tracker where there is none, and scans. */
 int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tracker_kind kind,
 			struct err *err);

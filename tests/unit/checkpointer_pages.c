@@ -221,9 +221,8 @@ static void buffers_serve_again(void **state)
 	page_copies_free(&copies);
 }
 
-static void of_two_copies_the_later_one_counts(void **state)
+static void put_two_copies(struct fixture *f, bool compact)
 {
-	struct fixture *f = *state;
 	struct scan_range all = range(f, 0, PAGES), some[] = {range(f, 3, 1), range(f, 7, 5)};
 	struct scan_result ranges = {&all, 1, 1}, later = {some, 2, 2};
 	struct page_copies copies = {.budget = 1 << 30};
@@ -237,6 +236,12 @@ static void of_two_copies_the_later_one_counts(void **state)
 		f->memory[i * STORE_PAGE_SIZE] = 100;
 	assert_int_equal(pages_capture(getpid(), f->table, &later, &copies, CAPTURE_FROZEN, &candidates,
 				       &err), 0);
+	assert_int_equal(copies.n, 2);
+	if (compact) {
+		assert_int_equal(page_copies_compact(&copies, &err), 0);
+		assert_int_equal(copies.n, 1); /* there was room for both in one */
+		assert_int_equal(copies.chunks[0]->n_pages, PAGES);
+	}
 	assert_int_equal(page_copies_put(&copies, &err), 0);
 	session_counts(f->session, &counts);
 	assert_int_equal(counts.pages_in, PAGES); /* superseded copies cost nothing */
@@ -246,6 +251,16 @@ static void of_two_copies_the_later_one_counts(void **state)
 		assert_true(holds(f, i, f->memory + i * STORE_PAGE_SIZE));
 	}
 	page_copies_free(&copies);
+}
+
+static void of_two_copies_the_later_one_counts(void **state)
+{
+	put_two_copies(*state, false);
+}
+
+static void superseded_copies_take_no_room(void **state)
+{
+	put_two_copies(*state, true);
 }
 
 int main(void)
@@ -260,6 +275,7 @@ int main(void)
 		PAGES_TEST(a_full_budget_is_put_at_once),
 		PAGES_TEST(buffers_serve_again),
 		PAGES_TEST(of_two_copies_the_later_one_counts),
+		PAGES_TEST(superseded_copies_take_no_room),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

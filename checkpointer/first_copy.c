@@ -1,0 +1,107 @@
+/*
+ * The first copy of a process. What the job writes while it is made has to be copied again, so it is stored at
+ * once only where that keeps pace with the job: compressing and writing is some ten times slower than copying.
+ */
+#include <stdbool.h>
+
+#include "checkpointer/tracked.h"
+
+/* How much is read before a look at what was written meanwhile; then twice as much, and so on. */
+#define FIRST_LOOK (64ull << 20)
+/* A job keeps ahead of us that will have written more than this part of what we store while we store it. */
+#define VAIN_PART 8
+
+struct first_copy {
+	struct tracked *tracked;
+	const struct scan_result *round;
+	size_t i;    /* of round: the next range, */
+	uint64_t at; /* from here on; 0: all of it */
+	struct page_copies *copies;
+	uint64_t *candidates;
+	uint64_t whole, done; /* bytes that are to be read */
+};
+
+/* The next ranges, with up to `most` bytes that are to be read. */
+static int next_part(struct first_copy *f, uint64_t most, struct scan_result *ret, struct err *err)
+{
+	while (f->i < f->round->n && pages_capture_size(ret) < most) {
+		struct scan_range r = f->round->ranges[f->i];
+
+		if (f->at)
+			r.start = f->at;
+		f->at = r.end - r.start > most ? r.start + most : 0;
+		if (f->at)
+			r.end = f->at;
+		else
+			f->i++;
+		if (scan_result_add(ret, &r, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int capture(struct first_copy *f, const struct scan_result *part, enum capture_mode mode, struct err *err)
+{
+	f->done += pages_capture_size(part);
+	return pages_capture(f->tracked->pid, f->tracked->table, part, f->copies, mode, f->candidates, err);
+}
+
+/* Whether the job would have written much of it again before all is stored, judging by the part that was
+ * stored last. */
+static int is_outrun(struct first_copy *f, const struct scan_result *part, bool *ret, struct err *err)
+{
+	uint64_t size = pages_capture_size(part), pages = 0;
+
+	for (size_t i = 0; i < part->n; i++) {
+		const struct scan_range *r = &part->ranges[i];
+
+		if (r->written && !r->file && !r->guard && !r->zero &&
+		    tracker_peek(f->tracked->tracker, r->start, r->end, &pages, err) < 0)
+			return -1;
+	}
+	/* By the end of the copy, so many times as much time will have gone by. */
+	*ret = size > 0 && (double)(pages * STORE_PAGE_SIZE) / (double)size * (double)f->whole / (double)f->done >
+				   1.0 / VAIN_PART;
+	return 0;
+}
+
+static bool rest_fits(const struct first_copy *f)
+{
+	return f->whole - f->done <= page_copies_left(f->copies) / 2;
+}
+
+static int copy_by_parts(struct first_copy *f, struct err *err)
+{
+	enum capture_mode mode = CAPTURE_THROUGH;
+	int result = 0;
+
+	for (uint64_t most = FIRST_LOOK; result == 0 && f->i < f->round->n; most *= 2) {
+		struct scan_result part = {0};
+		bool outrun = false;
+
+		result = next_part(f, mode == CAPTURE_THROUGH ? most : UINT64_MAX, &part, err);
+		if (result == 0)
+			result = capture(f, &part, mode, err);
+		if (result == 0 && mode == CAPTURE_THROUGH && rest_fits(f))
+			result = is_outrun(f, &part, &outrun, err);
+		if (outrun)
+			mode = CAPTURE_RUNNING;
+		scan_result_free(&part);
+	}
+	return result;
+}
+
+int tracked_first_copy(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
+		       uint64_t *candidates, struct err *err)
+{
+	struct first_copy f = {.tracked = t,
+			       .round = round,
+			       .copies = copies,
+			       .candidates = candidates,
+			       .whole = pages_capture_size(round)};
+
+	/* Waiting copies are older than what goes to the table now. */
+	if (page_copies_put_gently(copies, err) < 0)
+		return -1;
+	return copy_by_parts(&f, err);
+}
