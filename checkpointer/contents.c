@@ -1,4 +1,5 @@
 #include "checkpointer/contents.h"
+#include "checkpointer/descriptor.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -253,6 +254,26 @@ static int capture_leased(struct known_contents *known, struct store_session *se
 	return capture_open(known, session, fd, name, 0, false, ret, err);
 }
 
+/* Where it may not be opened (any more), or only when others have given up a lease: by what the job has of it. */
+static int open_content(const struct collection *c, size_t id)
+{
+	int fd = open(c->sources[id].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), why = errno;
+
+	for (size_t i = 0; fd < 0 && (why == EACCES || why == EAGAIN) && i < c->model->n_open_files; i++) {
+		const Snap__OpenFile *open = c->model->open_files[i];
+		const struct collected_process *p;
+		struct err ignored;
+		int number;
+
+		if (open->kind == SNAP__OPEN_FILE__KIND__FILE && open->file == (int32_t)id &&
+		    !(open->flags & O_PATH) && (open->flags & O_ACCMODE) != O_WRONLY &&
+		    find_holder(c, i, &p, &number))
+			fd = descriptor_fetch(p, number, &ignored);
+	}
+	errno = why;
+	return fd;
+}
+
 static int capture_job_file(struct collection *c, size_t id, struct store_session *session,
 			    struct known_contents *known, struct err *err)
 {
@@ -260,6 +281,7 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 	struct file_source *s = &c->sources[id];
 	const struct known_content *k = known_find(known, f->device, f->inode);
 	struct known_content fresh;
+	cleanup_fd int fd = -1;
 	struct stat st;
 
 	if (!s->path)
@@ -279,8 +301,8 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 		take(f, k);
 		return 0;
 	}
-	if (contents_capture_path(known, session, s->path, f->path, guess_root(c, id, known), false,
-				  &fresh, err) < 0)
+	fd = open_content(c, id);
+	if (capture_open(known, session, fd, f->path, guess_root(c, id, known), false, &fresh, err) < 0)
 		return -1;
 	take(f, &fresh);
 	return 0;

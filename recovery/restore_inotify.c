@@ -27,20 +27,24 @@ int open_inotify(struct recovery *rec, size_t index, struct err *err)
 	return 0;
 }
 
-/* How to reach what has no path. What we have open of it for writing is closed before: the job would be told. */
-static const char *removed_path(struct recovery *rec, size_t file, char *buf, size_t len)
+/* What we have open for writing of files without a path becomes what only leads to them: by its end the job, or
+ * whoever watches their directory, would be told of a file closed. */
+static void keep_names(struct recovery *rec)
 {
-	struct file_slot *slot = &rec->files[file];
-	int name;
+	for (size_t i = 0; i < rec->model->n_files; i++) {
+		struct file_slot *slot = &rec->files[i];
+		char path[64];
+		int name;
 
-	snprintf(buf, len, "/proc/self/fd/%d", slot->fd);
-	name = open(buf, O_PATH | O_CLOEXEC);
-	if (name >= 0) {
+		if (slot->fd < 0 || fcntl(slot->fd, F_GETFL) & O_PATH)
+			continue;
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", slot->fd);
+		name = open(path, O_PATH | O_CLOEXEC);
+		if (name < 0)
+			continue;
 		close(slot->fd);
 		slot->fd = name;
-		snprintf(buf, len, "/proc/self/fd/%d", name);
 	}
-	return buf;
 }
 
 /* What is watched may have come back as another inode, or be gone: an instance with a watch less
@@ -48,11 +52,12 @@ static const char *removed_path(struct recovery *rec, size_t file, char *buf, si
 static int add_watch(struct recovery *rec, int fd, const Snap__InotifyWatch *w, struct err *err)
 {
 	char buf[PATH_MAX + 64];
-	const char *path = w->file ? removed_path(rec, (size_t)w->file - 1, buf, sizeof(buf))
-				   : capsule_path(rec, w->path, buf, sizeof(buf));
+	const char *path = w->file ? buf : capsule_path(rec, w->path, buf, sizeof(buf));
 	int32_t next = w->wd;
 	int wd;
 
+	if (w->file)
+		snprintf(buf, sizeof(buf), "/proc/self/fd/%d", rec->files[w->file - 1].fd);
 	if (ioctl(fd, INOTIFY_IOC_SETNEXTWD, next) < 0)
 		return err_set(err, ERR_UNSUPPORTED,
 			       "watch %d on %s: this kernel does not let its number be chosen: %s",
@@ -71,6 +76,7 @@ int inotify_watch(struct recovery *rec, size_t index, struct err *err)
 {
 	const Snap__OpenFile *open = rec->model->open_files[index];
 
+	keep_names(rec);
 	for (size_t i = 0; i < open->n_watches; i++)
 		if (add_watch(rec, rec->open_fds[index], open->watches[i], err) < 0)
 			return err_wrap(err, "inotify instance of open file %zu", index);

@@ -222,14 +222,24 @@ static int put_message(const Snap__SysvQueue *q, const Snap__SysvMessage *m, str
 static int set_queue(const Snap__SysvQueue *q, uint64_t most_bytes, struct err *err)
 {
 	struct msqid_ds ds;
+	uint64_t now;
 
 	if (msgctl(q->object->id, IPC_STAT, &ds) < 0)
 		return err_sys(err, "System V message queue %d", q->object->id);
 	sysv_fill_perm(&ds.msg_perm, q->object);
-	ds.msg_qbytes = most_bytes > ds.msg_qbytes ? most_bytes : ds.msg_qbytes;
-	/* Above the namespace's limit only root of the machine may go. */
+	now = ds.msg_qbytes;
+	ds.msg_qbytes = most_bytes > now ? most_bytes : now;
 	if (msgctl(q->object->id, IPC_SET, &ds) == 0)
 		return 0;
+	/* Above the namespace's limit only root of the machine may go. */
+	if (errno == EPERM && most_bytes > now) {
+		ds.msg_qbytes = now;
+		if (msgctl(q->object->id, IPC_SET, &ds) == 0) {
+			log_warn("System V message queue %d may hold %" PRIu64 " bytes here, not %" PRIu64,
+				 q->object->id, now, most_bytes);
+			return 0;
+		}
+	}
 	return err_sys(err, "owner, mode and size of System V message queue %d", q->object->id);
 }
 
@@ -240,6 +250,8 @@ static int shrink_queue(const Snap__SysvQueue *q, struct err *err)
 
 	if (msgctl(q->object->id, IPC_STAT, &ds) < 0)
 		return err_sys(err, "System V message queue %d", q->object->id);
+	if (ds.msg_qbytes <= q->most_bytes)
+		return 0;
 	ds.msg_qbytes = q->most_bytes;
 	if (msgctl(q->object->id, IPC_SET, &ds) < 0)
 		return err_sys(err, "size of System V message queue %d", q->object->id);

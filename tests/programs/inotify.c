@@ -16,7 +16,7 @@
 
 struct watches {
 	int fd, dir, file, once, far, gone, epoll;
-	int gone_fd;
+	int gone_fd, others; /* others: an instance that is told what others close in the directory */
 	char *path, *inner;
 };
 
@@ -65,6 +65,8 @@ static void set_up(const struct target *t, struct watches *w)
 	w->epoll = epoll_create1(0);
 	CHECK(w->fd >= 0 && w->epoll >= 0);
 	CHECK(epoll_ctl(w->epoll, EPOLL_CTL_ADD, w->fd, &event) == 0);
+	CHECK((w->others = inotify_init1(IN_NONBLOCK)) >= 0);
+	watch(w->others, w->path, IN_CLOSE_WRITE);
 	CHECK_EQ(watch(w->fd, "/etc", IN_CREATE), 1);
 	w->dir = watch(w->fd, w->path, IN_CREATE | IN_DELETE | IN_ONLYDIR);
 	CHECK(inotify_rm_watch(w->fd, 1) == 0);
@@ -92,8 +94,10 @@ static void check(struct watches *w)
 {
 	char *made;
 	struct epoll_event event;
+	char buf[64];
 
 	CHECK_EQ(epoll_wait(w->epoll, &event, 1, 0), 0);
+	CHECK(read(w->others, buf, sizeof(buf)) < 0 && errno == EAGAIN);
 	CHECK_EQ(write(w->gone_fd, "x", 1), 1);
 	CHECK_EQ(next_event(w->fd, IN_MODIFY, NULL), w->gone);
 	make_file(w->inner);

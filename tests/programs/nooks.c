@@ -1,7 +1,8 @@
 /*
  * nooks.c: what descriptors and processes have beside what they are for: flags of each end of a pipe, that a memfd
  * which is open for writing can be executed, a symbolic link that is gone, who took a lock, two that are in the same
- * removed directory, two pidfds of the same ended process, registrations with membarrier(2).
+ * removed directory, two pidfds of the same ended process, registrations with membarrier(2), a file that
+ * nobody may open any more.
  */
 #include "target.h"
 
@@ -21,7 +22,7 @@ struct nooks {
 	int pipe[2], other_write, both; /* its ends; another description of one; one that reads and writes another */
 	int memfd;
 	void *memory;
-	int link, locked, pidfd[2], dir;
+	int link, locked, closed, pidfd[2], dir;
 	pid_t locker;
 	int told[2];
 };
@@ -139,6 +140,24 @@ static void set_up_owners(struct nooks *n)
 	CHECK_EQ(owner_of(n->locked), n->locker);
 }
 
+static void set_up_closed(struct nooks *n)
+{
+	char *path = target_path(&n->target, "closed");
+
+	CHECK((n->closed = open(path, O_RDWR | O_CREAT | O_EXCL, 0600)) >= 0 && write(n->closed, "text", 4) == 4);
+	CHECK(fchmod(n->closed, 0) == 0);
+	free(path);
+}
+
+static void check_closed(struct nooks *n)
+{
+	struct stat st;
+	char buf[8];
+
+	CHECK(pread(n->closed, buf, sizeof(buf), 0) == 4 && memcmp(buf, "text", 4) == 0);
+	CHECK(fstat(n->closed, &st) == 0 && (st.st_mode & 0777) == 0);
+}
+
 static void check_owners(struct nooks *n)
 {
 	CHECK_EQ(owner_of(n->locked), n->locker);
@@ -195,6 +214,7 @@ int main(int argc, char **argv)
 	set_up_ends(&n);
 	set_up_memfd(&n);
 	set_up_link(&n);
+	set_up_closed(&n);
 	set_up_gone(&n);
 	set_up_owners(&n);
 	target_ready(&n.target);
@@ -203,6 +223,7 @@ int main(int argc, char **argv)
 	check_ends(&n);
 	check_memfd(&n);
 	check_link(&n);
+	check_closed(&n);
 	check_gone(&n);
 	check_owners(&n);
 	return target_pass(&n.target);
