@@ -420,7 +420,7 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 		return descriptor_refuse(p, d, object_name(d->link), err);
 	o->kind = SNAP__OPEN_FILE__KIND__FILE;
 	o->offset = d->info.pos;
-	if (find_other_name(p, d, name, sizeof(name)) < 0)
+	if (find_other_name(c, p, d, name, sizeof(name)) < 0)
 		snprintf(name, sizeof(name), "%s", d->link);
 	if (file_table_add(c, d->path, name, writes, &o->file, err) < 0)
 		return err_wrap(err, "process %d: fd %d", p->frozen->vpid, d->fd);

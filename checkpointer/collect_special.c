@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -235,7 +236,8 @@ int describe_special(struct collection *c, struct collected_process *p, const st
 
 /* ---- another name -------------------------------------------------------------------------- */
 
-int find_other_name(const struct collected_process *p, const struct descriptor *d, char *name, size_t len)
+/* In the directory that it was in. */
+static int find_beside(const struct collected_process *p, const struct descriptor *d, char *name, size_t len)
 {
 	size_t n = strlen(d->link) - strlen(DELETED);
 	cleanup_free char *dir = NULL;
@@ -258,6 +260,17 @@ int find_other_name(const struct collected_process *p, const struct descriptor *
 				       : -1;
 	}
 	return -1;
+}
+
+int find_other_name(const struct collection *c, const struct collected_process *p, const struct descriptor *d,
+		    char *name, size_t len)
+{
+	const struct proc_watch inode = {
+		.inode = d->st.st_ino, .major = major(d->st.st_dev), .minor = minor(d->st.st_dev)};
+
+	if (d->st.st_nlink == 0 || !ends_with(d->link, DELETED))
+		return -1;
+	return find_beside(p, d, name, len) == 0 ? 0 : path_of_watched(c, p, &inode, name, len);
 }
 
 /* ---- who gets signals, leases -------------------------------------------------------------- */

@@ -51,8 +51,9 @@ int describe_special(struct collection *c, struct collected_process *p, const st
 /* F_SETOWN, F_SETSIG and leases: of any description. */
 int describe_owner(struct collection *c, const struct collected_process *p, const struct descriptor *d,
 		   Snap__OpenFile *o, struct err *err);
-/* Another name, in the same directory, of a file that was removed under the name it was opened by. 0 or -1. */
-int find_other_name(const struct collected_process *p, const struct descriptor *d, char *name, size_t len);
+/* Another name of a file that was removed under the name it was opened by. 0 or -1. */
+int find_other_name(const struct collection *c, const struct collected_process *p, const struct descriptor *d,
+		    char *name, size_t len);
 /* With all descriptors known: what is queued in pseudo-terminals, and whose they are. */
 int collect_terminals(struct collection *c, struct err *err);
 /* o NULL: only those that belong to the process. */

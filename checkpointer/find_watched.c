@@ -1,5 +1,5 @@
 /*
- * A path to an inode that a job watches. An ordinary user cannot ask the kernel for it
+ * A path to an inode that a job watches, or has open under a name that it has no more. An ordinary user cannot ask the kernel for it
  * (open_by_handle_at(2) is for root; since Linux 6.13 also for directories whose parents all are
  * one's own, below one of a mount namespace of one's own), so places are tried where the job may
  * have it from, the likely ones first: where it was found for the snapshot before, what the job has
@@ -63,6 +63,9 @@ static bool try_last(struct search *s)
 {
 	const Snap__Snapshot *last = s->c->config->last;
 
+	for (size_t i = 0; last && i < last->n_files; i++)
+		if (last->files[i]->inode == s->watch->inode && leads_there(s, last->files[i]->path))
+			return true;
 	for (size_t i = 0; last && i < last->n_open_files; i++)
 		for (size_t k = 0; k < last->open_files[i]->n_watches; k++)
 			if (leads_there(s, last->open_files[i]->watches[k]->path))
