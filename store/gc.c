@@ -1,13 +1,42 @@
 #include "store/gc.h"
 
 #include <stdlib.h>
+#include <time.h>
 
+#include "store/base/io.h"
 #include "store/lock.h"
 #include "store/pageindex.h"
 #include "store/pins.h"
 #include "store/session.h"
 
 #define GC_WAIT_MS 10000
+#define PAUSE_LEAST 1000000u  /* ns */
+#define PAUSE_MOST  20000000u
+
+int gc_write(struct gc *gc, MDB_txn **ret, struct err *err)
+{
+	struct timespec pause = {0, (long)(gc->took / 4)};
+
+	if (gc->took) {
+		if (pause.tv_nsec < PAUSE_LEAST)
+			pause.tv_nsec = PAUSE_LEAST;
+		if (pause.tv_nsec > PAUSE_MOST)
+			pause.tv_nsec = PAUSE_MOST;
+		nanosleep(&pause, NULL);
+	}
+	if (txn_write(gc->store, ret, err) < 0)
+		return -1;
+	gc->began = clock_ns(CLOCK_MONOTONIC);
+	return 0;
+}
+
+int gc_commit(struct gc *gc, MDB_txn *txn, struct err *err)
+{
+	int rc = txn_commit(gc->store, txn, false, err);
+
+	gc->took = clock_ns(CLOCK_MONOTONIC) - gc->began;
+	return rc;
+}
 
 static int collect(struct gc *gc, struct err *err)
 {

@@ -20,6 +20,7 @@ struct gc_root_key {
 struct gc {
 	struct store *store;
 	struct gc_stats stats;
+	uint64_t began, took; /* the last write transaction, CLOCK_MONOTONIC; nanoseconds */
 	/* As one read transaction saw it: */
 	struct next_ids next;                   /* ids from here on are not judged */
 	struct id_ranges live_pages, live_nodes; /* reserved by sessions: not judged either */
@@ -32,7 +33,12 @@ struct gc {
 	struct idset pages, nodes;
 };
 
-/* Fills all of the above. ERR_CORRUPT where a snapshot's record does not tell its roots: then nothing
+/* Write transactions of a collection: a pause before each lets other writers go first, whom LMDB's lock would
+ * leave waiting for many of ours in a row. */
+int gc_write(struct gc *gc, MDB_txn **ret, struct err *err);
+int gc_commit(struct gc *gc, MDB_txn *txn, struct err *err);
+
+/* Fills all of the above but the last write transaction. ERR_CORRUPT where a snapshot's record does not tell its roots: then nothing
  * may be freed until that snapshot is removed. */
 int gc_mark(struct gc *gc, struct err *err);
 int gc_sweep(struct gc *gc, struct err *err);

@@ -115,7 +115,7 @@ static int prune_run(struct gc *gc, uint64_t key, struct err *err)
 	size_t n = 0;
 	int rc;
 
-	if (txn_write(gc->store, &txn, err) < 0)
+	if (gc_write(gc, &txn, err) < 0)
 		return -1;
 	rc = record_get(txn, gc->store->index, KEY_VAL(k), &value, "the index", err);
 	if (rc == 1 && run_open(&run, value.mv_data, value.mv_size, key, &gc->store->secret, &ignored) == 0) {
@@ -127,7 +127,7 @@ static int prune_run(struct gc *gc, uint64_t key, struct err *err)
 		txn_end(gc->store, txn);
 		return -1;
 	}
-	return txn_commit(gc->store, txn, false, err);
+	return gc_commit(gc, txn, err);
 }
 
 /* ---- making it anew ------------------------------------------------------------------------ */
@@ -139,7 +139,7 @@ static int drop_all_runs(struct gc *gc, struct err *err)
 	MDB_txn *txn;
 	int rc;
 
-	if (txn_write(gc->store, &txn, err) < 0)
+	if (gc_write(gc, &txn, err) < 0)
 		return -1;
 	rc = mdb_cursor_open(txn, gc->store->index, &cursor);
 	if (rc == 0) {
@@ -152,7 +152,7 @@ static int drop_all_runs(struct gc *gc, struct err *err)
 		txn_end(gc->store, txn);
 		return err_lmdb(err, rc, "cannot write the index");
 	}
-	return txn_commit(gc->store, txn, false, err);
+	return gc_commit(gc, txn, err);
 }
 
 struct gathering {
@@ -212,14 +212,14 @@ static int write_gathered(struct gc *gc, struct gathering *g, struct err *err)
 	if (g->n == 0)
 		return 0;
 	index_sort(g->entries, g->n);
-	if (txn_write(gc->store, &txn, err) < 0)
+	if (gc_write(gc, &txn, err) < 0)
 		return -1;
 	if (index_add(gc->store, txn, g->entries, g->n, err) < 0) {
 		txn_end(gc->store, txn);
 		return -1;
 	}
 	g->n = 0;
-	return txn_commit(gc->store, txn, false, err);
+	return gc_commit(gc, txn, err);
 }
 
 static int make_anew(struct gc *gc, struct err *err)

@@ -11,7 +11,7 @@
 #define LOOK_BATCH  1024u /* packs looked at in one read transaction */
 #define DROP_BATCH  256u  /* packs deleted in one write transaction */
 #define NODE_BATCH  8192u
-#define MERGE_BATCH 16u   /* new packs in one write transaction */
+#define MERGE_BATCH 4u    /* new packs in one write transaction: writers wait while 4 MiB go to disk */
 
 /* A pack that is left alone also keeps its neighbours apart: merging them across it would hide it. */
 enum pack_fate { PACK_BARRIER, PACK_DEAD, PACK_LIVE };
@@ -138,13 +138,12 @@ static int id_list_add(struct id_list *list, uint64_t id, struct err *err)
 	return 0;
 }
 
-static int delete_batch(struct store *store, MDB_dbi dbi, const uint64_t *ids, size_t n,
-			struct err *err)
+static int delete_batch(struct gc *gc, MDB_dbi dbi, const uint64_t *ids, size_t n, struct err *err)
 {
 	MDB_txn *txn;
 	size_t i;
 
-	if (txn_write(store, &txn, err) < 0)
+	if (gc_write(gc, &txn, err) < 0)
 		return -1;
 	for (i = 0; i < n; i++) {
 		struct id_key key = id_key(ids[i]);
@@ -152,21 +151,21 @@ static int delete_batch(struct store *store, MDB_dbi dbi, const uint64_t *ids, s
 		/* What cannot be deleted safely stays, and is verify's to report. */
 		if (record_delete(txn, dbi, KEY_VAL(key), "garbage", err) < 0 &&
 		    err->kind != ERR_CORRUPT) {
-			txn_end(store, txn);
+			txn_end(gc->store, txn);
 			return -1;
 		}
 	}
-	return txn_commit(store, txn, false, err);
+	return gc_commit(gc, txn, err);
 }
 
-static int delete_ids(struct store *store, MDB_dbi dbi, const struct id_list *list, size_t batch,
+static int delete_ids(struct gc *gc, MDB_dbi dbi, const struct id_list *list, size_t batch,
 		      struct err *err)
 {
 	size_t at, n;
 
 	for (at = 0; at < list->n; at += n) {
 		n = list->n - at < batch ? list->n - at : batch;
-		if (delete_batch(store, dbi, list->id + at, n, err) < 0)
+		if (delete_batch(gc, dbi, list->id + at, n, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -211,13 +210,13 @@ static int drop_dead_packs(struct gc *gc, struct pack_list *packs, struct err *e
 			at++;
 		if (at == packs->n)
 			return 0;
-		if (txn_write(gc->store, &txn, err) < 0)
+		if (gc_write(gc, &txn, err) < 0)
 			return -1;
 		if (drop_some(gc, txn, packs, &at, err) < 0) {
 			txn_end(gc->store, txn);
 			return -1;
 		}
-		if (txn_commit(gc->store, txn, false, err) < 0)
+		if (gc_commit(gc, txn, err) < 0)
 			return -1;
 	}
 }
@@ -336,7 +335,7 @@ static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
 		*at = group_end(gc, packs, from, &gain);
 		if (gain <= 0)
 			continue;
-		if (!txn && txn_write(gc->store, &txn, err) < 0)
+		if (!txn && gc_write(gc, &txn, err) < 0)
 			return -1;
 		if ((merged++ == 0 && pins_read(gc->store, txn, &pins, err) < 0) ||
 		    (!group_is_pinned(&pins, packs, from, *at) &&
@@ -345,7 +344,7 @@ static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
 			return -1;
 		}
 	}
-	return txn ? txn_commit(gc->store, txn, false, err) : 0;
+	return txn ? gc_commit(gc, txn, err) : 0;
 }
 
 static int merge_sparse(struct gc *gc, const struct pack_list *packs, struct err *err)
@@ -410,7 +409,7 @@ static int sweep_nodes(struct gc *gc, struct err *err)
 		rc = look_at_nodes(gc, &dead, &at, err);
 	while (rc == 1);
 	if (rc == 0)
-		rc = delete_ids(gc->store, gc->store->nodes, &dead, NODE_BATCH, err);
+		rc = delete_ids(gc, gc->store->nodes, &dead, NODE_BATCH, err);
 	free(dead.id);
 	return rc;
 }
@@ -439,7 +438,7 @@ static int forget_dropped(struct gc *gc, struct err *err)
 
 	if (gc->n_forget == 0)
 		return 0;
-	if (txn_write(gc->store, &txn, err) < 0)
+	if (gc_write(gc, &txn, err) < 0)
 		return -1;
 	for (i = 0; i < gc->n_forget; i++) {
 		if (record_delete(txn, gc->store->dropped, KEY_VAL(gc->forget[i]),
@@ -449,7 +448,7 @@ static int forget_dropped(struct gc *gc, struct err *err)
 		}
 		gc->stats.snapshots_freed++;
 	}
-	return txn_commit(gc->store, txn, false, err);
+	return gc_commit(gc, txn, err);
 }
 
 int gc_sweep(struct gc *gc, struct err *err)
