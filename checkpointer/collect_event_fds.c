@@ -6,6 +6,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "checkpointer/sockets.h"
 #include "store/base/cleanup.h"
 
 /* What waits for other things: counters, signals, timers, epoll. All of it is in fdinfo. */
@@ -101,41 +102,49 @@ static uint32_t place_among_equals(const Snap__OpenFile *o, size_t entry)
 	return place;
 }
 
-static int find_watched(struct collection *c, const struct collected_process *p, int fd, Snap__OpenFile *o,
-			size_t entry, struct err *err)
+/* holder: the process, or we (of what is in flight), that has the instance as fd. */
+static int find_watched(struct collection *c, pid_t holder, int fd, Snap__OpenFile *o, size_t entry, struct err *err)
 {
 	Snap__EpollEntry *e = o->watched[entry];
 	const struct kcmp_epoll_slot slot = {(uint32_t)fd, (uint32_t)e->fd, place_among_equals(o, entry)};
-	char label[96];
 
-	if (is_watched(p->frozen->pid, e->fd, p->frozen->pid, &slot))
+	if (holder != getpid() && is_watched(holder, e->fd, holder, &slot))
 		return 0;
 	for (size_t i = 0; i < c->shared.n; i++) {
 		const struct shared_entry *s = &c->shared.list[i];
 
-		if (is_watched(s->pid, s->fd, p->frozen->pid, &slot)) {
+		if (is_watched(s->pid, s->fd, holder, &slot)) {
 			e->open_file = 1 + s->open_file;
 			return 0;
 		}
 	}
-	return err_set(err, ERR_UNSUPPORTED, "%s: fd %d: an epoll instance that watches what was fd %d, which no "
-					     "process of the job has",
-		       process_label(p->frozen, label, sizeof(label)), fd, e->fd);
+	return err_set(err, ERR_UNSUPPORTED, "an epoll instance that watches what was fd %d, which no process of the "
+					     "job has", e->fd);
+}
+
+static int find_flying(const struct collection *c, size_t open_file)
+{
+	for (size_t i = 0; c->sockets && i < c->sockets->n_flying; i++)
+		if (c->sockets->flying[i].open_file == (int32_t)open_file)
+			return c->sockets->flying[i].fd;
+	return -1;
 }
 
 static int relate_epoll(struct collection *c, size_t index, struct err *err)
 {
 	Snap__OpenFile *o = c->model->open_files[index];
-	const struct collected_process *p;
+	const struct collected_process *p = NULL;
+	char label[96];
 	int fd;
 
-	if (o->n_watched == 0)
-		return 0;
 	if (!find_holder(c, index, &p, &fd))
-		return err_set(err, ERR_UNSUPPORTED, "an epoll instance that is in flight in a socket");
-	for (size_t i = 0; i < o->n_watched; i++)
-		if (find_watched(c, p, fd, o, i, err) < 0)
-			return -1;
+		fd = find_flying(c, index);
+	for (size_t i = 0; i < o->n_watched; i++) {
+		if (find_watched(c, p ? p->frozen->pid : getpid(), fd, o, i, err) == 0)
+			continue;
+		return err_wrap(err, "%s: fd %d", p ? process_label(p->frozen, label, sizeof(label)) : "in flight in a socket",
+				fd);
+	}
 	return 0;
 }
 

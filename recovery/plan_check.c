@@ -140,12 +140,24 @@ static int check_pipe(const Snap__Snapshot *model, const Snap__OpenFile *open, s
 	return 0;
 }
 
+static bool is_held(const Snap__Snapshot *model, size_t open_file)
+{
+	for (size_t i = 0; i < model->n_processes; i++)
+		for (size_t j = 0; j < model->processes[i]->n_fds; j++)
+			if (model->processes[i]->fds[j]->open_file == (int32_t)open_file)
+				return true;
+	return false;
+}
+
+/* What nobody has knows nobody's numbers. */
 static int check_epoll(const Snap__Snapshot *model, const Snap__OpenFile *open, size_t index, struct err *err)
 {
+	bool held = open->n_watched == 0 || is_held(model, index);
+
 	for (size_t i = 0; i < open->n_watched; i++) {
 		const Snap__EpollEntry *e = open->watched[i];
 
-		if (e->fd < 0 || e->fd > MAX_FD || e->open_file < 0 || (size_t)e->open_file > model->n_open_files)
+		if ((!held && e->open_file == 0) || e->fd < 0 || e->fd > MAX_FD || e->open_file < 0 || (size_t)e->open_file > model->n_open_files)
 			return corrupt(err, "epoll instance of open file", (long)index);
 	}
 	return 0;

@@ -182,6 +182,47 @@ static int tell_epoll(struct recovery *rec, struct stub *stub, const Snap__OpenF
 	return 0;
 }
 
+static bool is_held(const struct recovery *rec, size_t open_file)
+{
+	for (size_t i = 0; i < rec->model->n_processes; i++)
+		for (size_t j = 0; j < rec->model->processes[i]->n_fds; j++)
+			if (rec->model->processes[i]->fds[j]->open_file == (int32_t)open_file)
+				return true;
+	return false;
+}
+
+/* One that is in flight, and in no process: this one is lent it, under a number out of the way of all others. */
+static int tell_flying(struct recovery *rec, struct stub *stub, size_t index, struct err *err)
+{
+	const Snap__OpenFile *open = rec->model->open_files[index];
+	int number = stub->scratch + 2, arrived;
+	struct batch b;
+
+	if (stub_send(rec, stub, &rec->open_fds[index], 1, &arrived, err) < 0)
+		return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (batch_call(&b, BATCH_MUST, err, SYS_dup3, ARGS((uint64_t)arrived, (uint64_t)number, O_CLOEXEC),
+		       "epoll instance") < 0 ||
+	    batch_call(&b, BATCH_MUST, err, SYS_close, ARGS((uint64_t)arrived), "close") < 0 || batch_run(&b, err) < 0)
+		return -1;
+	for (size_t i = 0; i < open->n_watched; i++)
+		if (watch_other(rec, stub, open->watched[i], number, err) < 0)
+			return -1;
+	batch_begin(&b, stub, &stub->threads[0]);
+	if (batch_call(&b, BATCH_MUST, err, SYS_close, ARGS((uint64_t)number), "close") < 0)
+		return -1;
+	return batch_run(&b, err);
+}
+
+static int tell_all_flying(struct recovery *rec, struct stub *stub, struct err *err)
+{
+	for (size_t i = 0; i < rec->model->n_open_files; i++)
+		if (rec->model->open_files[i]->kind == SNAP__OPEN_FILE__KIND__EPOLL &&
+		    rec->model->open_files[i]->n_watched && !is_held(rec, i) && tell_flying(rec, stub, i, err) < 0)
+			return -1;
+	return 0;
+}
+
 int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err)
 {
 	const Snap__Process *p = stub->model;
@@ -193,5 +234,5 @@ int stub_tell_epolls(struct recovery *rec, struct stub *stub, struct err *err)
 		    tell_epoll(rec, stub, open, p->fds[i]->number, err) < 0)
 			return -1;
 	}
-	return 0;
+	return p == rec->model->processes[0] ? tell_all_flying(rec, stub, err) : 0;
 }

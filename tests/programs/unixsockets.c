@@ -26,7 +26,7 @@ struct sockets {
 	int receiver, one, two, connected[2], vanished;
 	int flying[2], rights[2], credentials[2];
 	int relative;
-	int epoll;
+	int epoll, epoll_way[2];
 };
 
 static socklen_t name_address(struct sockaddr_un *a, const char *path, bool abstract)
@@ -460,6 +460,34 @@ static void check_flying(struct sockets *s)
 	CHECK_EQ(sender.gid, getegid());
 }
 
+/* An epoll instance that nobody has: it watches what somebody has, and what is in flight itself. */
+static void set_up_flying_epoll(struct sockets *s)
+{
+	int pipe_ends[2], fds[2] = {epoll_create1(0), -1};
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = 100};
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, s->epoll_way) == 0 && pipe(pipe_ends) == 0 && fds[0] >= 0);
+	CHECK(epoll_ctl(fds[0], EPOLL_CTL_ADD, s->epoll_way[0], &event) == 0);
+	fds[1] = pipe_ends[0];
+	event.data.u64 = 101;
+	CHECK(epoll_ctl(fds[0], EPOLL_CTL_ADD, fds[1], &event) == 0);
+	CHECK_EQ(write(pipe_ends[1], "p", 1), 1);
+	send_rights(s->epoll_way[0], "watching", fds, 2);
+	CHECK(close(fds[0]) == 0 && close(fds[1]) == 0 && close(pipe_ends[1]) == 0);
+}
+
+static void check_flying_epoll(struct sockets *s)
+{
+	struct epoll_event events[4];
+	int fds[2];
+
+	CHECK_EQ(receive_rights(s->epoll_way[1], "watching", fds, NULL), 2);
+	CHECK_EQ(epoll_wait(fds[0], events, 4, 0), 1);
+	CHECK_EQ(events[0].data.u64, 101);
+	CHECK(write(s->epoll_way[1], "x", 1) == 1);
+	CHECK_EQ(epoll_wait(fds[0], events, 4, 0), 2);
+}
+
 /* ---- epoll --------------------------------------------------------------------------------- */
 
 static void watch(struct sockets *s, int fd, uint32_t events)
@@ -499,6 +527,7 @@ static int all_in_one(struct sockets *s)
 	set_up_names(s);
 	set_up_datagrams(s);
 	set_up_flying(s);
+	set_up_flying_epoll(s);
 	set_up_epoll(s);
 	target_ready(&s->target);
 	target_wait(&s->target);
@@ -508,6 +537,7 @@ static int all_in_one(struct sockets *s)
 	check_names(s);
 	check_datagrams(s);
 	check_flying(s);
+	check_flying_epoll(s);
 	return target_pass(&s->target);
 }
 
