@@ -320,6 +320,13 @@ static int note_shared_guards(struct tracked *t, Snap__Process *m, size_t i, str
 	return result;
 }
 
+/* Its pages may vanish at any time (MAP_DROPPABLE), and so they do: it is where random number generators keep their
+ * state, of which no second one may come to be. */
+static bool is_droppable(const Snap__Region *r)
+{
+	return r->advice & ADVICE_DROPPABLE;
+}
+
 static unsigned how_to_scan(const Snap__Region *r)
 {
 	/* A removed file's pages count as the process's own. */
@@ -331,12 +338,12 @@ static struct span next_regions(const Snap__Process *m, const bool *read_all, si
 {
 	const Snap__Region *first = m->regions[*i];
 	struct span s = {first->start, first->end, how_to_scan(first)};
-	bool alone = read_all[*i] || first->kind != SNAP__REGION__KIND__ANONYMOUS;
+	bool alone = read_all[*i] || first->kind != SNAP__REGION__KIND__ANONYMOUS || is_droppable(first);
 
 	for (++*i; !alone && *i < m->n_regions; ++*i) {
 		const Snap__Region *r = m->regions[*i];
 
-		if (r->kind != first->kind || read_all[*i] || !span_takes(&s, r->start, r->end, s.how))
+		if (r->kind != first->kind || read_all[*i] || is_droppable(r) || !span_takes(&s, r->start, r->end, s.how))
 			break;
 		s.end = r->end;
 	}
@@ -364,6 +371,8 @@ static int scan_regions(struct tracked *t, const struct collected_process *p, si
 
 	if (!holds_private_pages(p->model->regions[from]->kind))
 		return note_shared_guards(t, p->model, from, err);
+	if (is_droppable(p->model->regions[from]))
+		return 0;
 	if (p->read_all[from])
 		return scan_result_add(&t->now, &whole, err);
 	if (scan_span(t, s, err) < 0)

@@ -2,7 +2,7 @@
  * nooks.c: what descriptors and processes have beside what they are for: flags of each end of a pipe, that a memfd
  * which is open for writing can be executed, a symbolic link that is gone, who took a lock, two that are in the same
  * removed directory, two pidfds of the same ended process, registrations with membarrier(2), a file that
- * nobody may open any more.
+ * nobody may open any more, memory that the kernel may drop.
  */
 #include "target.h"
 
@@ -17,11 +17,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
+
 struct nooks {
 	struct target target;
 	int pipe[2], other_write, both; /* its ends; another description of one; one that reads and writes another */
 	int memfd;
-	void *memory;
+	void *memory, *droppable;
 	int link, locked, closed, pidfd[2], dir;
 	pid_t locker;
 	int told[2];
@@ -68,6 +72,11 @@ static void set_up_memfd(struct nooks *n)
 	CHECK((n->memfd = memfd_create("script", 0)) >= 0);
 	CHECK(write(n->memfd, script, sizeof(script) - 1) == sizeof(script) - 1);
 	n->memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, n->memfd, 0);
+	n->droppable = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_DROPPABLE | MAP_ANONYMOUS, -1, 0);
+	if (n->droppable == MAP_FAILED)
+		n->droppable = NULL; /* before Linux 6.11 */
+	else
+		*(volatile int *)n->droppable = 4711;
 	CHECK(n->memory != MAP_FAILED && fcntl(n->memfd, F_SETFL, O_APPEND) == 0);
 }
 
@@ -75,6 +84,9 @@ static void check_memfd(struct nooks *n)
 {
 	pid_t pid;
 	int status;
+
+	/* No copy of it may exist. */
+	CHECK(!n->droppable || *(volatile int *)n->droppable == 0);
 
 	CHECK_EQ(lseek(n->memfd, 0, SEEK_CUR), 12);
 	CHECK(fcntl(n->memfd, F_GETFL) & O_APPEND);
