@@ -328,7 +328,7 @@ static int judge_waiting(struct collection *c, struct socket_note *listener,
 }
 
 /* Their order does not show, so with more than one, too, they are taken out to see. */
-static int relate_listener(struct collection *c, struct socket_note *listener, struct err *err)
+static int relate_queue(struct collection *c, struct socket_note *listener, struct err *err)
 {
 	const struct inet_info *only = NULL;
 	size_t n = 0, received = 0, all = 0;
@@ -354,6 +354,28 @@ static int relate_listener(struct collection *c, struct socket_note *listener, s
 				   "a listening TCP socket with connections waiting that come from outside "
 				   "the job, among others");
 	return tcp_save_waiting(c, listener, n, err);
+}
+
+/* Connections that the listening side has not completed, as with TCP_DEFER_ACCEPT before anything is sent. They come
+ * after those that can be accepted. */
+static int relate_half_open(struct collection *c, struct socket_note *listener, struct err *err)
+{
+	for (size_t i = 0; i < c->sockets->n_tcp; i++) {
+		const struct inet_info *info = &c->sockets->tcp[i];
+		const struct socket_note *client = NULL;
+
+		if (!info->inode && info->state == TCP_SYN_RECV && find_listener(c, &info->local) == listener)
+			client = find_client(c, info);
+		if (client && note_socket(c, client)->state == SNAP__SOCKET__STATE__PENDING &&
+		    add_pending(c, listener, client, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int relate_listener(struct collection *c, struct socket_note *listener, struct err *err)
+{
+	return relate_queue(c, listener, err) < 0 ? -1 : relate_half_open(c, listener, err);
 }
 
 /* A port is held for a minute after its connections have ended (TIME_WAIT), against everyone but who says

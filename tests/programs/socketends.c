@@ -1,12 +1,14 @@
 /*
  * socketends.c: Internet sockets at the edges of their life, and with what was allowed when they were bound only:
  * one end or both ended with more under way than has room; both over; a port shared, an address that the machine
- * does not have, by options taken back since; bound to an interface; UDP-Lite.
+ * does not have, by options taken back since; bound to an interface; UDP-Lite; options;
+ * a connection that the listening side puts off.
  */
 #include "target.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -28,6 +30,7 @@ struct ends {
 	struct target target;
 	struct pair half, both, over;
 	struct sockaddr_in foreign_name;
+	int with_option[16], deferring, early, deferred;
 	int shared[2], shared_udp[2], foreign, at_device, lite[2];
 };
 
@@ -239,6 +242,68 @@ static void check_binds(struct ends *e)
 	CHECK(getsockopt(e->at_device, SOL_SOCKET, SO_BINDTODEVICE, device, &len) == 0 && strcmp(device, "lo") == 0);
 }
 
+/* ---- options ------------------------------------------------------------------------------- */
+
+static const struct {
+	int family, type, level, name, value;
+} options[] = {
+	{AF_INET, SOCK_STREAM, IPPROTO_IP, IP_TOS, 0x10},
+	{AF_INET, SOCK_STREAM, SOL_SOCKET, SO_PRIORITY, 3}, /* after IP_TOS, which changes it */
+	{AF_INET, SOCK_DGRAM, IPPROTO_IP, IP_RECVOPTS, 1},
+	{AF_INET, SOCK_DGRAM, SOL_SOCKET, SO_SELECT_ERR_QUEUE, 1},
+	{AF_INET6, SOCK_DGRAM, IPPROTO_IPV6, IPV6_RECVPATHMTU, 1},
+	{AF_INET6, SOCK_DGRAM, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1},
+	{AF_NETLINK, SOCK_RAW, SOL_NETLINK, NETLINK_EXT_ACK, 1},
+	{AF_NETLINK, SOCK_RAW, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1},
+};
+#define N_OPTIONS (sizeof(options) / sizeof(options[0]))
+
+static void set_up_options(struct ends *e)
+{
+	for (size_t i = 0; i < N_OPTIONS; i++) {
+		bool same = i && options[i].family == options[i - 1].family && options[i].type == options[i - 1].type;
+
+		e->with_option[i] = same ? e->with_option[i - 1] : socket(options[i].family, options[i].type, 0);
+		CHECK(e->with_option[i] >= 0);
+		set_int(e->with_option[i], options[i].level, options[i].name, options[i].value);
+	}
+}
+
+static void check_options(struct ends *e)
+{
+	for (size_t i = 0; i < N_OPTIONS; i++)
+		CHECK_EQ(get_int(e->with_option[i], options[i].level, options[i].name), options[i].value);
+}
+
+/* ---- not accepted yet ---------------------------------------------------------------------- */
+
+/* Until it has sent something, the listening side does not know of it. */
+static void set_up_deferred(struct ends *e)
+{
+	struct sockaddr_in at;
+
+	e->deferring = socket(AF_INET, SOCK_STREAM, 0);
+	bind_somewhere(e->deferring);
+	at = name_of(e->deferring);
+	CHECK(listen(e->deferring, 4) == 0);
+	set_int(e->deferring, IPPROTO_TCP, TCP_DEFER_ACCEPT, 60);
+	e->early = socket(AF_INET, SOCK_STREAM, 0);
+	e->deferred = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK(connect(e->early, (struct sockaddr *)&at, sizeof(at)) == 0 && send(e->early, "early", 5, 0) == 5);
+	CHECK(connect(e->deferred, (struct sockaddr *)&at, sizeof(at)) == 0);
+}
+
+static void check_deferred(struct ends *e)
+{
+	char buf[8];
+
+	CHECK_EQ(recv(accept(e->deferring, NULL, NULL), buf, 5, MSG_WAITALL), 5);
+	CHECK(memcmp(buf, "early", 5) == 0);
+	CHECK_EQ(send(e->deferred, "late", 4, 0), 4);
+	CHECK_EQ(recv(accept(e->deferring, NULL, NULL), buf, 4, MSG_WAITALL), 4);
+	CHECK(memcmp(buf, "late", 4) == 0);
+}
+
 /* ---- UDP-Lite ------------------------------------------------------------------------------ */
 
 static void set_up_lite(struct ends *e)
@@ -278,10 +343,14 @@ int main(int argc, char **argv)
 	set_up_connections(&e);
 	set_up_binds(&e);
 	set_up_lite(&e);
+	set_up_options(&e);
+	set_up_deferred(&e);
 	target_ready(&e.target);
 	target_wait(&e.target);
 	check_binds(&e);
 	check_lite(&e);
+	check_options(&e);
+	check_deferred(&e);
 	check_connections(&e);
 	return target_pass(&e.target);
 }
