@@ -1,5 +1,6 @@
 #include "store/env.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -104,41 +105,56 @@ static int open_env(struct store *store, const char *path, unsigned flags, struc
 	return rc ? err_lmdb(err, rc, "%s: cannot open the store", store->dir) : 0;
 }
 
-static int put_store_record(struct store *store, MDB_txn *txn, struct err *err)
-{
-	MDB_val key = {sizeof(store_name) - 1, (void *)store_name}, value;
-	uint8_t record[2 * (FRAME_HEADER + STORE_PAYLOAD)] = {0};
-	uint8_t *p = record + FRAME_HEADER;
-	int rc;
+static_assert(ENV_STORE_RECORD == 2 * (FRAME_HEADER + STORE_PAYLOAD), "FORMAT.md, Store record");
 
+static int make_store_record(struct store *store, uint8_t record[ENV_STORE_RECORD], struct err *err)
+{
+	uint8_t *p = record + FRAME_HEADER;
+
+	memset(record, 0, ENV_STORE_RECORD);
 	/* uuid and secret in one go */
 	if (getrandom(p + 16, STORE_PAYLOAD - 16, 0) != (ssize_t)(STORE_PAYLOAD - 16))
 		return err_sys(err, "no random numbers");
 	put_le32(p, STORE_FORMAT_VERSION);
 	put_le64(p + 8, clock_ns(CLOCK_REALTIME));
 	memcpy(store->secret.bytes, p + 32, sizeof(store->secret.bytes));
-	frame_seal_twice(record, STORE_PAYLOAD, MAGIC_STORE, key.mv_data, key.mv_size, NULL);
+	frame_seal_twice(record, STORE_PAYLOAD, MAGIC_STORE, store_name, sizeof(store_name) - 1, NULL);
+	return 0;
+}
+
+static int put_store_record(struct store *store, MDB_txn *txn, const struct env_seed *seed, struct err *err)
+{
+	MDB_val key = {sizeof(store_name) - 1, (void *)store_name}, value;
+	uint8_t record[ENV_STORE_RECORD];
+	int rc;
+
+	if (seed)
+		memcpy(record, seed->record, sizeof(record));
+	else if (make_store_record(store, record, err) < 0)
+		return -1;
 	value = (MDB_val){sizeof(record), record};
 	rc = mdb_put(txn, store->meta, &key, &value, 0);
 	return rc ? err_lmdb(err, rc, "cannot write the store's record") : 0;
 }
 
-static int fill_new_env(struct store *store, struct err *err)
+static int fill_new_env(struct store *store, const struct env_seed *seed, struct err *err)
 {
 	const struct next_ids first = {ID_FIRST, ID_FIRST, 1, 1};
 	MDB_txn *txn;
 
 	if (txn_write(store, &txn, err) < 0)
 		return -1;
-	if (open_dbs(store, txn, MDB_CREATE, err) < 0 || put_store_record(store, txn, err) < 0 ||
+	if (open_dbs(store, txn, MDB_CREATE, err) < 0 || put_store_record(store, txn, seed, err) < 0 ||
 	    next_put(store, txn, &first, err) < 0) {
 		txn_end(store, txn);
 		return -1;
 	}
-	return txn_commit(store, txn, true, err);
+	if (txn_commit(store, txn, true, err) < 0)
+		return -1;
+	return seed ? seed->fill(seed->ctx, err) : 0;
 }
 
-int env_make(struct store *store, struct err *err)
+int env_make(struct store *store, const struct env_seed *seed, struct err *err)
 {
 	char path[PATH_MAX], final[PATH_MAX];
 	int rc;
@@ -149,7 +165,7 @@ int env_make(struct store *store, struct err *err)
 	unlink(path);
 	if (open_env(store, path, MDB_NOSUBDIR | MDB_NOLOCK, err) < 0)
 		return -1;
-	rc = fill_new_env(store, err);
+	rc = fill_new_env(store, seed, err);
 	env_close(store);
 	if (rc == 0 && (rename(path, final) < 0 || fsync(store->dir_fd) < 0))
 		rc = err_sys(err, "%s: cannot make the store", store->dir);
@@ -164,19 +180,15 @@ static int too_new(uint32_t version, struct err *err)
 		       version, STORE_FORMAT_VERSION);
 }
 
-static int read_store_record(struct store *store, MDB_txn *txn, struct err *err)
+int env_read_record(struct store *store, const void *record, size_t len, struct err *err)
 {
-	MDB_val key = {sizeof(store_name) - 1, (void *)store_name}, value;
-	int found = record_get(txn, store->meta, &key, &value, "the store's record", err);
-	const uint8_t *p = value.mv_data;
+	const uint8_t *p = record;
 	struct frame frame;
 
-	if (found < 0)
-		return -1;
-	if (!found || value.mv_size < FRAME_HEADER + 4)
+	if (len < FRAME_HEADER + 4)
 		return err_set(err, ERR_VERSION, "data.mdb is not a store of pawl");
-	if (frame_open_twice(&frame, p, value.mv_size, MAGIC_STORE, key.mv_data, key.mv_size, NULL,
-			     NULL, err) < 0) {
+	if (frame_open_twice(&frame, p, len, MAGIC_STORE, store_name, sizeof(store_name) - 1, NULL, NULL,
+			     err) < 0) {
 		/* A later version may have changed all but the first bytes. */
 		if (get_le32(p) != MAGIC_STORE || get_le32(p + FRAME_HEADER) > STORE_FORMAT_VERSION)
 			return too_new(get_le32(p + FRAME_HEADER), err);
@@ -189,6 +201,18 @@ static int read_store_record(struct store *store, MDB_txn *txn, struct err *err)
 	memcpy(store->uuid, frame.payload + 16, sizeof(store->uuid));
 	memcpy(store->secret.bytes, frame.payload + 32, sizeof(store->secret.bytes));
 	return 0;
+}
+
+static int read_store_record(struct store *store, MDB_txn *txn, struct err *err)
+{
+	MDB_val key = {sizeof(store_name) - 1, (void *)store_name}, value;
+	int found = record_get(txn, store->meta, &key, &value, "the store's record", err);
+
+	if (found < 0)
+		return -1;
+	if (!found)
+		return err_set(err, ERR_VERSION, "data.mdb is not a store of pawl");
+	return env_read_record(store, value.mv_data, value.mv_size, err);
 }
 
 static int read_env(struct store *store, struct err *err)

@@ -57,7 +57,8 @@ int place_check_fs(int dir_fd, const char *dir, struct err *err)
 static bool is_ours(const char *name)
 {
 	static const char *const ours[] = {".",    "..",   "store.lock", "sessions.lock", "locks",
-					   "run",  "logs", "data.mdb",   "data.mdb.new",  "lock.mdb"};
+					   "run",  "logs", "data.mdb",   "data.mdb.new",  "lock.mdb",
+					   "data.mdb.damaged"};
 	size_t i;
 
 	for (i = 0; i < sizeof(ours) / sizeof(*ours); i++)

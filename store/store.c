@@ -12,6 +12,7 @@
 #include "store/env.h"
 #include "store/lock.h"
 #include "store/place.h"
+#include "store/salvage.h"
 #include "store/session.h"
 #include "store/txn.h"
 
@@ -64,7 +65,7 @@ static int make_store(struct store *store, struct err *err)
 	if (lock_byte_wait(store->lock_fd, LOCK_MAKE, F_WRLCK, -1) < 0)
 		return err_sys(err, "%s: cannot lock", store->dir);
 	if (!has_data(store)) /* else somebody made it while we waited */
-		rc = env_make(store, err);
+		rc = env_make(store, NULL, err);
 	lock_byte(store->lock_fd, LOCK_MAKE, F_UNLCK);
 	return rc;
 }
@@ -85,16 +86,25 @@ static int prepare_dir(struct store *store, struct err *err)
 	return there ? 0 : make_store(store, err);
 }
 
-int store_open(struct store **ret, const char *dir, int flags, struct err *err)
+static struct store *store_new(int flags)
 {
 	struct store *store = calloc(1, sizeof(*store));
 
 	if (!store)
-		return err_sys(err, "%s", dir);
+		return NULL;
 	store->flags = flags & STORE_CREATE ? flags | STORE_WRITE : flags;
 	store->dir_fd = store->lock_fd = -1;
 	pthread_rwlock_init(&store->map_lock, NULL);
 	pthread_mutex_init(&store->gc_mutex, NULL);
+	return store;
+}
+
+int store_open(struct store **ret, const char *dir, int flags, struct err *err)
+{
+	struct store *store = store_new(flags);
+
+	if (!store)
+		return err_sys(err, "%s", dir);
 	if (open_dir(store, dir, err) < 0 || prepare_dir(store, err) < 0 ||
 	    env_open(store, err) < 0)
 		goto fail;
@@ -122,6 +132,80 @@ void store_close(struct store *store)
 	explicit_bzero(&store->secret, sizeof(store->secret));
 	free(store->dir);
 	free(store);
+}
+
+/* A new data.mdb, with what there is of the old one. */
+static int salvage_file(const char *dir, int flags, struct err *err)
+{
+	struct store *store = store_new((flags & STORE_ANY_FS) | STORE_WRITE);
+	int rc;
+
+	if (!store)
+		return err_sys(err, "%s", dir);
+	rc = open_dir(store, dir, err);
+	if (rc == 0 && !has_data(store))
+		rc = err_set(err, ERR_NOT_FOUND, "%s: there is no store", dir);
+	if (rc == 0)
+		rc = lock_users(store, err);
+	if (rc == 0 && (rc = lock_byte(store->lock_fd, LOCK_USERS, F_WRLCK)) == 0)
+		rc = err_set(err, ERR_BUSY, "%s: another pawl has the store open", dir);
+	if (rc == 1)
+		rc = salvage_env(store, err);
+	store_close(store);
+	return rc < 0 ? -1 : 0;
+}
+
+/* What of it does not verify is dropped. */
+static int salvage_job(struct store *store, const char *job, struct salvage_stats *stats, struct err *err)
+{
+	struct snapshot_info *list;
+	uint64_t problems;
+	size_t i, n;
+	int rc = 0;
+
+	if (store_snapshot_list(store, job, &list, &n, err) < 0)
+		return -1;
+	for (i = 0; i < n && rc == 0; i++) {
+		rc = store_verify(store, job, list[i].seq, NULL, NULL, &problems, err);
+		if (rc < 0)
+			break;
+		if (problems) {
+			stats->lost++;
+			rc = store_snapshot_drop(store, job, list[i].seq, err);
+		} else {
+			stats->snapshots++;
+		}
+	}
+	free(list);
+	return rc;
+}
+
+int store_salvage(const char *dir, int flags, struct salvage_stats *ret, struct err *err)
+{
+	struct salvage_stats stats = {0};
+	struct store *store;
+	struct job_info *jobs;
+	size_t i, n;
+	int rc;
+
+	if (salvage_file(dir, flags, err) < 0 ||
+	    store_open(&store, dir, (flags & STORE_ANY_FS) | STORE_WRITE, err) < 0)
+		return -1;
+	rc = store_job_list(store, &jobs, &n, err);
+	stats.jobs = rc == 0 ? n : 0;
+	for (i = 0; i < stats.jobs; i++) {
+		if (rc == 0)
+			rc = salvage_job(store, jobs[i].name, &stats, err);
+		job_info_clear(&jobs[i]);
+	}
+	if (stats.jobs)
+		free(jobs);
+	if (rc == 0)
+		rc = store_gc(store, false, NULL, err);
+	store_close(store);
+	if (rc == 0)
+		*ret = stats;
+	return rc;
 }
 
 const char *store_dir(const struct store *store)

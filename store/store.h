@@ -156,6 +156,15 @@ struct gc_stats {
  * that snapshot is dropped. ERR_BUSY too when another collection goes on for more than ten seconds. */
 int store_gc(struct store *store, bool compact, struct gc_stats *ret, struct err *err);
 
+struct salvage_stats {
+	uint64_t jobs, snapshots; /* saved */
+	uint64_t lost;            /* snapshots of which something is missing: dropped */
+};
+/* A store whose data.mdb is damaged so that it cannot be opened, made anew with every snapshot of which all can still
+ * be read and checked; the damaged file stays beside it as data.mdb.damaged. Snapshots that were dropped lately may be
+ * back, and a job whose record is lost is called salvaged-ID. flags: STORE_ANY_FS. ERR_BUSY: somebody has it open. */
+int store_salvage(const char *dir, int flags, struct salvage_stats *ret, struct err *err);
+
 /* Bytes of live data, reusable inside, file size, and snapshots, for `list` and tests. */
 struct store_usage {
 	uint64_t file_bytes, free_bytes, pack_bytes, packs, nodes, jobs, snapshots;

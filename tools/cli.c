@@ -213,7 +213,14 @@ int cli_open_store(const struct cli_args *args, int flags, struct store **ret, s
 			"%s: there is no store here yet ('pawl run' makes one; --store DIR or "
 			"PAWL_STORE names another)",
 			dir);
-	return store_open(ret, dir, flags | (args->any_fs ? STORE_ANY_FS : 0), err);
+	if (store_open(ret, dir, flags | (args->any_fs ? STORE_ANY_FS : 0), err) == 0)
+		return 0;
+	if (err->kind == ERR_CORRUPT) {
+		const struct err why = *err;
+
+		err_set(err, ERR_CORRUPT, "%s ('pawl gc --salvage' saves what can still be read)", why.msg);
+	}
+	return -1;
 }
 
 int cli_get_job(struct store *store, const char *name, struct job_info *ret, struct err *err)

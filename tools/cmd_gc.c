@@ -1,16 +1,25 @@
 #include "tools/commands.h"
 
+#include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "store/base/units.h"
 #include "tools/cli.h"
 #include "tools/report.h"
 
-enum { GC_COMPACT = CLI_OWN };
+enum { GC_COMPACT = CLI_OWN, GC_SALVAGE };
+
+struct gc_options {
+	bool compact, salvage;
+};
 
 static const struct cli_option options[] = {
 	{GC_COMPACT, "compact", NULL,
 	 "also give the space back to the file system;\nneeds to be the only user of the store"},
+	{GC_SALVAGE, "salvage", NULL,
+	 "make a store that cannot be opened anew, with every\nsnapshot that can still be read whole; the damaged\n"
+	 "file stays beside it as data.mdb.damaged"},
 	CLI_OPTION_JSON,
 	CLI_OPTION_STORE,
 	CLI_OPTION_ANY_FS,
@@ -18,10 +27,14 @@ static const struct cli_option options[] = {
 	CLI_OPTION_END,
 };
 
-/* The only option of its own there is. */
 static int set(void *ctx, int key, const char *value, struct err *err)
 {
-	*(bool *)ctx = true;
+	struct gc_options *o = ctx;
+
+	if (key == GC_COMPACT)
+		o->compact = true;
+	else
+		o->salvage = true;
 	return 0;
 }
 
@@ -60,6 +73,25 @@ static json_t *stats_json(const struct gc_stats *gc, const struct store_usage *u
 		(json_int_t)usage->free_bytes);
 }
 
+static int salvage(const struct cli_args *args)
+{
+	struct salvage_stats stats;
+	struct err err = {0};
+	char dir[PATH_MAX];
+
+	if (cli_store_dir(args, dir, sizeof(dir), &err) < 0 ||
+	    store_salvage(dir, args->any_fs ? STORE_ANY_FS : 0, &stats, &err) < 0)
+		return cli_fail(&err);
+	if (args->json)
+		report_print(json_pack("{sIsIsI}", "jobs", (json_int_t)stats.jobs, "snapshots",
+				       (json_int_t)stats.snapshots, "lost", (json_int_t)stats.lost));
+	else
+		printf("saved %" PRIu64 " snapshots of %" PRIu64 " jobs, %" PRIu64 " are lost; the damaged file is "
+		       "%s/data.mdb.damaged\n",
+		       stats.snapshots, stats.jobs, stats.lost, dir);
+	return cli_finish();
+}
+
 int cmd_gc(int argc, char **argv)
 {
 	cleanup_store struct store *store = NULL;
@@ -67,13 +99,15 @@ int cmd_gc(int argc, char **argv)
 	struct gc_stats stats = {0};
 	struct err err = {0};
 	struct cli_args args;
-	bool compact = false;
+	struct gc_options o = {0};
 	int status;
 
-	if (!cli_begin(&spec, argc, argv, &compact, &args, &status))
+	if (!cli_begin(&spec, argc, argv, &o, &args, &status))
 		return status;
+	if (o.salvage)
+		return salvage(&args);
 	if (cli_open_store(&args, STORE_WRITE, &store, &err) < 0 ||
-	    store_gc(store, compact, &stats, &err) < 0 || store_usage(store, &usage, &err) < 0)
+	    store_gc(store, o.compact, &stats, &err) < 0 || store_usage(store, &usage, &err) < 0)
 		return cli_fail(&err);
 	if (args.json)
 		report_print(stats_json(&stats, &usage));

@@ -123,6 +123,30 @@ def truncated_store(lab):
 
 
 @case()
+def salvage(lab):
+    """A store whose trees are gone is made anew from what is left in its file, and its job goes on."""
+    expected = saved_and_killed(lab, snapshots=2)
+    path = os.path.join(lab.store, "data.mdb")
+    with open(path, "r+b") as f:
+        f.seek(4096 * 2)
+        while len(page := f.read(4096)) == 4096:
+            if page[10] == 1 and int.from_bytes(page[:8], "little") * 4096 == f.tell() - 4096:  # a branch page
+                f.seek(-4096, 1)
+                f.write(bytes(4096))
+        f.seek(16 + 24 + 48 + 40)  # the root of the main tree, in both meta pages
+        f.write(b"\xff\xff")
+        f.seek(4096 + 16 + 24 + 48 + 40)
+        f.write(b"\xff\xff")
+    result = lab.pawl("list", status=1)
+    check(b"gc --salvage" in result.err, f"what to do about it: {result.err!r}")
+    result = lab.pawl("gc", "--salvage")
+    check(b"saved 2 snapshots of 1 jobs, 0 are lost" in result.out, f"{result.out!r}")
+    lab.verify()
+    lab.pawl("recover", "job")
+    check_equal(lab.log(), expected, "log")
+
+
+@case()
 def empty_store_file(lab):
     saved_and_killed(lab, snapshots=1)
     os.truncate(os.path.join(lab.store, "data.mdb"), 0)

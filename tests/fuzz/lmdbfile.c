@@ -1,4 +1,4 @@
-/* The check of data.mdb before LMDB, which trusts its file, may read it. */
+/* The check of data.mdb before LMDB, which trusts its file, may read it; and what salvage makes of one. */
 #include "fuzz.h"
 
 #include <fcntl.h>
@@ -7,6 +7,7 @@
 
 #include "store/bytes.h"
 #include "store/lmdbfile.h"
+#include "store/salvagescan.h"
 
 #define META_TXNID (16 + 128) /* offset of the transaction's number in a meta page */
 
@@ -83,6 +84,23 @@ static ssize_t read_buffer(void *ctx, void *buf, size_t len, uint64_t offset)
 	return (ssize_t)len;
 }
 
+/* Reads the ends of what was found, which must be within the file. */
+static int touch(void *ctx, const struct found_record *found, struct err *err)
+{
+	const struct buffer *b = ctx;
+	static volatile uint8_t sink;
+
+	(void)err;
+	promise(found->key >= b->data && found->key_len <= (size_t)(b->data + b->size - found->key));
+	promise(found->value >= b->data && found->len <= (size_t)(b->data + b->size - found->value));
+	if (found->key_len)
+		sink = found->key[found->key_len - 1];
+	if (found->len)
+		sink = found->value[found->len - 1];
+	(void)sink;
+	return 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct buffer buffer = {data, size};
@@ -97,5 +115,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			if (lmdbfile_walk(&source, txnid, deep, &err) < 0)
 				promise(err.kind == ERR_CORRUPT || err.kind == ERR_VERSION);
 	}
+	promise(salvage_scan(data, size, touch, &buffer, &err) == 0);
 	return 0;
 }
