@@ -15,6 +15,7 @@
 
 #include "checkpointer/tracee/sockopts.h"
 #include "store/base/cleanup.h"
+#include "store/base/log.h"
 
 #ifndef SO_BUF_LOCK
 #define SO_BUF_LOCK 72 /* include/uapi/asm-generic/socket.h, Linux 5.15 */
@@ -50,6 +51,13 @@ int note_refuse(const struct socket_note *note, struct err *err, const char *fmt
 	return err_set(err, ERR_UNSUPPORTED, "%s: %sfd %d: %s",
 		       process_label(note->holder->frozen, label, sizeof(label)),
 		       note->flying ? "in flight to " : "", note->number, what);
+}
+
+void note_dropped(const struct socket_note *listener)
+{
+	log_warn("process %d: fd %d: a connection that waits to be accepted is not saved: its client is outside the job, "
+		 "or has closed it",
+		 listener->holder->frozen->vpid, listener->number);
 }
 
 struct socket_note *note_by_inode(const struct collection *c, uint64_t inode)

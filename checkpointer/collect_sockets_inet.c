@@ -135,6 +135,8 @@ int describe_tcp(struct collection *c, size_t index, struct err *err)
 		if (describe_closed(note, o->domain, o->socket, err) < 0)
 			return -1;
 		take_addresses(note, o->socket);
+		/* No round trip has been measured: it never was connected. */
+		o->socket->refused = o->socket->reset && info.tcpi_rtt == 0;
 		return o->socket->state == SNAP__SOCKET__STATE__FINISHED ? tcp_copy_queue(c, note, err)
 									 : 0;
 	case TCP_SYN_SENT:
@@ -310,8 +312,10 @@ static int judge_waiting(struct collection *c, struct socket_note *listener,
 {
 	const struct socket_note *client = find_client(c, info);
 
-	if (!client && c->config->connections == CONNECTIONS_RESET)
+	if (!client && c->config->connections == CONNECTIONS_RESET) {
+		note_dropped(listener);
 		return 0;
+	}
 	if (!client)
 		return note_refuse(listener, err,
 				   "a listening TCP socket with a connection waiting that %s (see "

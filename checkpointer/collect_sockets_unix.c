@@ -277,8 +277,10 @@ static int relate_listener(struct collection *c, struct socket_note *note, struc
 			info->icons[i] ? note_by_inode(c, info->icons[i]) : NULL;
 		int unread = 0;
 
-		if (!client && c->config->connections == CONNECTIONS_RESET)
+		if (!client && c->config->connections == CONNECTIONS_RESET) {
+			note_dropped(note);
 			continue;
+		}
 		if (!client)
 			return note_refuse(note, err,
 					   "a listening Unix socket with a connection waiting that %s",

@@ -50,6 +50,8 @@ Snap__Socket *note_socket(const struct collection *c, const struct socket_note *
 /* ERR_UNSUPPORTED naming process, descriptor and what it is. */
 int note_refuse(const struct socket_note *note, struct err *err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Says that a waiting connection without a client in the job will be gone (CONNECTIONS_RESET). */
+void note_dropped(const struct socket_note *listener);
 struct socket_note *note_by_inode(const struct collection *c, uint64_t inode);
 int get_int_option(int fd, int level, int name); /* -1: it has none */
 /* Whether an event is due now (poll(2)). */

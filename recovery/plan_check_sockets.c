@@ -179,6 +179,7 @@ static int check_socket(const Snap__Snapshot *model, const Snap__OpenFile *open,
 	if ((unsigned)s->state > SNAP__SOCKET__STATE__PENDING ||
 	    (s->state == SNAP__SOCKET__STATE__CONNECTING && (!is_inet(open->domain) || !s->remote.len)) ||
 	    (s->state == SNAP__SOCKET__STATE__FINISHED && !is_inet(open->domain)) ||
+	    (s->refused && (s->state != SNAP__SOCKET__STATE__FINISHED || s->n_messages)) ||
 	    (s->state == SNAP__SOCKET__STATE__LISTENING && open->type == SOCK_DGRAM) ||
 	    (s->state == SNAP__SOCKET__STATE__PENDING && !is_waited_for(model, open)))
 		return corrupt(err, "state of the socket", index);

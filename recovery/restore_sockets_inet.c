@@ -256,12 +256,33 @@ static bool make_finished_pair(struct sockets *s, size_t index)
 	return connect_ends(&w, &s->rec->open_fds[index], &s->rec->open_fds[peer], &ignored) == 0;
 }
 
+/* Its connect(2) has failed, and the job has not heard of it yet: so does this one. */
+static int make_refused(struct sockets *s, size_t index, struct err *err)
+{
+	static const ProtobufCBinaryData any;
+	const Snap__OpenFile *mine = model_of(s, index);
+	cleanup_fd int deaf = new_end(mine->domain, NULL, &any, true, err), fd = -1;
+	struct pollfd p = {.events = POLLOUT};
+
+	if (deaf < 0 || bind_anywhere(deaf, mine->domain, err) < 0)
+		return -1;
+	p.fd = fd = new_end(mine->domain, mine, &any, true, err);
+	if (fd < 0 || connect_to(fd, deaf, &any, mine->domain, err) < 0)
+		return -1;
+	if (poll(&p, 1, CONNECT_MS) <= 0 || !(p.revents & POLLERR))
+		return err_set(err, ERR_SYSTEM, "a connection that was refused is not refused again");
+	s->rec->open_fds[index] = steal_fd(&fd);
+	return 0;
+}
+
 static int make_finished(struct sockets *s, size_t index, struct err *err)
 {
 	static const ProtobufCBinaryData any;
 	const Snap__OpenFile *mine = model_of(s, index);
 	struct wanted w = {mine, NULL, mine->domain, mine->domain, &socket_model(mine)->local, &any, false};
 
+	if (socket_model(mine)->refused)
+		return make_refused(s, index, err);
 	if (make_finished_pair(s, index) ||
 	    connect_ends(&w, &s->rec->open_fds[index], &s->slots[index].other, err) == 0)
 		return 0;

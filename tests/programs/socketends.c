@@ -30,7 +30,7 @@ struct ends {
 	struct target target;
 	struct pair half, both, over;
 	struct sockaddr_in foreign_name;
-	int with_option[16], deferring, early, deferred;
+	int with_option[16], refused, deferring, early, deferred;
 	int shared[2], shared_udp[2], foreign, at_device, lite[2];
 };
 
@@ -293,6 +293,20 @@ static void set_up_deferred(struct ends *e)
 	CHECK(connect(e->deferred, (struct sockaddr *)&at, sizeof(at)) == 0);
 }
 
+/* connect(2) has failed, which nobody has heard of yet. */
+static void set_up_refused(struct ends *e)
+{
+	int deaf = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in at;
+
+	bind_somewhere(deaf);
+	at = name_of(deaf);
+	e->refused = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	CHECK(connect(e->refused, (struct sockaddr *)&at, sizeof(at)) < 0 && errno == EINPROGRESS);
+	close(deaf);
+	sleep_ms(20);
+}
+
 static void check_deferred(struct ends *e)
 {
 	char buf[8];
@@ -345,12 +359,14 @@ int main(int argc, char **argv)
 	set_up_lite(&e);
 	set_up_options(&e);
 	set_up_deferred(&e);
+	set_up_refused(&e);
 	target_ready(&e.target);
 	target_wait(&e.target);
 	check_binds(&e);
 	check_lite(&e);
 	check_options(&e);
 	check_deferred(&e);
+	CHECK_EQ(get_int(e.refused, SOL_SOCKET, SO_ERROR), ECONNREFUSED);
 	check_connections(&e);
 	return target_pass(&e.target);
 }
