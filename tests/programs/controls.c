@@ -108,7 +108,7 @@ static void describe(struct text *t)
 static void set_scheduling(int index)
 {
 	struct sched_param param = {0};
-	int policy = index % 2 ? SCHED_BATCH : SCHED_IDLE;
+	int nice, policy = index % 2 ? SCHED_BATCH : SCHED_IDLE;
 
 	if (index == 3) {
 		struct sched_param realtime = {.sched_priority = 7};
@@ -118,7 +118,8 @@ static void set_scheduling(int index)
 			return;
 	}
 	CHECK(sched_setscheduler(0, policy | (index == 2 ? SCHED_RESET_ON_FORK : 0), &param) == 0);
-	CHECK(setpriority(PRIO_PROCESS, (id_t)gettid(), 3 + index) == 0);
+	nice = getpriority(PRIO_PROCESS, (id_t)gettid()) + 3 + index; /* less is not allowed, where it is run by nice(1) */
+	CHECK(setpriority(PRIO_PROCESS, (id_t)gettid(), nice > 19 ? 19 : nice) == 0);
 }
 
 static void set_common(int index)
