@@ -64,26 +64,31 @@ static void find_owners(struct collection *c, size_t *list, size_t n, int type)
 	}
 }
 
-/* pthreads share both. Raw clone(2) and unshare(2) can make others. */
-static int check_threads(const struct collected_process *p, struct err *err)
+static int refuse_thread(const struct collected_process *p, const struct frozen_thread *t, const char *what,
+			 struct err *err)
 {
-	static const struct {
-		int type;
-		const char *what;
-	} shared[] = {{KCMP_FILES, "descriptors"}, {KCMP_FS, "a working directory"}};
 	char label[96];
 
-	for (size_t i = 1; i < p->frozen->n_threads; i++)
-		for (size_t j = 0; j < sizeof(shared) / sizeof(shared[0]); j++) {
-			const struct frozen_thread *t = p->frozen->threads[i];
+	return err_set(err, ERR_UNSUPPORTED, "%s: thread %d %s (unshare or clone)",
+		       process_label(p->frozen, label, sizeof(label)), t->vtid, what);
+}
 
-			if (compare_pids(p->frozen->pid, t->tracee.tid, shared[j].type) <= 0)
-				continue;
-			return err_set(err, ERR_UNSUPPORTED,
-				       "%s: thread %d has %s of its own (unshare or clone)",
-				       process_label(p->frozen, label, sizeof(label)), t->vtid,
-				       shared[j].what);
-		}
+/* pthreads share both. Raw clone(2) and unshare(2) can make others. */
+static int check_threads(struct collected_process *p, struct err *err)
+{
+	struct frozen_process *f = p->frozen;
+
+	for (size_t i = 1; i < f->n_threads; i++) {
+		struct frozen_thread *t = f->threads[i];
+
+		if (compare_pids(f->pid, t->tracee.tid, KCMP_FILES) > 0)
+			return refuse_thread(p, t, "has descriptors of its own", err);
+		t->own_fs = compare_pids(f->pid, t->tracee.tid, KCMP_FS) > 0;
+		for (size_t j = 1; t->own_fs && j < i; j++)
+			if (f->threads[j]->own_fs &&
+			    compare_pids(f->threads[j]->tracee.tid, t->tracee.tid, KCMP_FS) == 0)
+				return refuse_thread(p, t, "shares a working directory with some threads only", err);
+	}
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -287,6 +288,42 @@ static int collect_registers(struct asking *k, struct frozen_thread *t, Snap__Th
 	return 0;
 }
 
+static int read_thread_link(const struct collected_process *p, const struct frozen_thread *t, const char *name,
+			    char *target, size_t len, struct err *err)
+{
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", p->frozen->pid, t->tracee.tid, name);
+	n = readlink(path, target, len - 1);
+	if (n < 0)
+		return err_sys(err, "cannot read %s", path);
+	target[n] = '\0';
+	return 0;
+}
+
+/* Since unshare(2) or clone(2). */
+static int collect_directory(const struct collected_process *p, const struct frozen_thread *t, Snap__Thread *m,
+			     struct err *err)
+{
+	char target[PATH_MAX + 16];
+	size_t n;
+
+	if (!t->own_fs)
+		return 0;
+	if (read_thread_link(p, t, "root", target, sizeof(target), err) < 0)
+		return -1;
+	if (strcmp(target, "/") != 0)
+		return err_set(err, ERR_UNSUPPORTED, "its root directory is %s", target);
+	if (read_thread_link(p, t, "cwd", target, sizeof(target), err) < 0)
+		return -1;
+	n = strlen(target);
+	if (n > 10 && strcmp(target + n - 10, " (deleted)") == 0)
+		return err_set(err, ERR_UNSUPPORTED, "its own working directory %s has been removed", target);
+	m->umask = frozen_status(p->frozen, t)->umask;
+	return snap_set_string(&m->cwd, target) < 0 ? no_memory(err) : 0;
+}
+
 /* All that need not be asked from within, and the rest queued. */
 static int begin_thread(struct asking *k, struct frozen_thread *t, struct err *err)
 {
@@ -296,7 +333,7 @@ static int begin_thread(struct asking *k, struct frozen_thread *t, struct err *e
 	if (!m)
 		return no_memory(err);
 	m->tid = t->vtid;
-	if (collect_from_outside(t, k->cpus, m, err) < 0 ||
+	if (collect_from_outside(t, k->cpus, m, err) < 0 || collect_directory(k->p, t, m, err) < 0 ||
 	    collect_registers(k, t, m, &k->parts[k->n], err) < 0)
 		return -1;
 	k->list[k->n] = (struct asked){.thread = t, .m = m};

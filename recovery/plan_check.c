@@ -335,6 +335,8 @@ static int check_thread(const Snap__Thread *t, struct err *err)
 		return corrupt(err, "size of the registers of thread", t->tid);
 	if (t->xstate.len % 64 || t->xstate.len > 65536 || (t->xstate.len && t->xstate.len < 576))
 		return corrupt(err, "size of the extended registers of thread", t->tid);
+	if (t->cwd && t->cwd[0] && !path_is_usable(t->cwd))
+		return corrupt(err, "working directory of thread", t->tid);
 	if (t->affinity.len > 8192)
 		return corrupt(err, "affinity of thread", t->tid);
 	if (t->restart_code && (t->restart || t->restart_code < ARCH_ERESTARTSYS || t->restart_code > ARCH_ERESTARTNOHAND))

@@ -131,6 +131,20 @@ static int queue_addresses(struct batch *b, const Snap__Thread *t, struct err *e
 			  "thread %d: clear_child_tid", t->tid);
 }
 
+/* Of its own: as long as nothing has been unshared, it is that of the process. */
+static int queue_directory(struct batch *b, const Snap__Thread *t, struct err *err)
+{
+	if (!t->cwd || !t->cwd[0])
+		return 0;
+	if (batch_room(b, 3, strlen(t->cwd) + 1, err) < 0 ||
+	    batch_call(b, BATCH_MUST, err, SYS_unshare, ARGS(CLONE_FS), "thread %d: a working directory of its own",
+		       t->tid) < 0 ||
+	    batch_call(b, BATCH_MUST, err, SYS_chdir, ARGS(batch_push_string(b, t->cwd)),
+		       "thread %d: working directory %s", t->tid, t->cwd) < 0)
+		return -1;
+	return batch_call(b, BATCH_MUST, err, SYS_umask, ARGS(t->umask), "thread %d: umask", t->tid);
+}
+
 static int set_thread(struct stub *stub, size_t index, struct err *err)
 {
 	const Snap__Thread *t = stub->model->threads[index];
@@ -139,7 +153,7 @@ static int set_thread(struct stub *stub, size_t index, struct err *err)
 
 	batch_begin(&b, stub, &stub->threads[index]);
 	strncpy(comm, t->comm ? t->comm : "", sizeof(comm) - 1);
-	if (queue_addresses(&b, t, err) < 0 || queue_scheduling(&b, t, err) < 0 ||
+	if (queue_directory(&b, t, err) < 0 || queue_addresses(&b, t, err) < 0 || queue_scheduling(&b, t, err) < 0 ||
 	    batch_room(&b, 1, sizeof(comm), err) < 0 ||
 	    batch_call(&b, BATCH_MUST, err, SYS_prctl,
 		       ARGS(PR_SET_NAME, batch_push(&b, comm, sizeof(comm))), "thread %d: name",

@@ -2,13 +2,15 @@
  * nooks.c: what descriptors and processes have beside what they are for: flags of each end of a pipe, that a memfd
  * which is open for writing can be executed, a symbolic link that is gone, who took a lock, two that are in the same
  * removed directory, two pidfds of the same ended process, registrations with membarrier(2), a file that
- * nobody may open any more, memory that the kernel may drop.
+ * nobody may open any more, memory that the kernel may drop, a thread with a working directory of its own.
  */
 #include "target.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -28,6 +30,8 @@ struct nooks {
 	void *memory, *droppable;
 	int link, locked, closed, pidfd[2], dir;
 	pid_t locker;
+	pthread_t apart;
+	pthread_barrier_t barrier;
 	int told[2];
 };
 
@@ -217,6 +221,37 @@ static void check_gone(struct nooks *n)
 	CHECK(syscall(SYS_pidfd_send_signal, n->pidfd[1], 0, NULL, 0) < 0 && errno == ESRCH);
 }
 
+/* ---- a thread apart ------------------------------------------------------------------------ */
+
+static void *apart_main(void *arg)
+{
+	struct nooks *n = arg;
+	char path[64];
+
+	CHECK(unshare(CLONE_FS) == 0 && chdir("/usr") == 0);
+	umask(012);
+	pthread_barrier_wait(&n->barrier); /* ready */
+	pthread_barrier_wait(&n->barrier); /* saved, perhaps */
+	CHECK(getcwd(path, sizeof(path)) && strcmp(path, "/usr") == 0);
+	CHECK_EQ(umask(0), 012);
+	return NULL;
+}
+
+static void set_up_apart(struct nooks *n)
+{
+	pthread_barrier_init(&n->barrier, NULL, 2);
+	CHECK(pthread_create(&n->apart, NULL, apart_main, n) == 0);
+	pthread_barrier_wait(&n->barrier);
+	umask(021);
+}
+
+static void check_apart(struct nooks *n)
+{
+	pthread_barrier_wait(&n->barrier);
+	CHECK(pthread_join(n->apart, NULL) == 0);
+	CHECK_EQ(umask(0), 021);
+}
+
 int main(int argc, char **argv)
 {
 	struct nooks n;
@@ -229,6 +264,7 @@ int main(int argc, char **argv)
 	set_up_closed(&n);
 	set_up_gone(&n);
 	set_up_owners(&n);
+	set_up_apart(&n);
 	target_ready(&n.target);
 	target_wait(&n.target);
 	CHECK(syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0);
@@ -238,5 +274,6 @@ int main(int argc, char **argv)
 	check_closed(&n);
 	check_gone(&n);
 	check_owners(&n);
+	check_apart(&n);
 	return target_pass(&n.target);
 }
