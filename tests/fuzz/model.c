@@ -165,6 +165,7 @@ static void fill_threads(Snap__Process *p)
 		t[i] = (Snap__Thread)SNAP__THREAD__INIT;
 		t[i].tid = 2 + i;
 		t[i].comm = (char *)"sim";
+		t[i].cwd = (char *)(i ? "/usr" : "");
 		t[i].registers = (ProtobufCBinaryData){sizeof(registers), (uint8_t *)&registers};
 		t[i].xstate = (ProtobufCBinaryData){sizeof(xstate), xstate};
 		t[i].pending = pending;

@@ -524,6 +524,22 @@ static void link_to_nothing(Snap__Snapshot *m)
 	m->files[0]->deleted = true;
 }
 
+static void watch_without_file(Snap__Snapshot *m)
+{
+	Snap__OpenFile *o = m->open_files[0];
+	Snap__InotifyWatch *w = snap_append(&o->watches, &o->n_watches, Snap__InotifyWatch, SNAP__INOTIFY_WATCH__INIT);
+
+	assert_non_null(w);
+	o->kind = SNAP__OPEN_FILE__KIND__INOTIFY;
+	w->wd = 1;
+	w->file = 1 + OUTPUT; /* which has a path */
+}
+
+static void thread_directory(Snap__Snapshot *m)
+{
+	assert_int_equal(snap_set_string(&m->processes[0]->threads[1]->cwd, "relative"), 0);
+}
+
 static void directory_that_is_none(Snap__Snapshot *m)
 {
 	m->processes[0]->cwd_deleted = true;
@@ -571,6 +587,8 @@ static const struct refusal {
 	{"huge pages of a size that is none", odd_huge_page, ERR_CORRUPT},
 	{"epoll watching nothing", epoll_without_file, ERR_CORRUPT},
 	{"inotify watching nothing", inotify, ERR_CORRUPT},
+	{"watch on a file that is there", watch_without_file, ERR_CORRUPT},
+	{"working directory of a thread", thread_directory, ERR_CORRUPT},
 	{"link to nothing", link_to_nothing, ERR_CORRUPT},
 	{"working directory that is none", directory_that_is_none, ERR_CORRUPT},
 	{"deleted without content", deleted_without_content, ERR_UNSUPPORTED},
