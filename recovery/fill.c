@@ -12,21 +12,28 @@
 #include <sys/uio.h>
 
 #include "recovery/fill.h"
+#include "recovery/lazy_impl.h"
 #include "recovery/readers.h"
+#include "recovery/userfault.h"
 #include "store/base/cleanup.h"
 #include "store/base/parallel.h"
-#include "store/fetch.h"
 
 #define WINDOW (1u << 20) /* pages listed at once: 16 MiB of list for 4 GiB */
 #define SLICE  1024u	 /* pages */
 
 struct fill {
 	struct store *store;
-	pid_t pid; /* 0: only read */
-	struct fill_ranges ranges;
+	page_sink *sink;
+	void *ctx;
 	struct page_places places;
 	atomic_size_t next;
 	atomic_bool failed;
+};
+
+/* Where pages are written. */
+struct target {
+	pid_t pid; /* 0: they are only read */
+	struct fill_ranges ranges;
 };
 
 /* ---- writing pages ------------------------------------------------------------------------- */
@@ -38,16 +45,16 @@ struct stretch {
 	bool copied; /* through the userfaultfd */
 };
 
-static struct stretch next_stretch(const struct fill *fill, const struct page_place *places, size_t n)
+static struct stretch next_stretch(const struct target *target, const struct page_place *places, size_t n)
 {
 	struct stretch s = {.start = places[0].page * STORE_PAGE_SIZE, .n = 1};
 	uint64_t end = UINT64_MAX;
 
-	s.copied = fill_ranges_find(&fill->ranges, s.start, &end);
+	s.copied = fill_ranges_find(&target->ranges, s.start, &end);
 	while (s.n < n && places[s.n].page == places[0].page + s.n &&
 	       places[s.n].page * STORE_PAGE_SIZE < end &&
 	       (s.copied ||
-		!fill_ranges_find(&fill->ranges, places[s.n].page * STORE_PAGE_SIZE, &end)))
+		!fill_ranges_find(&target->ranges, places[s.n].page * STORE_PAGE_SIZE, &end)))
 		s.n++;
 	return s;
 }
@@ -73,14 +80,14 @@ static int write_stretches(pid_t pid, const char *local, const struct iovec *rem
 static int put_pages(void *ctx, const struct page_place *places, size_t n, const void *pages, struct err *err)
 {
 	struct iovec remote[FETCH_PAGES];
-	struct fill *fill = ctx;
+	struct target *target = ctx;
 	const char *from = pages, *page = pages;
 	size_t waiting = 0, at = 0;
 
-	if (!fill->pid)
+	if (!target->pid)
 		return 0;
 	while (at < n) {
-		struct stretch s = next_stretch(fill, places + at, n - at);
+		struct stretch s = next_stretch(target, places + at, n - at);
 
 		at += s.n;
 		if (!s.copied) {
@@ -89,13 +96,13 @@ static int put_pages(void *ctx, const struct page_place *places, size_t n, const
 			page += s.n * STORE_PAGE_SIZE;
 			continue;
 		}
-		if (write_stretches(fill->pid, from, remote, waiting, err) < 0 ||
-		    userfault_copy(fill->ranges.uffd, s.start, page, s.n, err) < 0)
+		if (write_stretches(target->pid, from, remote, waiting, err) < 0 ||
+		    userfault_copy(target->ranges.uffd, s.start, page, s.n, err) < 0)
 			return -1;
 		waiting = 0;
 		from = page += s.n * STORE_PAGE_SIZE;
 	}
-	return write_stretches(fill->pid, from, remote, waiting, err);
+	return write_stretches(target->pid, from, remote, waiting, err);
 }
 
 /* ---- threads ------------------------------------------------------------------------------- */
@@ -107,7 +114,7 @@ static int work_on(struct fill *fill, struct page_fetcher *fetcher, struct err *
 	while (!fill->failed && (i = atomic_fetch_add(&fill->next, SLICE)) < fill->places.n) {
 		size_t n = fill->places.n - i < SLICE ? fill->places.n - i : SLICE;
 
-		if (page_fetch(fetcher, fill->places.list + i, n, put_pages, fill, err) < 0)
+		if (page_fetch(fetcher, fill->places.list + i, n, fill->sink, fill->ctx, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -148,14 +155,14 @@ static int run_window(struct fill *fill, struct err *err)
 	return result;
 }
 
-static int write_zeroes(struct fill *fill, const struct fill_piece *piece, struct err *err)
+static int write_zeroes(pid_t pid, const struct fill_piece *piece, struct err *err)
 {
 	static const char zeroes[64 * STORE_PAGE_SIZE];
 	uint64_t n;
 
-	for (uint64_t at = 0; at < piece->n && fill->pid; at += n) {
+	for (uint64_t at = 0; at < piece->n && pid; at += n) {
 		n = piece->n - at < 64 ? piece->n - at : 64;
-		if (mem_write(fill->pid, (piece->first + at) * STORE_PAGE_SIZE, zeroes,
+		if (mem_write(pid, (piece->first + at) * STORE_PAGE_SIZE, zeroes,
 			      n * STORE_PAGE_SIZE, err) < 0)
 			return -1;
 	}
@@ -180,34 +187,55 @@ static int list_piece(struct fill *fill, struct readers *readers, const struct f
 	return 0;
 }
 
-static int run_pieces(struct fill *fill, const struct fill_pieces *pieces, struct err *err)
+int fill_run(struct store *store, const struct fill_pieces *pieces, page_sink *sink, void *ctx, struct err *err)
 {
-	struct readers readers = {.store = fill->store};
+	struct fill fill = {.store = store, .sink = sink, .ctx = ctx};
+	struct readers readers = {.store = store};
 	int result = 0;
 
 	for (size_t i = 0; i < pieces->n && result == 0; i++)
-		result = pieces->list[i].zero ? write_zeroes(fill, &pieces->list[i], err)
-					      : list_piece(fill, &readers, &pieces->list[i], err);
+		result = pieces->list[i].zero ? 0 : list_piece(&fill, &readers, &pieces->list[i], err);
 	if (result == 0)
-		result = run_window(fill, err);
+		result = run_window(&fill, err);
 	readers_close(&readers);
+	page_places_clear(&fill.places);
 	return result;
+}
+
+static int run_pieces(struct store *store, struct target *target, const struct fill_pieces *pieces,
+		      struct err *err)
+{
+	for (size_t i = 0; i < pieces->n; i++)
+		if (pieces->list[i].zero && write_zeroes(target->pid, &pieces->list[i], err) < 0)
+			return -1;
+	return fill_run(store, pieces, put_pages, target, err);
+}
+
+/* What can come later is left to that: lazy.h. */
+static int leave_to_lazy(struct recovery *rec, struct stub *stub, struct fill_ranges *lazy, struct err *err)
+{
+	if (fill_ranges_open_lazy(rec, stub, lazy, err) < 0)
+		return -1;
+	return lazy->n ? lazy_take(rec->lazy, lazy, stub->model->pages_root, err) : 0;
 }
 
 static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t pid, struct err *err)
 {
-	struct fill fill = {.store = rec->store, .pid = pid, .ranges.uffd = -1};
+	struct target target = {.pid = pid, .ranges.uffd = -1};
+	struct fill_ranges lazy = {.uffd = -1};
 	struct fill_pieces pieces = {0};
-	int result = fill_list(rec, stub, late, !pid, &pieces, err);
+	int result = rec->lazy && pid && !late ? leave_to_lazy(rec, stub, &lazy, err) : 0;
 
-	if (result == 0 && pid && !late)
-		result = fill_ranges_open(rec, stub, &fill.ranges, err);
 	if (result == 0)
-		result = run_pieces(&fill, &pieces, err);
+		result = fill_list(rec, stub, late, !pid, &lazy, &pieces, err);
+	if (result == 0 && pid && !late && !lazy.n)
+		result = fill_ranges_open(rec, stub, &target.ranges, err);
+	if (result == 0)
+		result = run_pieces(rec->store, &target, &pieces, err);
 	for (size_t i = 0; i < pieces.n && pid; i++)
 		rec->pages += pieces.list[i].n;
-	fill_ranges_close(&fill.ranges);
-	page_places_clear(&fill.places);
+	fill_ranges_close(&target.ranges);
+	fill_ranges_close(&lazy);
 	fill_pieces_clear(&pieces);
 	return result == 0 ? 0 : err_wrap(err, "pages of process %d", stub->model->pid);
 }

@@ -5,6 +5,7 @@
 #define PAWL_RECOVERY_FILL_H
 
 #include "recovery/rebuild.h"
+#include "store/fetch.h"
 
 struct fill_piece {
 	uint64_t root;	   /* of the page table that has it */
@@ -18,10 +19,16 @@ struct fill_pieces { /* starts as {0} */
 };
 
 void fill_pieces_clear(struct fill_pieces *pieces);
-/* All that must be written into the stub's early or late regions. Drops from the process what it has
- * inherited and the model has not, unless only_read. */
-int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, struct fill_pieces *ret,
-	      struct err *err);
+int fill_pieces_add(struct fill_pieces *pieces, uint64_t root, uint64_t first, uint64_t end, bool zero,
+		    struct err *err);
+struct fill_ranges;
+/* All that must be written into the stub's early or late regions, but for those in `but`. Drops from the process
+ * what it has inherited and the model has not, unless only_read. */
+int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, const struct fill_ranges *but,
+	      struct fill_pieces *ret, struct err *err);
+/* Fetches all stored pages of pieces, by several threads, and gives them to the sink, which is called by all of
+ * them. What is zero or absent is not told. */
+int fill_run(struct store *store, const struct fill_pieces *pieces, page_sink *sink, void *ctx, struct err *err);
 
 /*
  * Memory that is filled through a userfaultfd: UFFDIO_COPY takes a page, fills it and puts it into the
@@ -38,6 +45,9 @@ struct fill_ranges { /* starts as {.uffd = -1} */
 /* Prepares the stub's fresh early regions of some size where huge pages would not be used. Best effort: what
  * is not among ret's ranges is written the ordinary way. */
 int fill_ranges_open(struct recovery *rec, struct stub *stub, struct fill_ranges *ret, struct err *err);
+/* Prepares those that can be filled while the process runs already (lazy.h): none where another process
+ * inherits from it, or where that is not permitted, which is said. */
+int fill_ranges_open_lazy(struct recovery *rec, struct stub *stub, struct fill_ranges *ret, struct err *err);
 /* Must come before anybody else touches that memory. */
 void fill_ranges_close(struct fill_ranges *ranges);
 /* Whether addr is in one of them; *ret_end is where that ends. */
@@ -45,7 +55,5 @@ bool fill_ranges_find(const struct fill_ranges *ranges, uint64_t addr, uint64_t 
 
 /* A userfaultfd of the stub's address space, with these features. flags: of userfaultfd(2). */
 int stub_userfaultfd(struct stub *stub, int flags, uint64_t features, int *ret, struct err *err);
-/* Puts n pages there; those that are there already stay as they are. */
-int userfault_copy(int uffd, uint64_t addr, const void *pages, size_t n, struct err *err);
 
 #endif

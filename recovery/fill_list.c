@@ -8,8 +8,8 @@
 #include "recovery/batch.h"
 #include "recovery/readers.h"
 
-static int add_piece(struct fill_pieces *pieces, uint64_t root, uint64_t first, uint64_t end, bool zero,
-		     struct err *err)
+int fill_pieces_add(struct fill_pieces *pieces, uint64_t root, uint64_t first, uint64_t end, bool zero,
+		    struct err *err)
 {
 	if (pieces->n == pieces->room) {
 		size_t room = pieces->room ? pieces->room * 2 : 256;
@@ -28,6 +28,7 @@ struct lister {
 	struct recovery *rec;
 	const struct stub *stub;
 	bool late;
+	const struct fill_ranges *but;
 	struct readers readers;
 	struct fill_pieces *pieces;
 	struct batch *drops; /* NULL where pages are only read */
@@ -53,7 +54,7 @@ static int list_fresh(struct lister *l, const Snap__Region *r, uint64_t root, ui
 		at = run.first + run.n < end ? run.first + run.n : end;
 		if (run.kind == PAGE_ZERO && r->kind != SNAP__REGION__KIND__FILE_PRIVATE)
 			continue;
-		if (add_piece(l->pieces, root, run.first, at, run.kind == PAGE_ZERO, err) < 0)
+		if (fill_pieces_add(l->pieces, root, run.first, at, run.kind == PAGE_ZERO, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -92,7 +93,7 @@ static int list_inherited(struct lister *l, const Snap__Region *r, uint64_t root
 		bool drop = !write && (d.a == PAGE_DATA || (d.a == PAGE_ZERO && over_file));
 
 		if (write &&
-		    add_piece(l->pieces, root, d.first, d.first + d.n, d.b == PAGE_ZERO, err) < 0)
+		    fill_pieces_add(l->pieces, root, d.first, d.first + d.n, d.b == PAGE_ZERO, err) < 0)
 			return -1;
 		if (drop && drop_inherited(l, &d, err) < 0)
 			return -1;
@@ -122,18 +123,19 @@ static int list_regions(struct lister *l, struct err *err)
 {
 	for (size_t i = 0; i < stub_n_regions(l->stub, l->late); i++) {
 		const Snap__Region *r = stub_region(l->rec, l->stub, l->late, i);
+		uint64_t end;
 
-		if (r && plan_region_has_pages(r) &&
+		if (r && plan_region_has_pages(r) && !fill_ranges_find(l->but, r->start, &end) &&
 		    list_region(l, r, stub_region_root(l->rec, l->stub, l->late, i), err) < 0)
 			return -1;
 	}
 	return l->drops ? batch_run(l->drops, err) : 0;
 }
 
-int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, struct fill_pieces *ret,
-	      struct err *err)
+int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, const struct fill_ranges *but,
+	      struct fill_pieces *ret, struct err *err)
 {
-	struct lister l = {.rec = rec, .stub = stub, .late = late, .pieces = ret};
+	struct lister l = {.rec = rec, .stub = stub, .late = late, .but = but, .pieces = ret};
 	struct batch drops;
 	int result;
 

@@ -9,6 +9,8 @@
 
 #include "recovery/batch.h"
 #include "recovery/fill.h"
+#include "recovery/lazy_impl.h"
+#include "recovery/userfault.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
@@ -38,27 +40,6 @@ int stub_userfaultfd(struct stub *stub, int flags, uint64_t features, int *ret, 
 	if (why)
 		return err_code(err, why, "process %d: userfaultfd", stub->model->pid);
 	*ret = steal_fd(&fd);
-	return 0;
-}
-
-int userfault_copy(int uffd, uint64_t addr, const void *pages, size_t n, struct err *err)
-{
-	const uint64_t end = addr + n * STORE_PAGE_SIZE;
-	uint64_t from = (uintptr_t)pages;
-
-	while (addr < end) {
-		struct uffdio_copy copy = {.dst = addr, .src = from, .len = end - addr};
-		uint64_t done;
-
-		if (ioctl(uffd, UFFDIO_COPY, &copy) == 0)
-			return 0;
-		if (copy.copy <= 0 && errno != EEXIST && errno != EAGAIN)
-			return err_sys(err, "cannot fill memory at %#llx", (unsigned long long)addr);
-		/* What is there stays; a change of the address space is waited for. */
-		done = copy.copy > 0 ? (uint64_t)copy.copy : errno == EEXIST ? STORE_PAGE_SIZE : 0;
-		addr += done;
-		from += done;
-	}
 	return 0;
 }
 
@@ -116,6 +97,49 @@ int fill_ranges_open(struct recovery *rec, struct stub *stub, struct fill_ranges
 			log_debug("%s", err->msg); /* not on this kernel */
 			return 0;
 		}
+		if (add_range(ret, r, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+/* Whether another is created with what is filled here: then it must be there before. */
+static bool has_heirs(const struct recovery *rec, const struct stub *stub)
+{
+	const struct inheritance *in = &rec->plan.inheritance;
+
+	for (size_t i = 0; i < in->n_members; i++)
+		if (in->sources[i] == (size_t)(stub - rec->stubs))
+			return true;
+	return false;
+}
+
+/* Through a userfaultfd that is told of everything. */
+static int open_lazy(struct stub *stub, int *ret, struct err *err)
+{
+	if (stub_userfaultfd(stub, O_CLOEXEC | O_NONBLOCK, USERFAULT_EVENTS, ret, err) == 0)
+		return 1;
+	if (err->kind == ERR_GONE)
+		return -1;
+	log_warn("lazy recovery is not possible (%s): the memory of process %d is filled before it goes on",
+		 err->msg, stub->model->pid);
+	return 0;
+}
+
+int fill_ranges_open_lazy(struct recovery *rec, struct stub *stub, struct fill_ranges *ret, struct err *err)
+{
+	for (size_t i = 0; i < stub_n_regions(stub, false); i++) {
+		const Snap__Region *r = stub_region(rec, stub, false, i);
+		int opened = 1;
+
+		if (!r || !lazy_region_fits(stub->model, r) || inherit_end(stub_inherited(stub), r) > r->start)
+			continue;
+		if (ret->uffd < 0 && has_heirs(rec, stub))
+			return 0;
+		if (ret->uffd < 0)
+			opened = open_lazy(stub, &ret->uffd, err);
+		if (opened <= 0)
+			return opened;
 		if (add_range(ret, r, err) < 0)
 			return -1;
 	}

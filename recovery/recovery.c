@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "recovery/lazy_impl.h"
 #include "recovery/rebuild.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
@@ -219,6 +220,9 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 		return -1;
 	if (out)
 		plan_print(&rec->plan, rec->model, out);
+	if (rec->options->lazy &&
+	    lazy_begin(&rec->lazy, rec->store, rec->options->job, rec->options->seq, err) < 0)
+		return -1;
 	for (size_t i = 0; i < rec->plan.n_steps; i++) {
 		log_debug("recovery: %s",
 			  plan_step_text(&rec->plan, &rec->plan.steps[i], rec->model, text,
@@ -282,6 +286,7 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 		.bytes = rec->pages * STORE_PAGE_SIZE,
 		.compared = rec->compared,
 		.wall_us = (clock_ns(CLOCK_MONOTONIC) - start) / 1000,
+		.lazy = rec->lazy,
 	};
 	*ret = rec;
 	return 0;
@@ -336,6 +341,8 @@ static void forget(struct recovery *rec)
 
 int recovery_release(struct recovery *rec, bool stopped, struct err *err)
 {
+	struct lazy *lazy = steal_ptr(&rec->lazy);
+
 	/* Children first: a parent may look at once what they do. */
 	for (size_t i = rec->model->n_processes; i-- > 0;) {
 		if (release_stub(&rec->stubs[i], stopped, err) < 0) {
@@ -346,7 +353,7 @@ int recovery_release(struct recovery *rec, bool stopped, struct err *err)
 	for (size_t i = 0; i < rec->n_stubs; i++)
 		stub_forget(&rec->stubs[i]);
 	forget(rec);
-	return 0;
+	return lazy ? lazy_go(lazy, err) : 0;
 }
 
 void recovery_free(struct recovery *rec)
@@ -356,5 +363,6 @@ void recovery_free(struct recovery *rec)
 	unix_remove_paths(rec);
 	for (size_t i = 0; rec->stubs && i < rec->n_stubs; i++)
 		stub_kill(&rec->stubs[i]);
+	lazy_free(rec->lazy);
 	forget(rec);
 }

@@ -46,15 +46,22 @@ struct recovery_options {
 	/* In a trial: told of each run of pages that are not as stored; may be NULL. pid: the model's. */
 	void (*differs)(void *ctx, pid_t pid, uint64_t address, uint64_t pages);
 	void *ctx;
+	/* What of the memory can be filled while the job runs is left to that (lazy.h). The snapshot is `seq` of
+	 * `job`: it is kept in the store until then. */
+	bool lazy;
+	const char *job;
+	uint64_t seq;
 };
 
 struct recovery;
+struct lazy;
 
 struct recovery_result {
 	pid_t leader;           /* host pid of the job's leader */
 	uint64_t pages, bytes;  /* filled */
 	uint64_t compared;      /* pages, in a trial */
 	uint64_t wall_us;
+	struct lazy *lazy;      /* NULL: all memory is there. Of recovery until it is released, then the caller's */
 };
 
 /* Checks model against this machine and prints/keeps the plan. Creates nothing. */
@@ -69,7 +76,8 @@ int recovery_check_relations(const Snap__Snapshot *model, struct err *err);
 int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
 		     const struct recovery_host *host, const struct recovery_options *options,
 		     struct recovery_result *ret_result, struct err *err);
-/* Lets the job run (stopped: leaves each process in a SIGSTOP for a debugger). Frees. */
+/* Lets the job run (stopped: leaves each process in a SIGSTOP for a debugger). Frees, and gives away what
+ * recovery_result has as `lazy`, also after a failure. */
 int recovery_release(struct recovery *recovery, bool stopped, struct err *err);
 /* Kills what was built. Takes NULL. */
 void recovery_free(struct recovery *recovery);

@@ -15,6 +15,7 @@
 
 #include "checkpointer/checkpointer.h"
 #include "checkpointer/tracee/arch.h"
+#include "recovery/lazy.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 
@@ -136,6 +137,17 @@ static void try_trackers(struct doctor_report *report)
 		   "%s%s", why, has_pagemap ? " (not needed here)" : "");
 }
 
+static void try_lazy(struct doctor_report *report)
+{
+	const char *why;
+
+	if (lazy_is_possible(&why))
+		doctor_add(report, "lazy recovery", DOCTOR_OK, "%s (recover --lazy)", why);
+	else
+		doctor_add(report, "lazy recovery", DOCTOR_ABSENT, "%s; all memory is filled before a job goes on",
+			   why);
+}
+
 static void look_at_cpu(struct doctor_report *report)
 {
 	uint32_t words[16];
@@ -170,6 +182,7 @@ void doctor_kernel(struct doctor_report *report)
 {
 	try_on_child(report);
 	try_trackers(report);
+	try_lazy(report);
 	look_at_cpu(report);
 	look_at_kernel(report);
 }

@@ -76,6 +76,8 @@ const struct cli_spec attach_spec = {
 static const struct cli_option recover_options[] = {
 	{LAUNCH_STOPPED, "stopped", NULL,
 	 "leave the job stopped for a debugger and print its\npid"},
+	{LAUNCH_LAZY, "lazy", NULL,
+	 "run the job at once, its memory follows: what it\ntouches first (root; 'pawl doctor' tells)"},
 	{LAUNCH_FROM, "from", "DEST",
 	 "fetch the snapshot from DEST, and go on copying to\nit: see --replicate"},
 	{LAUNCH_DRY_RUN, "dry-run", NULL, "print what would be done and create nothing"},
@@ -472,6 +474,9 @@ static int set_option(struct launch_options *options, int key, const char *value
 	case LAUNCH_STOPPED:
 		config->recover_stopped = true;
 		return 0;
+	case LAUNCH_LAZY:
+		config->lazy = true;
+		return 0;
 	case LAUNCH_DRY_RUN:
 		config->dry_run = true;
 		return 0;
@@ -494,6 +499,7 @@ static bool is_kept(int key)
 	case LAUNCH_ONCE:
 	case LAUNCH_CPU_BASELINE: /* the snapshots say what it was launched with */
 	case LAUNCH_STOPPED:
+	case LAUNCH_LAZY:
 	case LAUNCH_DRY_RUN:
 	case LAUNCH_FROM:
 		return false;

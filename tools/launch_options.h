@@ -49,6 +49,7 @@ enum launch_key {
 	LAUNCH_ONCE,        /* run */
 	LAUNCH_FRESH_START, /* run, attach */
 	LAUNCH_STOPPED,     /* recover */
+	LAUNCH_LAZY,        /* recover */
 	LAUNCH_DRY_RUN,     /* recover */
 	LAUNCH_FROM,        /* recover */
 	LAUNCH_REPLICATE,

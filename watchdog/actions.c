@@ -1,5 +1,6 @@
 #include <inttypes.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,7 +18,8 @@ void wd_fail(struct watchdog *w, const struct err *err)
 static void take(struct watchdog *w, bool end)
 {
 	const struct snap_command command = {
-		.op = SNAP_TAKE, .end = end, .move_to = end && w->move_to[0] ? w->move_to : NULL};
+		.op = SNAP_TAKE, .end = end, .move_to = end && w->move_to[0] ? w->move_to : NULL,
+		.lazy = w->lazy};
 
 	w->wanted = false;
 	hang_look(&w->hang, capsule_cpu_ns(w->capsule), clock_ns(CLOCK_MONOTONIC), 0);
@@ -151,6 +153,7 @@ void wd_leader_ended(struct watchdog *w, const struct capsule_event *end)
 		.terminal = w->streams.terminal,
 		.stream_gone = pump_reader_gone(&w->streams.pump),
 	};
+	char what[96];
 	bool back;
 
 	if (w->state == WD_RECOVERING || w->state == WD_CANCELLED || w->state == WD_ROLL_BACK)
@@ -163,8 +166,10 @@ void wd_leader_ended(struct watchdog *w, const struct capsule_event *end)
 	w->status_unknown = end->unknown;
 	w->left_behind = end->left_behind;
 	/* A stop that is under way outweighs: then the death is not looked into. */
+	snprintf(what, sizeof(what), "died of signal %d (%s)", WTERMSIG(end->status),
+		 strsignal(WTERMSIG(end->status)));
 	back = (w->state == WD_RUNNING || w->state == WD_SNAPSHOT) &&
-	       policy_foreign_death(&facts) && wd_plan_roll_back(w);
+	       policy_foreign_death(&facts) && wd_plan_roll_back(w, what);
 	wd_handle(w, back ? WE_DIED : WE_EXITED);
 }
 

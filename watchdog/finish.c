@@ -18,6 +18,8 @@ void wd_retire_capsule(struct watchdog *w)
 	pump_drain(&w->streams.pump);
 	capsule_destroy(w->capsule);
 	w->capsule = NULL;
+	lazy_free(w->lazy);
+	w->lazy = NULL;
 	streams_detach(&w->streams);
 }
 

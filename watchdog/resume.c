@@ -8,6 +8,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/base/units.h"
 #include "watchdog/supervise.h"
 
 /* ---- candidates ---------------------------------------------------------------------------- */
@@ -48,7 +49,7 @@ static int load_next(struct watchdog *w, struct err *err)
 	return 0;
 }
 
-bool wd_plan_roll_back(struct watchdog *w)
+bool wd_plan_roll_back(struct watchdog *w, const char *what)
 {
 	cleanup_free struct snapshot_info *infos = NULL;
 	cleanup_free uint64_t *good = NULL;
@@ -63,7 +64,8 @@ bool wd_plan_roll_back(struct watchdog *w)
 	if (!good)
 		return false;
 	for (i = 0; i < n; i++)
-		if (infos[i].time && infos[i].generation >= w->job.first_generation)
+		if (infos[i].time && infos[i].generation >= w->job.first_generation &&
+		    (!w->damaged_seq || infos[i].seq < w->damaged_seq))
 			good[n_good++] = infos[i].seq;
 	seq = policy_roll_back(&w->retry, w->config->retries, now, w->interval.interval_ns, good,
 			       n_good);
@@ -77,9 +79,7 @@ bool wd_plan_roll_back(struct watchdog *w)
 		if (r->seqs[i] <= seq)
 			r->seqs[n_good + r->n++] = r->seqs[i];
 	memmove(r->seqs, r->seqs + n_good, r->n * sizeof(*r->seqs));
-	wd_notice(w, "job %s died of signal %d (%s): going back to %s@%" PRIu64 " (retry %u of %u)",
-		  w->job.name, WTERMSIG(w->wait_status), strsignal(WTERMSIG(w->wait_status)),
-		  w->job.name, seq, w->retry.used, w->config->retries);
+	wd_notice(w, "job %s %s: going back to %s@%" PRIu64 " (retry %u of %u)", w->job.name, what, w->job.name, seq, w->retry.used, w->config->retries);
 	return true;
 }
 
@@ -137,11 +137,28 @@ static void forget_outside_ids(Snap__Snapshot *model)
 	}
 }
 
+static bool may_fill_lazily(struct watchdog *w)
+{
+	const char *why;
+
+	if (!w->config->lazy || w->lazy_refused)
+		return false;
+	if (lazy_is_possible(&why))
+		return true;
+	w->lazy_refused = true;
+	wd_notice(w, "all memory of job %s is filled before it goes on, --lazy is not possible here: %s", w->job.name,
+		  why);
+	return false;
+}
+
 static int start_rebuild(struct watchdog *w, struct err *err)
 {
 	const struct recovery_options options = {0};
-	const struct snap_command command = {
-		.op = SNAP_REBUILD, .model = w->resume.model, .host = &w->resume.host};
+	const struct snap_command command = {.op = SNAP_REBUILD,
+					     .model = w->resume.model,
+					     .host = &w->resume.host,
+					     .fill_lazily = may_fill_lazily(w),
+					     .seq = w->resume.seq};
 
 	if (recovery_check(w->resume.model, w->store, &options, err) < 0)
 		return -1;
@@ -282,6 +299,8 @@ int wd_release(struct watchdog *w, const struct recovery_result *built, struct e
 	if (capsule_close_streams(w->capsule, err) < 0)
 		return -1;
 	w->started = true;
+	w->lazy = built->lazy;
+	w->lazy_told = false;
 	wd_schedule(w, now, now);
 	hang_reset(&w->hang);
 	wd_share_descriptions(built->leader);
@@ -326,4 +345,70 @@ void wd_resume_done(struct watchdog *w)
 	drop_model(&w->resume);
 	if (w->config->recover_stopped && w->retry.used == 0)
 		stand(w);
+}
+
+/* ---- memory that comes later --------------------------------------------------------------- */
+
+/* The newest good snapshot before it; 0: there is none. */
+static uint64_t good_before(struct watchdog *w, uint64_t seq)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	uint64_t best = 0;
+	struct err ignored;
+	size_t n;
+
+	if (store_snapshot_list(w->store, w->job.name, &infos, &n, &ignored) < 0)
+		return 0;
+	for (size_t i = 0; i < n && infos[i].seq < seq; i++)
+		if (infos[i].time && infos[i].generation >= w->job.first_generation)
+			best = infos[i].seq;
+	return best;
+}
+
+/* Whoever needs what is missing waits; the rest of the job is stopped before it goes on alone. */
+static void damaged(struct watchdog *w, const struct err *why)
+{
+	const char *name = w->job.name;
+	uint64_t before;
+	char what[224];
+	struct err err;
+
+	w->damaged_seq = w->resume.seq;
+	before = good_before(w, w->damaged_seq);
+	log_error("snapshot %s@%" PRIu64 ", whose memory was still being filled in, cannot be read: %s", name,
+		  w->damaged_seq, why->msg);
+	snprintf(what, sizeof(what), "lost the memory that was still to come from %s@%" PRIu64, name, w->damaged_seq);
+	if ((w->state == WD_RUNNING || w->state == WD_SNAPSHOT) && wd_plan_roll_back(w, what)) {
+		capsule_kill(w->capsule);
+		wd_handle(w, WE_DIED);
+		return;
+	}
+	err_set(&err, why->kind, "job %s had to be ended: %s", name, what);
+	if (before)
+		err_set(&err, why->kind, "job %s had to be ended, it %s: 'pawl recover %s@%" PRIu64
+					 "' goes on from an earlier snapshot", name, what, name, before);
+	wd_fail(w, &err);
+	wd_handle(w, WE_DAMAGED);
+}
+
+void wd_look_at_lazy(struct watchdog *w)
+{
+	struct lazy_progress progress;
+	char time[32];
+	struct err why;
+
+	if (!w->lazy || w->lazy_told || w->state == WD_RECOVERING)
+		return;
+	lazy_look(w->lazy, &progress, &why);
+	if (progress.state == LAZY_FILLING)
+		return;
+	w->lazy_told = true;
+	if (progress.state == LAZY_FAILED) {
+		damaged(w, &why);
+		return;
+	}
+	format_duration(progress.wall_us * 1000, time, sizeof(time));
+	progress_clear(&w->progress);
+	log_info("all memory of job %s is back, after %s (%" PRIu64 " pages were waited for)", w->job.name, time,
+		 progress.faults);
 }

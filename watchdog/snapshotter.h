@@ -33,6 +33,9 @@ struct snap_command {
 	bool end;     /* TAKE: the final one */
 	const char *move_to; /* TAKE with end: the job is to go on there; must stay until the result */
 	bool stopped; /* RELEASE */
+	struct lazy *lazy; /* TAKE: fills the job's memory, which is waited for; or NULL */
+	bool fill_lazily;  /* REBUILD, of this snapshot */
+	uint64_t seq;
 	/* REBUILD; both must stay until the result of the RELEASE, or of the failed REBUILD. */
 	const Snap__Snapshot *model;
 	const struct recovery_host *host;

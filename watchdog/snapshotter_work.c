@@ -10,6 +10,7 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 #include "store/base/units.h"
+#include "recovery/lazy.h"
 #include "watchdog/policy.h"
 
 /* ---- hooks of the checkpointer ------------------------------------------------------------- */
@@ -223,6 +224,19 @@ static void after_hook(const struct snap_work *w, uint64_t seq)
 			 status);
 }
 
+/* A page that has not come yet is not a page of zeroes. */
+static int await_memory(const struct snap_work *w, struct lazy *lazy, struct err *err)
+{
+	struct lazy_progress progress;
+
+	if (!lazy)
+		return 0;
+	lazy_look(lazy, &progress, NULL);
+	if (progress.state == LAZY_FILLING)
+		log_info("job %s is saved as soon as all of its memory is back", w->config.job);
+	return lazy_wait(lazy, err);
+}
+
 static int do_take(struct snap_work *w, bool end, struct snap_result *result)
 {
 	if (before_hook(w, end, &result->err) < 0 || adopt_target(w, &result->err) < 0)
@@ -254,7 +268,8 @@ static int do_move(struct snap_work *w, const char *destination, struct snap_res
 static int do_rebuild(struct snap_work *w, const struct snap_command *command,
 		      struct snap_result *result)
 {
-	const struct recovery_options options = {0};
+	const struct recovery_options options = {
+		.lazy = command->fill_lazily, .job = w->config.job, .seq = command->seq};
 
 	/* Trackers of a dead capsule hold descriptors of it. */
 	checkpointer_free(w->checkpointer);
@@ -278,7 +293,9 @@ void snap_work_do(struct snap_work *w, const struct snap_command *command,
 	result->started = clock_ns(CLOCK_MONOTONIC);
 	switch (command->op) {
 	case SNAP_TAKE:
-		done = command->move_to ? do_move(w, command->move_to, result)
+		done = await_memory(w, command->lazy, &result->err);
+		if (done == 0)
+			done = command->move_to ? do_move(w, command->move_to, result)
 					: do_take(w, command->end, result);
 		break;
 	case SNAP_REBUILD:

@@ -20,6 +20,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_INTERRUPT] = {WD_OVER, WA_FINISH_STOPPED},
 	},
 	[WD_RUNNING] = {
+		[WE_DAMAGED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_DUE] = {WD_SNAPSHOT, WA_TAKE},
 		[WE_REQUEST] = {WD_SNAPSHOT, WA_TAKE},
@@ -34,6 +35,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 	/* Nothing has run since the snapshot: the job goes on from that. A new one would have it stopped, and
 	 * so would whatever is recovered from it. */
 	[WD_STANDING] = {
+		[WE_DAMAGED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_REQUEST] = {WD_SAME, WA_REPORT_STANDING},
 		[WE_STOP] = {WD_OVER, WA_FINISH_STOPPED},
 		[WE_INTERRUPT] = {WD_OVER, WA_FINISH_STOPPED},
@@ -42,6 +44,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_CONTINUED] = {WD_RUNNING, WA_NONE},
 	},
 	[WD_SNAPSHOT] = {
+		[WE_DAMAGED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_REQUEST] = {WD_SAME, WA_REMEMBER},
 		[WE_STOP] = {WD_STOP_PENDING, WA_NONE},
 		[WE_INTERRUPT] = {WD_STOP_PENDING, WA_NONE},
@@ -53,6 +56,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_LEAVE] = {WD_LEAVING, WA_CANCEL},
 	},
 	[WD_STOP_PENDING] = {
+		[WE_DAMAGED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_INTERRUPT] = {WD_ENDING, WA_KILL},
 		[WE_TAKEN] = {WD_STOPPING, WA_TAKE_FINAL},
 		[WE_FAILED] = {WD_STOPPING, WA_TAKE_FINAL},
@@ -62,6 +66,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_LEAVE] = {WD_LEAVING, WA_CANCEL},
 	},
 	[WD_STOPPING] = {
+		[WE_DAMAGED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_INTERRUPT] = {WD_ENDING, WA_KILL},
 		[WE_TAKEN] = {WD_OVER, WA_FINISH_STOPPED},
 		[WE_FAILED] = {WD_UNSTOPPABLE, WA_REPORT_RUN_ON},
@@ -77,6 +82,7 @@ static const struct wd_step steps[WD_N_STATES][WE_N_EVENTS] = {
 		[WE_REFUSED] = {WD_OVER, WA_FINISH_EXITED},
 	},
 	[WD_UNSTOPPABLE] = {
+		[WE_DAMAGED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_REFUSED] = {WD_ENDING, WA_KILL_REFUSED},
 		[WE_DUE] = {WD_SNAPSHOT, WA_TAKE},
 		[WE_REQUEST] = {WD_SNAPSHOT, WA_TAKE},
@@ -174,6 +180,7 @@ const char *wd_event_name(enum wd_event event)
 		[WE_OFFERED] = "offered",
 		[WE_REBUILD_FAILED] = "rebuild failed",
 		[WE_NO_CANDIDATE] = "no candidate",
+		[WE_DAMAGED] = "damaged",
 		[WE_STANDS] = "stands",
 		[WE_CONTINUED] = "continued",
 	};

@@ -47,6 +47,7 @@ enum wd_event {
 	WE_OFFERED,	   /* … but may not run yet */
 	WE_REBUILD_FAILED, /* nothing of it is left */
 	WE_NO_CANDIDATE,   /* there is no snapshot left to rebuild from */
+	WE_DAMAGED,	   /* memory that is still to come cannot be read any more, and policy does not roll back */
 	WE_STANDS,	   /* it is left stopped, as asked for */
 	WE_CONTINUED,	   /* whoever looked at it has let it go on */
 	WE_N_EVENTS,

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "recovery/lazy.h"
 #include "watchdog/attached.h"
 #include "watchdog/caller.h"
 #include "watchdog/capsule.h"
@@ -79,6 +80,10 @@ struct watchdog {
 	struct resume resume;
 	struct recovery_result offered; /* in WD_OFFERED */
 	uint64_t offer_until;		/* CLOCK_MONOTONIC */
+	struct lazy *lazy;    /* fills the memory of the job that runs; goes with the capsule. NULL: it was all there */
+	bool lazy_told;	      /* its end has been seen */
+	bool lazy_refused;    /* this machine does not let us, which has been said */
+	uint64_t damaged_seq; /* it was found damaged when the job ran already; 0: none was */
 	uint64_t recover_seq; /* config's, by the number it has here */
 	struct wd_replica *replicas;
 	size_t n_replicas;
@@ -172,8 +177,10 @@ int wd_resume_failed(struct watchdog *w, const struct err *why);
 int wd_release(struct watchdog *w, const struct recovery_result *built, struct err *err);
 /* After the result of the release. */
 void wd_resume_done(struct watchdog *w);
-/* Candidates for going back after a death; false: policy gives up. */
-bool wd_plan_roll_back(struct watchdog *w);
+/* Candidates for going back, what having happened to the job; false: policy gives up. */
+bool wd_plan_roll_back(struct watchdog *w, const char *what);
+/* If all memory of the job is there at last, or cannot be had. */
+void wd_look_at_lazy(struct watchdog *w);
 /* `recover --dry-run`. */
 int wd_dry_run(struct watchdog *w, struct err *err);
 

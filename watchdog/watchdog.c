@@ -401,6 +401,8 @@ static void gather(struct watchdog *w, struct sources *s)
 	if (w->snapshotter)
 		s->fds[s->n++] =
 			(struct pollfd){.fd = snapshotter_fd(w->snapshotter), .events = POLLIN};
+	if (w->lazy && !w->lazy_told)
+		s->fds[s->n++] = (struct pollfd){.fd = lazy_fd(w->lazy), .events = POLLIN};
 	if (w->n_replicas)
 		s->fds[s->n++] = (struct pollfd){.fd = w->replica_wake, .events = POLLIN};
 	if (w->capsule && !w->capsule->gone)
@@ -433,6 +435,8 @@ static void turn(struct watchdog *w)
 		progress_clear(&w->progress);
 	pump_move(&w->streams.pump, s.fds, s.n_pump);
 	read_result(w);
+	if (w->state != WD_OVER)
+		wd_look_at_lazy(w);
 	if (w->state != WD_OVER)
 		read_capsule(w);
 	if (w->state != WD_OVER)

@@ -49,6 +49,7 @@ struct watchdog_config {
 	bool once;                  /* a job that has finished is not started again: its exit status is ours */
 	uint64_t recover_seq;       /* 0: latest good */
 	bool recover_stopped;       /* --stopped: leave it stopped for a debugger, print the pid, wait */
+	bool lazy;                  /* recover: the job runs before all of its memory is back, where that is possible */
 	bool dry_run;               /* recover: print the plan on stdout and return */
 	uint64_t interval_ns;       /* 0: no periodic snapshots */
 	bool interval_auto;         /* chosen by what snapshots cost instead (interval.h) */
