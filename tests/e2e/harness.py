@@ -32,6 +32,13 @@ PATIENCE = 120  # seconds: no wait of a test ends sooner, for many may share the
 CASES = []
 
 
+SSH = b"""#!/bin/sh
+while [ "$1" != -- ]; do shift; done
+shift 2
+exec sh -c "exec $1"
+"""
+
+
 class Failure(Exception):
     pass
 
@@ -198,6 +205,13 @@ class Lab:
         """In the background, without pawl; ended with the case."""
         self.started.append(Running(argv, env=self.env, **{"cwd": self.dir, **options}))
         return self.started[-1]
+
+    def pretend_ssh(self):
+        """ssh://HOST/STORE is from here on a store of this machine."""
+        script = os.path.join(self.dir, "ssh")
+        write_bytes(script, SSH)
+        os.chmod(script, 0o755)
+        self.env.update(PAWL_SSH=script, PAWL_REMOTE=self.options.pawl)
 
     def bare(self, argv, cwd=None, stdin=subprocess.DEVNULL, seconds=300):
         return self.launch(argv, cwd=cwd or self.dir, stdin=stdin).wait(seconds)

@@ -16,11 +16,6 @@ import harness
 from harness import STOPPED_EXIT, Skip, case, check, check_equal, wait_until, write_bytes
 
 STEPS = ("300", "10")
-SSH = b"""#!/bin/sh
-while [ "$1" != -- ]; do shift; done
-shift 2
-exec sh -c "exec $1"
-"""
 
 
 class Nodes:
@@ -29,10 +24,7 @@ class Nodes:
         self.lab = lab
         self.there = os.path.join(lab.dir, "there")
         self.address = f"ssh://there{self.there}"
-        script = os.path.join(lab.dir, "ssh")
-        write_bytes(script, SSH)
-        os.chmod(script, 0o755)
-        lab.env.update(PAWL_SSH=script, PAWL_REMOTE=lab.options.pawl)
+        lab.pretend_ssh()
 
     def pawl(self, command, *args, **options):
         return self.lab.pawl(command, "--store", self.there, *args, **options)

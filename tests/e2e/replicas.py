@@ -44,7 +44,8 @@ class Node:
 
     @property
     def replica(self):
-        return "dir:" + os.path.join(self.lab.dir, "replica")
+        place = os.path.join(self.lab.dir, "replica")
+        return f"ssh://there{place}" if "PAWL_SSH" in self.lab.env else f"dir:{place}"
 
     def pawl(self, *args, status=0):
         return self.lab.pawl(*args, env=self.env, cwd=self.work, status=status)
@@ -132,6 +133,18 @@ def race(lab):
     results = [w.wait() for w in [n.run(100) for n in nodes]]
     check_equal(sorted(r.status for r in results), [0, 125, 125, 125],
                 f"exit statuses ({[r.err[-200:] for r in results]})")
+
+
+def over_ssh(run):
+    def run_over_ssh(lab):
+        lab.pretend_ssh()
+        run(lab)
+    harness.add_case(run.__name__.replace("_", "-") + "-over-ssh", run_over_ssh)
+
+
+over_ssh(recover_from)
+over_ssh(fenced)
+over_ssh(race)
 
 
 @case(disk=48)
