@@ -88,9 +88,10 @@ static int migrate(struct migration *m, struct err *err)
 	if (strncmp(m->to, "ssh://", 6) != 0)
 		return err_set(err, ERR_INVALID,
 			       "'%s' is not ssh://[USER@]HOST[:PORT][/STORE]", m->to);
-	if (ssh_target_parse(m->to + 6, &target, err) < 0 ||
-	    ssh_connect(&connection, &target, err) < 0)
+	if (ssh_target_parse(m->to + 6, &target, err) < 0)
 		return -1;
+	if (ssh_connect(&connection, &target, err) < 0)
+		return err_wrap(err, "job %s goes on here: %s", m->job, m->to);
 	rc = pre_copy(m, &connection, err);
 	if (rc < 0)
 		ssh_explain(&connection, err);

@@ -121,7 +121,7 @@ static int spawn(const struct ssh_target *target, int fd, int messages, pid_t *r
 	remote_command(target, remote, sizeof(remote));
 	snprintf(script, sizeof(script), "p=$1; shift; exec %s ${p:+-p \"$p\"} -- \"$@\"",
 		 ssh && *ssh ? ssh
-			     : "ssh -o BatchMode=yes -o ServerAliveInterval=15 -o ServerAliveCountMax=4");
+			     : "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4");
 	sigemptyset(&none);
 	sigfillset(&all);
 	posix_spawn_file_actions_init(&actions);
@@ -173,6 +173,9 @@ int ssh_connect(struct ssh_connection *c, const struct ssh_target *target, struc
 	wire_channel_init(&c->ch, c->fd, c->fd);
 	c->ch.patience_ms = CONNECT_MS;
 	if (wire_open(&c->ch, WIRE_NEGOTIATED, err) < 0 || wire_accept(&c->ch, &flags, err) < 0) {
+		if (err->kind == ERR_CORRUPT)
+			err_wrap(err, "what answers is not pawl alone (does a start-up file of the shell there print "
+				      "something?)");
 		ssh_explain(c, err);
 		return -1;
 	}
@@ -221,6 +224,24 @@ static void last_line(char *text, size_t n)
 			*p = ' ';
 }
 
+const char *ssh_hint(const char *text)
+{
+	static const struct {
+		const char *part, *hint;
+	} hints[] = {
+		{"not found", " (is pawl installed there? $PAWL_REMOTE says which one is run)"},
+		{"No such file or directory", " (is pawl installed there? $PAWL_REMOTE says which one is run)"},
+		{"Host key verification failed", " (connect once by hand with ssh, and say yes to its key)"},
+		{"Permission denied (", " (ssh must let you in without a question: a key, or an agent)"},
+	};
+
+	/* What pawl there says explains itself. */
+	for (size_t i = 0; i < sizeof(hints) / sizeof(*hints) && strncmp(text, "pawl: ", 6) != 0; i++)
+		if (strstr(text, hints[i].part))
+			return hints[i].hint;
+	return "";
+}
+
 void ssh_explain(struct ssh_connection *c, struct err *err)
 {
 	struct pollfd said = {.fd = c->messages, .events = POLLIN};
@@ -238,6 +259,7 @@ void ssh_explain(struct ssh_connection *c, struct err *err)
 	}
 	last_line(text, n);
 	if (text[0] && (err->kind == ERR_UNREACHABLE || err->kind == ERR_CORRUPT))
-		err_set(err, ERR_UNREACHABLE, "%.300s", text);
+		err_set(err, ERR_UNREACHABLE, "%.300s%s", strncmp(text, "pawl: ", 6) == 0 ? text + 6 : text,
+			ssh_hint(text));
 	ssh_disconnect(c);
 }

@@ -3,7 +3,8 @@
  *
  * ssh reads the user's configuration, agent and known hosts as always; it is never asked for a password
  * (BatchMode), since nobody may be there. $PAWL_SSH, a shell command line, takes the place of "ssh -o BatchMode=yes
- * -o ServerAliveInterval=15 -o ServerAliveCountMax=4"; $PAWL_REMOTE that of "pawl" on the other machine.
+ * -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4"; $PAWL_REMOTE that of "pawl" on the other
+ * machine.
  */
 #ifndef PAWL_STORE_REPLICA_SSH_CONNECT_H
 #define PAWL_STORE_REPLICA_SSH_CONNECT_H
@@ -30,6 +31,8 @@ struct ssh_connection { /* starts as {.fd = -1, .messages = -1} */
 /* Connected, headers exchanged. ERR_UNREACHABLE says what ssh said. */
 int ssh_connect(struct ssh_connection *c, const struct ssh_target *target, struct err *err);
 void ssh_disconnect(struct ssh_connection *c);
+/* What to do about what ssh, or the shell there, has said; "": nothing is known. Pure. */
+const char *ssh_hint(const char *text);
 /* The other end has gone: what ssh said of it is put into err, and the connection closed. */
 void ssh_explain(struct ssh_connection *c, struct err *err);
 

@@ -16,6 +16,15 @@ static void check(const char *text, const char *host, const char *port, const ch
 	assert_string_equal(target.store, store);
 }
 
+static void test_hints(void **state)
+{
+	assert_non_null(strstr(ssh_hint("bash: line 1: pawl: command not found"), "$PAWL_REMOTE"));
+	assert_non_null(strstr(ssh_hint("me@node2: Permission denied (publickey)."), "agent"));
+	assert_non_null(strstr(ssh_hint("Host key verification failed."), "by hand"));
+	assert_string_equal(ssh_hint("pawl: cannot create directory /x: No such file or directory"), "");
+	assert_string_equal(ssh_hint("ssh: connect to host node2 port 22: Connection refused"), "");
+}
+
 static void test_good(void **state)
 {
 	check("node2", "node2", "", "");
@@ -42,7 +51,8 @@ static void test_bad(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_hints),
+		cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
