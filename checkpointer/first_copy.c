@@ -67,7 +67,7 @@ static int is_outrun(struct first_copy *f, const struct scan_result *part, bool 
 
 static bool rest_fits(const struct first_copy *f)
 {
-	return f->whole - f->done <= page_copies_left(f->copies) / 2;
+	return f->whole - f->done <= page_copies_left(f->copies) / 4 * 3;
 }
 
 static int copy_by_parts(struct first_copy *f, struct err *err)

@@ -51,6 +51,7 @@ int taking_open_table(struct taking *t, struct tracked *p, struct err *err)
 static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 {
 	int64_t last = INT64_MAX;
+	uint64_t found = 0;
 	int vain = 0;
 
 	if (!p->tracker || !tracker_can_precopy(p->tracker))
@@ -62,11 +63,13 @@ static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 
 		if (pages < 0)
 			return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
+		found = (uint64_t)pages * STORE_PAGE_SIZE;
 		vain = pages > last - last / 4 ? vain + 1 : 0;
 		if (pages < PRECOPY_ENOUGH || vain == PRECOPY_VAIN_ROUNDS)
 			break;
 		last = pages;
 	}
+	t->last_rounds += found;
 	return 0;
 }
 
@@ -168,31 +171,36 @@ int check_notes(struct taking *t, struct err *err)
 
 static int precopy_all(struct taking *t, struct err *err)
 {
+	t->last_rounds = 0;
 	for (size_t i = 0; i < t->c->tracked.n; i++)
 		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
 			return -1;
 	return 0;
 }
 
-/* There must be room for what may be left for the pause. */
-static int make_room(struct page_copies *copies, struct err *err)
+/* Whether what may be left for the pause has room. */
+static bool has_room(const struct taking *t)
 {
-	if (page_copies_compact(copies, err) < 0)
+	const struct page_copies *copies = &t->c->copies;
+	uint64_t left = page_copies_left(copies);
+
+	return left >= copies->budget / 2 || (left >= copies->budget / 8 && left / 4 >= t->last_rounds);
+}
+
+static int make_room(struct taking *t, struct err *err)
+{
+	if (page_copies_compact(&t->c->copies, err) < 0)
 		return -1;
-	if (page_copies_left(copies) >= copies->budget / 2)
-		return 0;
-	return page_copies_put_gently(copies, err);
+	return has_room(t) ? 0 : page_copies_put_gently(&t->c->copies, err);
 }
 
 static int precopy_with_room(struct taking *t, struct err *err)
 {
-	struct page_copies *copies = &t->c->copies;
-
 	if (precopy_all(t, err) < 0)
 		return -1;
-	if (page_copies_left(copies) >= copies->budget / 2)
+	if (has_room(t))
 		return 0;
-	return make_room(copies, err) < 0 ? -1 : precopy_all(t, err);
+	return make_room(t, err) < 0 ? -1 : precopy_all(t, err);
 }
 
 int precopy(struct taking *t, struct err *err)

@@ -40,6 +40,7 @@ struct taking {
 	struct map_notes notes;
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
+	uint64_t last_rounds; /* bytes that the last rounds of the pre-copy have found: about what is left */
 	struct pausing pausing;
 	bool end; /* the job is to be ended by it */
 	bool frozen;

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "store/bytes.h"
+
 int batch_add_pack(struct batch *batch, struct pack_builder *builder,
 		   const struct store_secret *secret, struct err *err)
 {
@@ -91,10 +93,66 @@ int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, st
 	return rc ? err_lmdb(err, rc, "cannot write pages") : 0;
 }
 
+/* Where LMDB has mapped its file, which it does not tell: a small value stands in a page that begins with its
+ * number (struct MDB_page of mdb.c). NULL: not to be told. */
+static const char *map_base(struct store *store, MDB_txn *txn)
+{
+	const char *page = NULL;
+	MDB_cursor *cursor;
+	MDB_val key, value;
+
+	if (mdb_cursor_open(txn, store->meta, &cursor))
+		return NULL;
+	if (mdb_cursor_get(cursor, &key, &value, MDB_FIRST) == 0)
+		page = (const char *)((uintptr_t)value.mv_data & ~(uintptr_t)4095);
+	mdb_cursor_close(cursor);
+	return page ? page - get_le64((const uint8_t *)page) * 4096 : NULL;
+}
+
+/* A file system keeps what was written in one go in folios of up to 2 MiB, which are let go only whole. */
+#define FOLIO_MOST (2 << 20)
+
+static void let_go(int fd, off_t start, off_t end)
+{
+	start = start > FOLIO_MOST ? start - FOLIO_MOST : 0;
+	if (end > 0)
+		posix_fadvise(fd, start, end + FOLIO_MOST - start, POSIX_FADV_DONTNEED);
+}
+
 /* What was just synced to disk is read again only by a recovery. Left in the page cache it would
  * push out the job's own files, and every batch would go to fresh memory, whose first touch is dear
- * (see checkpointer/copies.h). Pages mapped by somebody, the upper part of the trees, stay. */
-static void leave_page_cache(struct store *store)
+ * (see checkpointer/copies.h). Pages mapped by somebody stay, and of an old store many are: so only what
+ * this batch has written is looked at, not the file, which is at the end of a snapshot. */
+static void leave_batch(const struct batch *batch, struct store *store)
+{
+	off_t start = 0, end = 0;
+	mdb_filehandle_t fd;
+	struct err ignored;
+	const char *base;
+	MDB_txn *txn;
+
+	if (mdb_env_get_fd(store->env, &fd) || txn_read(store, &txn, &ignored) < 0)
+		return;
+	base = map_base(store, txn);
+	for (size_t i = 0; base && i < batch->n_packs; i++) {
+		struct id_key key = id_key(batch->packs[i].view.first);
+		MDB_val value;
+		off_t at;
+
+		if (mdb_get(txn, store->packs, KEY_VAL(key), &value) != 0)
+			continue;
+		at = (const char *)value.mv_data - base;
+		if (at < end || at > end + FOLIO_MOST) { /* mostly they follow each other */
+			let_go(fd, start, end);
+			start = at;
+		}
+		end = at + (off_t)value.mv_size;
+	}
+	let_go(fd, start, end);
+	txn_end(store, txn);
+}
+
+void store_leave_page_cache(struct store *store)
 {
 	mdb_filehandle_t fd;
 
@@ -114,7 +172,7 @@ int batch_commit(const struct batch *batch, struct store *store, struct err *err
 	}
 	if (txn_commit(store, txn, false, err) < 0)
 		return -1;
-	leave_page_cache(store);
+	leave_batch(batch, store);
 	return 0;
 }
 

@@ -40,8 +40,11 @@ const struct pending_node *batch_find_node(const struct batch *batch, uint64_t i
 
 /* Puts all of it. */
 int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, struct err *err);
-/* Puts all of it in a transaction of its own. */
+/* Puts all of it in a transaction of its own, and lets the page cache go of it. */
 int batch_commit(const struct batch *batch, struct store *store, struct err *err);
+
+/* Lets the page cache go of what of the file is mapped by nobody; takes time by its size. */
+void store_leave_page_cache(struct store *store);
 
 void batch_free_nodes(struct batch *batch); /* empties it of nodes, keeps the array */
 void batch_clear(struct batch *batch);

@@ -435,6 +435,7 @@ int session_publish(struct store_session *session, const Snap__Snapshot *model,
 	}
 	/* From here on it is in the catalogue: a failing sync does not take it back. */
 	rc = store_sync(session->store, err);
+	store_leave_page_cache(session->store);
 	session_free(session);
 	return rc;
 }
