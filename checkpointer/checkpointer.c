@@ -387,6 +387,18 @@ static bool worth_another_try(const struct checkpointer *c, const struct err *er
 	return list_tree(&c->config.root, &pids, &n, &ignored) == 0 && n > 0;
 }
 
+/* Removed, or damaged: no reason not to save the job. */
+static bool parent_is_lost(struct store *store, const char *name, uint64_t parent, const struct err *err)
+{
+	struct err why;
+
+	if (!parent)
+		return false;
+	if (err->kind == ERR_CORRUPT)
+		return true;
+	return store_snapshot_load(store, name, parent, NULL, NULL, &why) < 0 && why.kind == ERR_NOT_FOUND;
+}
+
 int checkpointer_take(struct checkpointer *c, struct store *store, const char *name,
 		      uint64_t parent, bool end, const struct checkpoint_hooks *hooks,
 		      struct snapshot_info *ret_info, struct err *err)
@@ -398,6 +410,11 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 
 		if (take_once(c, store, name, parent, end, hooks, ret_info, &again, err) == 0)
 			return 0;
+		if (parent_is_lost(store, name, parent, err)) {
+			log_debug("without its parent: %s", err->msg);
+			parent = 0;
+			again = true;
+		}
 		if (attempt == ATTEMPTS || (!again && !worth_another_try(c, err)))
 			return -1;
 		log_debug("another try: %s", err->msg);

@@ -282,6 +282,26 @@ def gc_while_a_job_is_saved(lab):
 
 
 @case()
+def saved_without_its_parent(lab):
+    """The newest snapshot is removed, the next one's page table damaged: the job is saved all the same."""
+    argv = [lab.target("pagejob"), *ARGS]
+    expected = pagejob_output(lab, ARGS)
+    watchdog = lab.run(*argv)
+    wait_until(lambda: b"step 3 " in watchdog.out, 30, f"the job runs: {watchdog.err!r}")
+    lab.snapshot()
+    lab.snapshot()
+    lab.pawl("rm", "job@2")
+    check_equal(lab.snapshot()["parent"], None, "parent, where that one is gone")
+    check_equal(lab.snapshot()["parent"], 3, "parent of the next one")
+    for index in range(-8, 0):
+        flip(lab, "nodes", index, 20)
+    check_equal(lab.snapshot()["parent"], None, "parent, where that one is damaged")
+    lab.kill(watchdog)
+    lab.pawl("recover", "job")
+    check_equal(lab.log(), expected, "log")
+
+
+@case()
 def private_to_its_owner(lab):
     saved_and_killed(lab, snapshots=1)
     for path, folders, files in os.walk(lab.store):
