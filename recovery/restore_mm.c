@@ -95,6 +95,11 @@ static int find_prot(struct mapping *m, const Snap__Region *r, uint64_t root, ui
 	struct page_reader *reader;
 	int populated;
 
+	/* Asking would walk through all that is stored of it. */
+	if ((r->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE)) {
+		*ret = r->prot;
+		return 0;
+	}
 	if (readers_get(&m->readers, root, &reader, err) < 0 ||
 	    (populated = is_populated(reader, r, err)) < 0)
 		return err_region(m, r, err);
