@@ -158,8 +158,12 @@ static int start_here(void *ctx, const char *job, uint64_t seq, const uint8_t *t
 	struct offer *offer = ctx;
 	char snapshot[160], hex[33];
 	char *argv[] = {(char *)"pawl", (char *)"recover", (char *)"-d", (char *)"-q",
-			(char *)"--store", (char *)store_dir(offer->store), snapshot, NULL};
+			(char *)"--store", (char *)store_dir(offer->store), snapshot, NULL, NULL};
 	int rc;
+
+	/* The job stands still on the other machine meanwhile. Others than root would be told that they cannot. */
+	if (geteuid() == 0)
+		argv[7] = (char *)"--lazy";
 
 	snprintf(snapshot, sizeof(snapshot), "%s@%" PRIu64, job, seq);
 	for (int i = 0; i < 16; i++)

@@ -327,7 +327,7 @@ def register_hand_overs():
     for window in WINDOWS:
         for failure in FAILURES:
             harness.add_case(f"handed-over-{window}-{failure}", handed_over(window, failure),
-                             long=(window, failure) not in short)
+                             long=(window, failure) not in short, root=failure == "receive")
         harness.add_case(f"handed-over-{window}-long-cut", handed_over(window, "cut", LONG_CUT), long=True)
 
 
