@@ -353,6 +353,9 @@ static int describe_by_family(struct collection *c, size_t index, struct err *er
 	if (inet && o->type == SOCK_DGRAM &&
 	    (o->socket->protocol == IPPROTO_UDP || o->socket->protocol == IPPROTO_UDPLITE))
 		return describe_udp(c, index, err);
+	if (inet && o->type == SOCK_DGRAM &&
+	    (o->socket->protocol == IPPROTO_ICMP || o->socket->protocol == IPPROTO_ICMPV6))
+		return describe_ping(c, index, err);
 	if (o->domain == AF_NETLINK)
 		return describe_netlink(c, index, err);
 	return note_refuse(note, err, "%s %s socket, protocol %d", domain_name(o->domain),

@@ -505,6 +505,20 @@ int describe_udp(struct collection *c, size_t index, struct err *err)
 	return judge_datagrams(c, note, s, err);
 }
 
+/* Answers that nobody has read come from outside, and may be lost as on their way. */
+int describe_ping(struct collection *c, size_t index, struct err *err)
+{
+	struct socket_note *note = &c->sockets->list[index];
+	bool unread = has_event(note->fd, POLLIN, POLLIN);
+
+	take_addresses(note, note_socket(c, note));
+	if (unread && c->config->connections != CONNECTIONS_RESET)
+		return note_refuse(note, err, "an ICMP socket with an unread answer (see --connections)");
+	if (unread)
+		log_warn("process %d: fd %d: an unread answer is not saved", note->holder->frozen->vpid, note->number);
+	return 0;
+}
+
 /* ---- netlink ------------------------------------------------------------------------------- */
 
 int describe_netlink(struct collection *c, size_t index, struct err *err)

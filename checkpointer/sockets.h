@@ -74,6 +74,8 @@ int relate_unix(struct collection *c, struct err *err);
 
 int describe_tcp(struct collection *c, size_t index, struct err *err);
 int describe_udp(struct collection *c, size_t index, struct err *err);
+/* An ICMP socket of ordinary users (icmp(7)): its port is the identifier. */
+int describe_ping(struct collection *c, size_t index, struct err *err);
 int describe_netlink(struct collection *c, size_t index, struct err *err);
 int relate_tcp(struct collection *c, struct err *err);
 

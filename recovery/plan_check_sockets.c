@@ -52,6 +52,12 @@ static bool address_is_usable(const ProtobufCBinaryData *address, int domain)
 	}
 }
 
+static bool is_datagram_protocol(int protocol)
+{
+	return protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE || protocol == IPPROTO_ICMP ||
+	       protocol == IPPROTO_ICMPV6;
+}
+
 static bool kind_is_known(const Snap__OpenFile *open)
 {
 	switch (open->domain) {
@@ -62,8 +68,7 @@ static bool kind_is_known(const Snap__OpenFile *open)
 	case AF_INET6:
 		return open->socket &&
 		       ((open->type == SOCK_STREAM && open->socket->protocol == IPPROTO_TCP) ||
-			(open->type == SOCK_DGRAM && (open->socket->protocol == IPPROTO_UDP ||
-						      open->socket->protocol == IPPROTO_UDPLITE)));
+			(open->type == SOCK_DGRAM && is_datagram_protocol(open->socket->protocol)));
 	case AF_NETLINK:
 		return open->socket && (open->type == SOCK_RAW || open->type == SOCK_DGRAM) &&
 		       open->socket->state == SNAP__SOCKET__STATE__UNCONNECTED;

@@ -327,6 +327,18 @@ static int bind_netlink(int fd, const ProtobufCBinaryData *address, struct err *
 	return bind(fd, (struct sockaddr *)&nl, sizeof(nl)) < 0 ? err_sys(err, "netlink socket") : 0;
 }
 
+static int connect_netlink(int fd, const ProtobufCBinaryData *address, struct err *err)
+{
+	struct sockaddr_nl nl = {0};
+
+	if (address->len < sizeof(nl))
+		return 0;
+	memcpy(&nl, address->data, sizeof(nl));
+	if (!nl.nl_pid && !nl.nl_groups)
+		return 0;
+	return connect(fd, (struct sockaddr *)&nl, sizeof(nl)) < 0 ? err_sys(err, "netlink socket") : 0;
+}
+
 static int begin_connecting(int fd, const Snap__Socket *m, struct err *err)
 {
 	if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
@@ -347,7 +359,7 @@ static int make_other(struct sockets *s, size_t index, struct err *err)
 	if (fd < 0)
 		return -1;
 	if (open->domain == AF_NETLINK)
-		return bind_netlink(fd, &m->local, err);
+		return bind_netlink(fd, &m->local, err) < 0 ? -1 : connect_netlink(fd, &m->remote, err);
 	if (m->local.len && port_of(&m->local) && bind_as_before(s->rec, index, err) < 0)
 		return -1;
 	if (m->state == SNAP__SOCKET__STATE__LISTENING && listen(fd, (int)m->backlog) < 0)

@@ -30,7 +30,10 @@ struct ends {
 	struct target target;
 	struct pair half, both, over;
 	struct sockaddr_in foreign_name;
-	int with_option[16], refused, deferring, early, deferred;
+	int with_option[16], netlink[2];
+	uint32_t netlink_port;
+	bool connected;
+	int refused, deferring, early, deferred;
 	int shared[2], shared_udp[2], foreign, at_device, lite[2];
 };
 
@@ -269,6 +272,29 @@ static void set_up_options(struct ends *e)
 	}
 }
 
+/* To a socket of our own, where we may (root). */
+static void set_up_netlink(struct ends *e)
+{
+	struct sockaddr_nl at = {.nl_family = AF_NETLINK};
+	socklen_t len = sizeof(at);
+
+	e->netlink[0] = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	e->netlink[1] = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+	CHECK(bind(e->netlink[0], (struct sockaddr *)&at, sizeof(at)) == 0);
+	CHECK(getsockname(e->netlink[0], (struct sockaddr *)&at, &len) == 0);
+	e->netlink_port = at.nl_pid;
+	e->connected = connect(e->netlink[1], (struct sockaddr *)&at, sizeof(at)) == 0;
+}
+
+static void check_netlink(struct ends *e)
+{
+	struct sockaddr_nl at;
+	socklen_t len = sizeof(at);
+
+	CHECK(getpeername(e->netlink[1], (struct sockaddr *)&at, &len) == 0);
+	CHECK_EQ(at.nl_pid, e->connected ? e->netlink_port : 0);
+}
+
 static void check_options(struct ends *e)
 {
 	for (size_t i = 0; i < N_OPTIONS; i++)
@@ -358,6 +384,7 @@ int main(int argc, char **argv)
 	set_up_binds(&e);
 	set_up_lite(&e);
 	set_up_options(&e);
+	set_up_netlink(&e);
 	set_up_deferred(&e);
 	set_up_refused(&e);
 	target_ready(&e.target);
@@ -365,6 +392,7 @@ int main(int argc, char **argv)
 	check_binds(&e);
 	check_lite(&e);
 	check_options(&e);
+	check_netlink(&e);
 	check_deferred(&e);
 	CHECK_EQ(get_int(e.refused, SOL_SOCKET, SO_ERROR), ECONNREFUSED);
 	check_connections(&e);
