@@ -94,9 +94,8 @@ int checkpointer_new(struct checkpointer **ret, const struct checkpoint_config *
 void checkpointer_free(struct checkpointer *c); /* takes NULL; releases trackers */
 
 /* Takes one snapshot of job `name` against snapshot `parent` (seq, 0: none); where that is gone or
- * damaged without it, everything being stored anew. With end: the tree is
- * killed instead of resumed once everything has been read (planned shutdown), and info->final is set;
- * on failure it runs on. *ret_info as published. ERR_UNSUPPORTED names process and object, and
+ * damaged without it, everything being stored anew. With end: the tree is killed instead of resumed once
+ * everything has been read (planned shutdown), and info->final is set; on failure it runs on. *ret_info as published. ERR_UNSUPPORTED names process and object, and
  * checkpointer_refusals all of them; ERR_GONE when the job ended meanwhile. */
 int checkpointer_take(struct checkpointer *c, struct store *store, const char *name, uint64_t parent,
 		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,

@@ -184,7 +184,7 @@ int store_salvage(const char *dir, int flags, struct salvage_stats *ret, struct 
 {
 	struct salvage_stats stats = {0};
 	struct store *store;
-	struct job_info *jobs;
+	struct job_info *jobs = NULL;
 	size_t i, n;
 	int rc;
 
@@ -198,8 +198,7 @@ int store_salvage(const char *dir, int flags, struct salvage_stats *ret, struct 
 			rc = salvage_job(store, jobs[i].name, &stats, err);
 		job_info_clear(&jobs[i]);
 	}
-	if (stats.jobs)
-		free(jobs);
+	free(jobs);
 	if (rc == 0)
 		rc = store_gc(store, false, NULL, err);
 	store_close(store);
