@@ -25,7 +25,7 @@
 #define CLUSTER	 16u /* pages brought at once, aligned: what is near is needed next */
 #define MESSAGES 64u
 #define RETRY_NS 50000
-#define HASTE	 (-5) /* nice value: a thread of the job waits for us */
+#define HASTE	 5 /* nicer to itself than the others by that: a thread of the job waits for us */
 
 struct fault {
 	struct lazy_space *space;
@@ -393,7 +393,7 @@ void *lazy_serve(void *arg)
 	int result;
 
 	s.readers.store = s.lazy->store;
-	setpriority(PRIO_PROCESS, 0, HASTE);
+	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) - HASTE);
 	result = page_fetcher_open(&s.fetcher, s.lazy->store, &err);
 	if (result == 0) {
 		result = serve(&s, &err);
