@@ -24,13 +24,13 @@ static struct timespec time_of(int64_t ns)
 	return (struct timespec){.tv_sec = seconds, .tv_nsec = (long)rest};
 }
 
-/* user.* can be set with permission to write only. */
+/* user.* can be read and set with permission to read and write the file only. */
 static int put_xattrs(int dir, const char *name, const struct tree_object *o, const struct stat *st)
 {
 	if (write_xattrs(dir, name, o->xattrs, o->xattrs_len) == 0)
 		return 0;
 	if (errno != EACCES || o->kind == TREE_SYMLINK ||
-	    fchmodat(dir, name, (st->st_mode & 07777) | 0200, 0) < 0)
+	    fchmodat(dir, name, (st->st_mode & 07777) | 0600, 0) < 0)
 		return -1;
 	return write_xattrs(dir, name, o->xattrs, o->xattrs_len);
 }

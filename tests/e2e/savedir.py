@@ -244,6 +244,25 @@ def every_earlier_snapshot(lab):
 
 
 @case(root=True)
+def attributes_of_what_nobody_may_read(lab):
+    """Neither its owner, who may set them and read them with permission to write and read the file only."""
+    running, work, tree = start_idle(lab)
+    path = os.path.join(tree, "closed")
+    write_bytes(path, b"content")
+    os.setxattr(path, "user.note", b"saved")
+    os.chmod(path, 0)
+    lab.snapshot()
+    expected = describe(tree)
+    lab.kill(running)
+    os.chmod(path, 0o600)
+    os.setxattr(path, "user.note", b"changed since")
+    os.chmod(path, 0)
+    running = recover(lab)
+    check_tree(tree, expected)
+    end_idle(lab, work, running)
+
+
+@case(root=True)
 def unchanged_costs_little(lab):
     """What is stored is the memory of the job itself, a shell that starts a sleep again and again."""
     running, work, tree = start_idle(lab)
