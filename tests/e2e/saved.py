@@ -3,7 +3,7 @@ import time
 
 from harness import check_equal, wait_until
 
-ARGS = ("64", "4", "20", "450", "2")
+ARGS = ("64", "4", "20", "700", "2")
 
 
 def pagejob_output(lab, args):
