@@ -227,7 +227,9 @@ void collection_clear(struct collection *c)
 		free(c->sources[i].pieces);
 	}
 	free(c->sources);
+	numbers_clear(&c->files_by_inode);
 	shared_clear(&c->shared);
+	numbers_clear(&c->pipes);
 	free(c->processes);
 	refusals_clear(&c->refusals);
 	if (c->model)

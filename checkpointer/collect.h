@@ -11,6 +11,7 @@
 #include "checkpointer/checkpointer.h"
 #include "checkpointer/freeze.h"
 #include "checkpointer/map_notes.h"
+#include "checkpointer/numbers.h"
 #include "checkpointer/refusals.h"
 #include "checkpointer/shared.h"
 #include "checkpointer/sleeps.h"
@@ -59,10 +60,12 @@ struct collection {
 	struct refusals refusals;            /* of objects; the rest is described nevertheless */
 	struct file_source *sources;         /* as model->files */
 	size_t n_sources;
+	struct numbers files_by_inode;       /* of model->files */
 	struct socket_notes *sockets;        /* sockets.h; NULL before collect_sockets and after its end */
 	struct sysv_notes *sysv; /* sysv.h */
 	bool passing; /* something was refused that is mostly over in a moment */
 	struct shared_list shared;           /* descriptors by their open file descriptions */
+	struct numbers pipes;                /* of model->open_files, by their object */
 };
 
 /* Collects all. The executors in collection->processes[] stay mapped until collect_end. ERR_UNSUPPORTED:

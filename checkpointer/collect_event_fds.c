@@ -111,7 +111,7 @@ static int find_watched(struct collection *c, pid_t holder, int fd, Snap__OpenFi
 	if (holder != getpid() && is_watched(holder, e->fd, holder, &slot))
 		return 0;
 	for (size_t i = 0; i < c->shared.n; i++) {
-		const struct shared_entry *s = &c->shared.list[i];
+		const struct shared_entry *s = c->shared.list[i];
 
 		if (is_watched(s->pid, s->fd, holder, &slot)) {
 			e->open_file = 1 + s->open_file;

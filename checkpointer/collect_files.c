@@ -30,7 +30,7 @@ static int no_memory(struct err *err)
 
 /* ---- the file table ------------------------------------------------------------------------ */
 
-static Snap__File *new_file(struct collection *c, int32_t *ret_id, struct err *err)
+static Snap__File *new_file(struct collection *c, uint64_t inode, int32_t *ret_id, struct err *err)
 {
 	struct file_source *more;
 	Snap__File *f;
@@ -46,32 +46,28 @@ static Snap__File *new_file(struct collection *c, int32_t *ret_id, struct err *e
 		no_memory(err);
 		return NULL;
 	}
+	f->inode = inode;
 	*ret_id = (int32_t)c->n_sources++;
-	return f;
+	return numbers_add(&c->files_by_inode, inode, *ret_id, err) < 0 ? NULL : f;
 }
 
 int32_t file_table_find_mapped(const struct collection *c, const struct proc_map *map)
 {
-	for (size_t i = 0; i < c->n_sources; i++) {
+	for (int32_t i = -1; (i = numbers_next(&c->files_by_inode, map->inode, i)) >= 0;) {
 		const struct file_source *s = &c->sources[i];
-		const Snap__File *f = c->model->files[i];
 
-		if (f->inode != map->inode)
-			continue;
-		if ((s->kernel_dev_major == map->dev_major &&
-		     s->kernel_dev_minor == map->dev_minor) ||
-		    f->device == makedev(map->dev_major, map->dev_minor))
-			return (int32_t)i;
+		if ((s->kernel_dev_major == map->dev_major && s->kernel_dev_minor == map->dev_minor) ||
+		    c->model->files[i]->device == makedev(map->dev_major, map->dev_minor))
+			return i;
 	}
 	return -1;
 }
 
 static int32_t find_by_stat(const struct collection *c, const struct stat *st)
 {
-	for (size_t i = 0; i < c->n_sources; i++)
-		if (c->model->files[i]->inode == st->st_ino &&
-		    c->model->files[i]->device == st->st_dev)
-			return (int32_t)i;
+	for (int32_t i = -1; (i = numbers_next(&c->files_by_inode, st->st_ino, i)) >= 0;)
+		if (c->model->files[i]->device == st->st_dev)
+			return i;
 	return -1;
 }
 
@@ -104,7 +100,6 @@ static void fill_from_stat(Snap__File *f, const struct stat *st)
 {
 	f->kind = kind_of_mode(st->st_mode);
 	f->device = st->st_dev;
-	f->inode = st->st_ino;
 	f->size = (uint64_t)st->st_size;
 	f->mtime = timespec_ns(&st->st_mtim);
 	f->ctime = timespec_ns(&st->st_ctim);
@@ -235,7 +230,7 @@ int file_table_add(struct collection *c, const char *path, const char *name, boo
 		return err_sys(err, "cannot look at %s", name);
 	id = find_by_stat(c, &st);
 	if (id < 0) {
-		f = new_file(c, &id, err);
+		f = new_file(c, st.st_ino, &id, err);
 		if (!f)
 			return -1;
 		fill_from_stat(f, &st);
@@ -284,13 +279,12 @@ int file_table_add_anonymous(struct collection *c, Snap__File__Kind kind, const 
 			     struct err *err)
 {
 	int32_t id;
-	Snap__File *f = new_file(c, &id, err);
+	Snap__File *f = new_file(c, inode, &id, err);
 
 	if (!f)
 		return -1;
 	f->kind = kind;
 	f->device = device;
-	f->inode = inode;
 	f->size = size;
 	f->policy = SNAP__FILE__POLICY__RESTORE;
 	f->content = true;
@@ -376,9 +370,7 @@ static const char *object_name(const char *link)
  */
 static bool is_message_queue(const struct descriptor *d)
 {
-	struct statfs fs;
-
-	return statfs(d->path, &fs) == 0 && fs.f_type == MQUEUE_MAGIC;
+	return d->fs_type == MQUEUE_MAGIC;
 }
 
 static bool is_plain_device(const struct stat *st)
@@ -431,8 +423,8 @@ static int describe_file(struct collection *c, struct collected_process *p, stru
 	return writes ? check_reachable(c, p, d, o->file, err) : 0;
 }
 
-static int describe(struct collection *c, struct collected_process *p, struct descriptor *d,
-		    Snap__OpenFile *o, struct err *err)
+int describe_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
+		       Snap__OpenFile *o, struct err *err)
 {
 	bool done;
 
@@ -467,114 +459,4 @@ static int describe(struct collection *c, struct collected_process *p, struct de
 	if (strcmp(d->link, "anon_inode:[eventpoll]") == 0)
 		return describe_epoll(p, d, o, err);
 	return describe_file(c, p, d, o, err);
-}
-
-int descriptor_read(const struct collected_process *p, int fd, struct descriptor *d,
-		    struct err *err)
-{
-	ssize_t n;
-
-	d->fd = fd;
-	snprintf(d->path, sizeof(d->path), "/proc/%d/fd/%d", p->frozen->pid, fd);
-	n = readlink(d->path, d->link, sizeof(d->link) - 1);
-	if (n < 0 || stat(d->path, &d->st) < 0)
-		return err_sys(err, "process %d: fd %d", p->frozen->vpid, fd);
-	d->link[n] = '\0';
-	return proc_read_fdinfo(p->frozen->pid, fd, &d->info, err);
-}
-
-bool find_holder(const struct collection *c, size_t open_file, const struct collected_process **ret,
-		 int *ret_fd)
-{
-	for (size_t i = 0; i < c->n; i++) {
-		const Snap__Process *m = c->processes[i].model;
-
-		for (size_t j = 0; m && j < m->n_fds; j++)
-			if (m->fds[j]->open_file == (int32_t)open_file) {
-				*ret = &c->processes[i];
-				*ret_fd = m->fds[j]->number;
-				return true;
-			}
-	}
-	return false;
-}
-
-/* What describe() may have put into a description that is not added. Returns -1. */
-static int clear_open_file(Snap__OpenFile *o)
-{
-	for (size_t i = 0; i < o->n_locks; i++)
-		snap__file_lock__free_unpacked(o->locks[i], NULL);
-	free(o->locks);
-	for (size_t i = 0; i < o->n_watched; i++)
-		snap__epoll_entry__free_unpacked(o->watched[i], NULL);
-	free(o->watched);
-	if (o->timer)
-		snap__timer_fd__free_unpacked(o->timer, NULL);
-	free(o->queue.data);
-	return -1;
-}
-
-/* A description that no earlier descriptor has. */
-static int add_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
-			 size_t at, int32_t *ret_id, struct err *err)
-{
-	Snap__OpenFile o = SNAP__OPEN_FILE__INIT, *added;
-
-	if (describe(c, p, d, &o, err) < 0 || describe_owner(c, p, d, &o, err) < 0)
-		return clear_open_file(&o);
-	added = snap_append(&c->model->open_files, &c->model->n_open_files, Snap__OpenFile,
-			    SNAP__OPEN_FILE__INIT);
-	if (!added) {
-		no_memory(err);
-		return clear_open_file(&o);
-	}
-	*added = o;
-	*ret_id = (int32_t)c->model->n_open_files - 1;
-	return shared_add(&c->shared, at, p->frozen->pid, d->fd, *ret_id, err);
-}
-
-int descriptor_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
-			 int32_t *ret_id, struct err *err)
-{
-	size_t at = 0;
-	int32_t id = shared_find(&c->shared, p->frozen->pid, d->fd, &at);
-
-	if (id < 0)
-		return add_open_file(c, p, d, at, ret_id, err);
-	*ret_id = id;
-	return describe_locks(c, p, d, NULL, err);
-}
-
-static int add_descriptor(struct collection *c, struct collected_process *p, struct descriptor *d,
-			  struct err *err)
-{
-	int32_t id;
-	Snap__Fd *fd;
-
-	if (descriptor_open_file(c, p, d, &id, err) < 0)
-		return -1;
-	fd = snap_append(&p->model->fds, &p->model->n_fds, Snap__Fd, SNAP__FD__INIT);
-	if (!fd)
-		return no_memory(err);
-	fd->number = d->fd;
-	fd->open_file = id;
-	fd->close_on_exec = d->info.flags & O_CLOEXEC;
-	return 0;
-}
-
-int collect_fds(struct collection *c, struct collected_process *p, struct err *err)
-{
-	cleanup_free struct descriptor *d = malloc(sizeof(*d));
-	cleanup_free int *fds = NULL;
-	size_t n;
-
-	if (!d)
-		return no_memory(err);
-	if (proc_list_numbers(p->frozen->pid, "fd", &fds, &n, err) < 0)
-		return -1;
-	for (size_t i = 0; i < n; i++)
-		if (descriptor_read(p, fds[i], d, err) < 0 ||
-		    refusals_go_on(&c->refusals, add_descriptor(c, p, d, err), err) < 0)
-			return -1;
-	return 0;
 }

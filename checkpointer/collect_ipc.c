@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,20 +53,27 @@ static int read_copy(int out, size_t n, char *buf, Snap__OpenFile *o)
 /* tee(2) into a pipe of our own, which is then read: the original keeps its content. */
 static int copy_pipe(int fd, int capacity, Snap__OpenFile *o, struct err *err)
 {
-	cleanup_free char *buf = malloc((size_t)capacity);
+	cleanup_free char *buf = NULL;
 	cleanup_fd int in = -1, out = -1;
-	int pair[2];
+	int pair[2], queued = 0;
 	ssize_t n;
 
+	if (ioctl(fd, FIONREAD, &queued) == 0 && queued == 0)
+		return 0;
+	buf = malloc((size_t)capacity);
 	if (!buf || pipe2(pair, O_CLOEXEC | O_NONBLOCK) < 0)
 		return err_sys(err, "copy of a pipe");
 	out = pair[0];
 	in = pair[1];
-	if (fcntl(in, F_SETPIPE_SZ, capacity) < 0)
+	/* Whose user has many is given small ones, and may not make them larger (pipe(7), pipe-user-pages-soft). */
+	if (fcntl(in, F_SETPIPE_SZ, capacity) < 0 && errno != EPERM)
 		return err_sys(err, "copy of a pipe of %d bytes", capacity);
 	n = tee(fd, in, (size_t)capacity, SPLICE_F_NONBLOCK);
 	if (n < 0 && errno != EAGAIN)
 		return err_sys(err, "copy of a pipe");
+	if (n < queued)
+		return err_set(err, ERR_UNSUPPORTED, "a pipe with %d bytes in it, where its user has more pipes than may be "
+						     "large (pipe-user-pages-soft)", queued);
 	if (n <= 0)
 		return 0;
 	if (read_copy(out, (size_t)n, buf, o) < 0 || snap_set_bytes(&o->queue, buf, (size_t)n) < 0)
@@ -75,8 +83,8 @@ static int copy_pipe(int fd, int capacity, Snap__OpenFile *o, struct err *err)
 
 static bool queue_is_known(const struct collection *c, uint64_t object)
 {
-	for (size_t i = 0; i < c->model->n_open_files; i++)
-		if (c->model->open_files[i]->object == object && c->model->open_files[i]->queue.len)
+	for (int32_t i = -1; (i = numbers_next(&c->pipes, object, i)) >= 0;)
+		if (c->model->open_files[i]->queue.len)
 			return true;
 	return false;
 }
@@ -182,14 +190,9 @@ int describe_locks(const struct collection *c, struct collected_process *p, cons
 
 static bool has_other_end(const struct collection *c, const Snap__OpenFile *o)
 {
-	for (size_t i = 0; i < c->model->n_open_files; i++) {
-		const Snap__OpenFile *q = c->model->open_files[i];
-
-		if (q->kind != o->kind || q == o)
-			continue;
-		if (q->object == o->object && (q->flags & O_ACCMODE) != (o->flags & O_ACCMODE))
+	for (int32_t i = -1; (i = numbers_next(&c->pipes, o->object, i)) >= 0;)
+		if ((c->model->open_files[i]->flags & O_ACCMODE) != (o->flags & O_ACCMODE))
 			return true;
-	}
 	return false;
 }
 

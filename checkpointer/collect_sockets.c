@@ -62,10 +62,9 @@ void note_dropped(const struct socket_note *listener)
 
 struct socket_note *note_by_inode(const struct collection *c, uint64_t inode)
 {
-	for (size_t i = 0; i < c->sockets->n; i++)
-		if (c->sockets->list[i].inode == inode)
-			return &c->sockets->list[i];
-	return NULL;
+	int32_t i = numbers_next(&c->sockets->by_inode, inode, -1);
+
+	return i < 0 ? NULL : &c->sockets->list[i];
 }
 
 int get_int_option(int fd, int level, int name)
@@ -100,14 +99,6 @@ int describe_peer(const struct collection *c, pid_t pid, uid_t uid, gid_t gid, S
 	return 0;
 }
 
-static struct socket_note *note_of(const struct collection *c, size_t open_file)
-{
-	for (size_t i = 0; i < c->sockets->n; i++)
-		if (c->sockets->list[i].open_file == open_file)
-			return &c->sockets->list[i];
-	return NULL;
-}
-
 /* Takes fd over, also on failure. */
 static int add_note(struct collection *c, size_t open_file, struct collected_process *holder,
 		    int number, int fd, bool flying, struct err *err)
@@ -136,7 +127,7 @@ static int add_note(struct collection *c, size_t open_file, struct collected_pro
 	if (!o->socket)
 		return no_memory(err);
 	snap__socket__init(o->socket);
-	return 0;
+	return numbers_add(&notes->by_inode, (uint32_t)o->object, (int32_t)notes->n - 1, err);
 }
 
 static int note_flying_socket(struct collection *c, size_t open_file, struct socket_note receiver,
@@ -213,8 +204,8 @@ static int note_process(struct collection *c, struct collected_process *p, struc
 		int mine;
 
 		if (c->model->open_files[open_file]->kind != SNAP__OPEN_FILE__KIND__SOCKET ||
-		    note_of(c, open_file))
-			continue;
+		    c->model->open_files[open_file]->socket)
+			continue; /* or noted already */
 		if (!checked && check_namespace(p, fd->number, err) < 0)
 			return -1;
 		checked = true;
@@ -258,22 +249,52 @@ static int add_option(Snap__Socket *s, const struct socket_option *option, const
 	return 0;
 }
 
-/* Those that somebody has changed: what a fresh socket of the same kind says is not kept. */
-static int copy_options(const struct socket_note *note, const Snap__OpenFile *o, struct err *err)
+/* What a fresh socket of the same kind says; asked once for all of a kind. NULL: no memory. */
+static const struct usual_options *usual_for(struct socket_notes *notes, const Snap__OpenFile *o)
 {
-	cleanup_fd int fresh = socket(o->domain, o->type | SOCK_CLOEXEC, o->socket->protocol);
+	int protocol = o->socket->protocol;
+	struct usual_options *u, *more;
+	cleanup_fd int fresh = -1;
 
+	for (size_t i = 0; i < notes->n_usual; i++)
+		if (notes->usual[i].domain == o->domain && notes->usual[i].type == o->type &&
+		    notes->usual[i].protocol == protocol)
+			return &notes->usual[i];
+	more = reallocarray(notes->usual, notes->n_usual + 1, sizeof(*more));
+	if (!more)
+		return NULL;
+	notes->usual = more;
+	u = &more[notes->n_usual++];
+	*u = (struct usual_options){.domain = o->domain, .type = o->type, .protocol = protocol};
+	fresh = socket(o->domain, o->type | SOCK_CLOEXEC, protocol);
 	for (size_t i = 0; i < n_socket_options; i++) {
 		const struct socket_option *option = &socket_options[i];
-		char value[SOCKET_OPTION_MOST] = "", usual[SOCKET_OPTION_MOST] = "";
-		socklen_t len = (socklen_t)option->size, usual_len = len;
+		socklen_t len = (socklen_t)option->size;
+
+		if (fresh >= 0 && socket_option_applies(option, o->domain, protocol) &&
+		    getsockopt(fresh, option->level, option->name, u->values[i].bytes, &len) == 0)
+			u->values[i].len = 1 + (int)len;
+	}
+	return u;
+}
+
+/* Those that somebody has changed: what a fresh socket says is not kept. */
+static int copy_options(struct collection *c, const struct socket_note *note, const Snap__OpenFile *o,
+			struct err *err)
+{
+	const struct usual_options *usual = usual_for(c->sockets, o);
+
+	if (!usual)
+		return no_memory(err);
+	for (size_t i = 0; i < n_socket_options; i++) {
+		const struct socket_option *option = &socket_options[i];
+		char value[SOCKET_OPTION_MOST] = "";
+		socklen_t len = (socklen_t)option->size;
 
 		if (!socket_option_applies(option, o->domain, o->socket->protocol) ||
 		    getsockopt(note->fd, option->level, option->name, value, &len) < 0)
 			continue;
-		if (fresh >= 0 &&
-		    getsockopt(fresh, option->level, option->name, usual, &usual_len) == 0 &&
-		    usual_len == len && memcmp(value, usual, len) == 0)
+		if (usual->values[i].len == 1 + (int)len && memcmp(value, usual->values[i].bytes, len) == 0)
 			continue;
 		if (add_option(o->socket, option, value, len, err) < 0)
 			return -1;
@@ -372,7 +393,7 @@ static int describe_note(struct collection *c, size_t index, struct err *err)
 	o->socket->protocol = get_int_option(note->fd, SOL_SOCKET, SO_PROTOCOL);
 	if (copy_name(getsockname, note->fd, &o->socket->local, err) < 0 ||
 	    copy_name(getpeername, note->fd, &o->socket->remote, err) < 0 ||
-	    copy_options(note, o, err) < 0 || copy_filter(note, o->socket, err) < 0)
+	    copy_options(c, note, o, err) < 0 || copy_filter(note, o->socket, err) < 0)
 		return -1;
 	copy_buffer_sizes(note, o->socket);
 	return describe_by_family(c, index, err);
@@ -410,7 +431,9 @@ void collect_sockets_end(struct collection *c)
 	}
 	for (size_t i = 0; i < notes->n_flying; i++)
 		close(notes->flying[i].fd);
+	numbers_clear(&notes->by_inode);
 	free(notes->list);
+	free(notes->usual);
 	free(notes->flying);
 	free(notes->tcp);
 	free(notes->udp[0]);

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
@@ -173,15 +172,13 @@ int32_t vtid_of(const struct collection *c, pid_t tid)
 static int describe_pidfd(const struct collection *c, const struct collected_process *p,
 			  const struct descriptor *d, Snap__OpenFile *o, struct err *err)
 {
-	struct statfs fs;
-
 	o->kind = SNAP__OPEN_FILE__KIND__PIDFD;
 	o->pid = d->info.pidfd_pid > 0 ? vtid_of(c, d->info.pidfd_pid) : 0;
 	if (d->info.pidfd_pid > 0 && !o->pid)
 		return descriptor_refuse(p, d, "a pidfd of a process outside the job", err);
 	if (o->pid && !is_of_job(c, o->pid))
 		return descriptor_refuse(p, d, "a pidfd of a single thread", err);
-	if (!o->pid && statfs(d->path, &fs) == 0 && fs.f_type == PID_FS_MAGIC)
+	if (!o->pid && d->fs_type == PID_FS_MAGIC)
 		o->object = d->st.st_ino;
 	return 0;
 }
@@ -209,24 +206,20 @@ static int describe_o_path(struct collection *c, const struct collected_process 
 int describe_special(struct collection *c, struct collected_process *p, const struct descriptor *d,
 		     Snap__OpenFile *o, bool *ret_done, struct err *err)
 {
-	struct statfs fs = {0};
-
 	*ret_done = true;
 	if (d->info.has_pidfd)
 		return describe_pidfd(c, p, d, o, err);
 	if (is_pty(&d->st) && !(d->info.flags & O_PATH))
 		return describe_pty(c, p, d, o, err);
-	if (statfs(d->path, &fs) < 0)
-		return err_sys(err, "process %d: fd %d", p->frozen->vpid, d->fd);
-	if (fs.f_type == PROC_SUPER_MAGIC)
+	if (d->fs_type == PROC_SUPER_MAGIC)
 		return describe_proc(c, p, d, o, err);
-	if (fs.f_type == NSFS_MAGIC)
+	if (d->fs_type == NSFS_MAGIC)
 		return describe_namespace(c, p, d, o, err);
 	if (d->info.flags & O_PATH)
 		return describe_o_path(c, p, d, o, err);
 	if (S_ISFIFO(d->st.st_mode) && d->link[0] == '/')
 		return describe_fifo(c, p, d, o, err);
-	if (is_pseudo(fs.f_type)) {
+	if (is_pseudo(d->fs_type)) {
 		o->kind = SNAP__OPEN_FILE__KIND__FILE;
 		return add_path(c, p, d, d->link, o, err);
 	}

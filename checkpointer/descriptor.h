@@ -1,5 +1,5 @@
 /*
- * descriptor.h: one descriptor of a frozen process, for collect_files.c and collect_ipc.c.
+ * descriptor.h: one descriptor of a frozen process, for collect_fds.c, collect_files.c and collect_ipc.c.
  */
 #ifndef PAWL_CHECKPOINTER_DESCRIPTOR_H
 #define PAWL_CHECKPOINTER_DESCRIPTOR_H
@@ -13,6 +13,7 @@ struct descriptor {
 	char link[4096]; /* what /proc/PID/fd/N shows */
 	char path[64];   /* /proc/PID/fd/N */
 	struct stat st;
+	long fs_type;    /* as statfs(2) has it */
 	struct proc_fdinfo info;
 };
 
@@ -26,6 +27,9 @@ int descriptor_fetch(const struct collected_process *p, int fd, struct err *err)
 bool find_holder(const struct collection *c, size_t open_file, const struct collected_process **ret,
 		 int *ret_fd);
 
+/* What is behind a descriptor, but for its owner. After a failure o may be filled in part. */
+int describe_open_file(struct collection *c, struct collected_process *p, struct descriptor *d,
+		       Snap__OpenFile *o, struct err *err);
 /* Each fills what is particular to its kind of object. */
 int describe_pipe(struct collection *c, const struct collected_process *p,
 		  const struct descriptor *d, Snap__OpenFile *o, struct err *err);

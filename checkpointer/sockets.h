@@ -15,6 +15,7 @@
 #include "checkpointer/collect.h"
 #include "checkpointer/descriptor.h"
 #include "checkpointer/tracee/sockdiag.h"
+#include "checkpointer/tracee/sockopts.h"
 
 struct socket_note {
 	size_t open_file;  /* index into model->open_files */
@@ -38,6 +39,16 @@ struct flying_fd {
 struct socket_notes {
 	struct socket_note *list;
 	size_t n;
+	struct numbers by_inode; /* of the list */
+	/* What the options of a fresh socket of a kind are, as socket_options. */
+	struct usual_options {
+		int domain, type, protocol;
+		struct {
+			int len; /* 1 + it; 0: it cannot be asked */
+			char bytes[SOCKET_OPTION_MOST];
+		} values[SOCKET_OPTIONS_MOST];
+	} *usual;
+	size_t n_usual;
 	struct flying_fd *flying;
 	size_t n_flying;
 	struct inet_info *tcp, *udp[2]; /* of the whole network namespace; NULL until asked for; [1]: UDP-Lite */

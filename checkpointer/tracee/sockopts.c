@@ -145,6 +145,7 @@ const struct socket_option socket_options[] = {
 	{SOL_NETLINK, NETLINK_GET_STRICT_CHK, INT, OPTION_EARLY, AF_NETLINK, 0},
 };
 const size_t n_socket_options = sizeof(socket_options) / sizeof(socket_options[0]);
+_Static_assert(sizeof(socket_options) / sizeof(socket_options[0]) <= SOCKET_OPTIONS_MOST, "as the header says");
 
 const struct socket_option *socket_option_find(int level, int name)
 {

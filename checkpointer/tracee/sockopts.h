@@ -22,6 +22,7 @@ struct socket_option {
 	int protocol;   /* IPPROTO_*, 0: any */
 };
 
+#define SOCKET_OPTIONS_MOST 128 /* in the table */
 extern const struct socket_option socket_options[];
 extern const size_t n_socket_options;
 

@@ -45,6 +45,7 @@ TARGETS = [
     "pool",
     "pty",
     "rseq",
+    "scale descriptors400",
     "scale pool16",
     "scale processes40",
     "scale regions3000",
@@ -72,6 +73,7 @@ TARGETS = [
 ]
 # As many as a big job has: with --long only.
 LARGE = [
+    "scale descriptors9000",
     "scale pool1024",
     "scale processes500",
     "scale regions20000",

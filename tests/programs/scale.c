@@ -1,16 +1,24 @@
 /*
  * Many of everything. Variants are a kind and how many: "processes500" (a tree, eight children each),
  * "threads2000" (asleep in three ways, some with a signal mask of their own), "regions20000" (of four
- * pages, one of them written), "pool1024" (a parent and 15 forked children that share so many MiB).
+ * pages, one of them written), "pool1024" (a parent and 15 forked children that share so many MiB),
+ * "descriptors5000" (pipes, socket pairs, eventfds, files, duplicates, all of which a child has too;
+ * one epoll instance watches them).
  */
 #include "target.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -247,13 +255,114 @@ static void pool(long mib)
 	}
 }
 
+/* ---- descriptors --------------------------------------------------------------------------- */
+
+/* A pair is two descriptors: of a pipe, of a socket pair, a file and its duplicate, an eventfd and a file. */
+enum pair_kind { PAIR_PIPE, PAIR_SOCKET, PAIR_FILE, PAIR_EVENT, PAIR_KINDS };
+
+struct pair {
+	int fd[2];
+};
+
+static int numbered_file(long i)
+{
+	char name[4096];
+	int fd;
+
+	snprintf(name, sizeof(name), "%s/file%ld", target.dir, i);
+	fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	CHECK(fd >= 0);
+	CHECK_EQ(write(fd, &i, sizeof(i)), sizeof(i));
+	return fd;
+}
+
+static void open_pair(struct pair *p, long i)
+{
+	switch (i % PAIR_KINDS) {
+	case PAIR_PIPE:
+		CHECK(pipe(p->fd) == 0);
+		break;
+	case PAIR_SOCKET:
+		CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, p->fd) == 0);
+		break;
+	case PAIR_FILE:
+		p->fd[0] = numbered_file(i);
+		p->fd[1] = dup(p->fd[0]);
+		break;
+	default:
+		p->fd[0] = eventfd((unsigned)i, EFD_NONBLOCK);
+		p->fd[1] = numbered_file(i);
+	}
+	CHECK(p->fd[0] >= 0 && p->fd[1] >= 0);
+	if (i % PAIR_KINDS < PAIR_FILE)
+		CHECK_EQ(write(p->fd[1], &i, sizeof(i)), sizeof(i));
+}
+
+static void check_pair(const struct pair *p, long i)
+{
+	uint64_t value = 0;
+
+	if (i % PAIR_KINDS == PAIR_FILE)
+		CHECK_EQ(lseek(p->fd[0], 0, SEEK_SET), 0);
+	CHECK_EQ(read(p->fd[i % PAIR_KINDS == PAIR_FILE], &value, sizeof(value)), sizeof(value));
+	CHECK_EQ(value, i);
+	if (i % PAIR_KINDS == PAIR_EVENT)
+		CHECK_EQ(lseek(p->fd[1], 0, SEEK_CUR), sizeof(i));
+}
+
+static void watch_pair(int epoll, const struct pair *p, long i)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)i};
+
+	if (i % PAIR_KINDS != PAIR_FILE)
+		CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, p->fd[0], &event) == 0);
+}
+
+/* A child keeps all of them open too. */
+static pid_t fork_holder(void)
+{
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid)
+		return pid;
+	close(gate[1]);
+	wait_at_gate();
+	_exit(7);
+}
+
+static void descriptors(long n)
+{
+	struct rlimit room = {(rlim_t)n + 64, (rlim_t)n + 64};
+	struct pair *pairs = calloc((size_t)n / 2, sizeof(*pairs));
+	struct epoll_event event;
+	int epoll = epoll_create1(0), status;
+	pid_t holder;
+
+	CHECK(pairs && epoll >= 0 && setrlimit(RLIMIT_NOFILE, &room) == 0);
+	for (long i = 0; i < n / 2; i++) {
+		open_pair(&pairs[i], i);
+		watch_pair(epoll, &pairs[i], i);
+	}
+	holder = fork_holder();
+	target_ready(&target);
+	target_wait(&target);
+	CHECK_EQ(epoll_wait(epoll, &event, 1, 0), 1);
+	for (long i = 0; i < n / 2; i++)
+		check_pair(&pairs[i], i);
+	close(gate[1]);
+	CHECK_EQ(waitpid(holder, &status, 0), holder);
+	CHECK_EQ(status, 7 << 8);
+	free(pairs);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
 		void (*run)(long n);
-	} kinds[] = {
-		{"processes", processes}, {"threads", threads}, {"regions", regions}, {"pool", pool}};
+	} kinds[] = {{"processes", processes}, {"threads", threads}, {"regions", regions}, {"pool", pool},
+		     {"descriptors", descriptors}};
 	bool found = false;
 
 	target_start(&target, argc, argv);
