@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "checkpointer/page_set.h"
+
 /* ---- buffers ------------------------------------------------------------------------------- */
 
 static void free_chunk(struct page_chunk *chunk)
@@ -140,43 +142,13 @@ int page_chunk_put(const struct page_chunk *chunk, struct err *err)
 	return 0;
 }
 
-/* The pages that later copies have. Open addressing, never more than half full. */
-struct put_set {
-	struct put_page {
-		struct page_table *table;
-		uint64_t page;
-	} * slots;
-	size_t mask;
-};
-
-static int put_set_new(struct put_set *set, const struct page_copies *copies, struct err *err)
+static int no_memory(struct err *err)
 {
-	size_t pages = 1, slots = 1;
-
-	for (size_t i = 0; i < copies->n; i++)
-		pages += copies->chunks[i]->n_pages;
-	while (slots < pages * 2)
-		slots *= 2;
-	set->slots = calloc(slots, sizeof(*set->slots));
-	set->mask = slots - 1;
-	return set->slots ? 0 : err_sys(err, "copies of changed pages");
-}
-
-/* True if it was not in the set yet. */
-static bool put_set_add(struct put_set *set, struct page_table *table, uint64_t page)
-{
-	size_t at =
-		(size_t)((page ^ (uintptr_t)table >> 4) * 0x9e3779b97f4a7c15ull >> 20) & set->mask;
-
-	for (; set->slots[at].table; at = (at + 1) & set->mask)
-		if (set->slots[at].page == page && set->slots[at].table == table)
-			return false;
-	set->slots[at] = (struct put_page){table, page};
-	return true;
+	return err_sys(err, "copies of changed pages");
 }
 
 /* Puts what no later copy has superseded. */
-static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err *err)
+static int put_newest(struct page_set *later, struct page_chunk *chunk, struct err *err)
 {
 	const char *data = chunk->data;
 
@@ -185,9 +157,12 @@ static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err 
 
 		while (first < end) {
 			uint64_t n = 0;
+			int added = 1;
 
-			while (first + n < end && put_set_add(set, chunk->table, first + n))
+			while (first + n < end && (added = page_set_add(later, chunk->table, first + n)) > 0)
 				n++;
+			if (added < 0)
+				return no_memory(err);
 			if (n > 0 && page_table_put(chunk->table, first, data, n, NULL, err) < 0)
 				return -1;
 			if (first + n < end)
@@ -200,7 +175,7 @@ static int put_newest(struct put_set *set, struct page_chunk *chunk, struct err 
 }
 
 /* Keeps of the chunk what no later copy has superseded. There are never more runs than pages. */
-static void keep_newest(struct put_set *set, struct page_chunk *chunk)
+static int keep_newest(struct page_set *later, struct page_chunk *chunk, struct err *err)
 {
 	struct page_chunk before = *chunk;
 	const char *from = chunk->data;
@@ -211,13 +186,17 @@ static void keep_newest(struct put_set *set, struct page_chunk *chunk)
 		for (uint64_t j = 0; j < before.runs[i].n; j++, from += STORE_PAGE_SIZE) {
 			uint64_t page = before.runs[i].first + j;
 			char *to = chunk->data + chunk->n_pages * STORE_PAGE_SIZE;
+			int added = page_set_add(later, chunk->table, page);
 
-			if (!put_set_add(set, chunk->table, page))
+			if (added < 0)
+				return no_memory(err);
+			if (added == 0)
 				continue;
 			if (to != from)
 				memcpy(to, from, STORE_PAGE_SIZE);
 			page_chunk_add(chunk, page);
 		}
+	return 0;
 }
 
 /* Whether all of `from` now stands in `to`. */
@@ -235,16 +214,15 @@ static bool take_over(struct page_chunk *to, const struct page_chunk *from)
 
 int page_copies_compact(struct page_copies *copies, struct err *err)
 {
-	struct put_set set;
+	struct page_set later = {0};
 	size_t n = copies->n;
+	int result = 0;
 
-	if (n == 0)
-		return 0;
-	if (put_set_new(&set, copies, err) < 0)
+	for (size_t i = n; i-- > 0 && result == 0;)
+		result = keep_newest(&later, copies->chunks[i], err);
+	page_set_clear(&later);
+	if (result < 0)
 		return -1;
-	for (size_t i = n; i-- > 0;)
-		keep_newest(&set, copies->chunks[i]);
-	free(set.slots);
 	/* No page is there twice now, so their order does not matter. */
 	copies->n = 0;
 	for (size_t i = 0; i < n; i++) {
@@ -261,20 +239,16 @@ int page_copies_compact(struct page_copies *copies, struct err *err)
 
 static int put_all(struct page_copies *copies, bool gently, struct err *err)
 {
-	struct put_set set;
+	struct page_set later = {0};
 	int result = 0;
 
-	if (copies->n == 0)
-		return 0;
-	if (put_set_new(&set, copies, err) < 0)
-		return -1;
 	while (result == 0 && copies->n > 0) {
 		if (gently)
 			yield_pace(&copies->yielding, CHUNK_BYTES);
-		result = put_newest(&set, copies->chunks[copies->n - 1], err);
+		result = put_newest(&later, copies->chunks[copies->n - 1], err);
 		page_copies_return(copies, copies->chunks[--copies->n]);
 	}
-	free(set.slots);
+	page_set_clear(&later);
 	return result;
 }
 
