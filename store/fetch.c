@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "store/source.h"
 
@@ -69,11 +68,8 @@ int page_places_sort(struct page_places *places)
 
 /* ---- fetching ------------------------------------------------------------------------------ */
 
-#define READ_AHEAD (2u * PACK_SIZE)
-
 struct page_fetcher {
 	struct page_source source;
-	uint64_t pack; /* the last one that was read ahead from */
 	char *pages;   /* FETCH_PAGES */
 };
 
@@ -112,20 +108,6 @@ void page_fetcher_close(struct page_fetcher *fetcher)
 	free(fetcher);
 }
 
-/* The next pages come from the same pack and, mostly, from what lies behind it in the file: asked for now, they
- * are there when they are wanted. The kernel's own read-ahead in a mapping is far shorter. The map is larger than
- * the file; what is behind its end does not count. */
-static void read_ahead(struct page_fetcher *fetcher)
-{
-	const struct pack_view *view = &fetcher->source.view;
-	uintptr_t start = (uintptr_t)view->bytes & ~(uintptr_t)(STORE_PAGE_SIZE - 1);
-
-	if (view->first == fetcher->pack)
-		return;
-	fetcher->pack = view->first;
-	madvise((void *)start, READ_AHEAD, MADV_WILLNEED);
-}
-
 static int fetch_one(struct page_fetcher *fetcher, uint64_t id, void *page, struct err *err)
 {
 	struct page_source *source = &fetcher->source;
@@ -133,7 +115,7 @@ static int fetch_one(struct page_fetcher *fetcher, uint64_t id, void *page, stru
 
 	if (source_find(source, id, &i, err) < 0)
 		return -1;
-	read_ahead(fetcher);
+	source_read_ahead(source);
 	return pack_page(&source->view, i, &source->store->secret, source->dctx, page, err);
 }
 

@@ -106,27 +106,34 @@ int64_t pack_find(const struct pack_view *view, uint64_t id)
 	return -1;
 }
 
-int page_unpack(const void *data, size_t len, enum store_codec codec, struct page_hash hash,
-		const struct store_secret *secret, void *dctx, void *page)
+int page_decode(const struct stored_page *stored, void *dctx, void *page)
 {
 	size_t n;
 
-	switch (codec) {
+	switch (stored->codec) {
 	case CODEC_NONE:
-		n = len;
+		n = stored->len;
 		if (n == STORE_PAGE_SIZE)
-			memcpy(page, data, STORE_PAGE_SIZE);
+			memcpy(page, stored->data, STORE_PAGE_SIZE);
 		break;
 	case CODEC_LZ4:
-		n = (size_t)LZ4_decompress_safe(data, page, (int)len, STORE_PAGE_SIZE);
+		n = (size_t)LZ4_decompress_safe(stored->data, page, stored->len, STORE_PAGE_SIZE);
 		break;
 	case CODEC_ZSTD:
-		n = ZSTD_decompressDCtx(dctx, page, STORE_PAGE_SIZE, data, len);
+		n = ZSTD_decompressDCtx(dctx, page, STORE_PAGE_SIZE, stored->data, stored->len);
 		break;
 	default:
 		return -1;
 	}
-	if (n != STORE_PAGE_SIZE)
+	return n == STORE_PAGE_SIZE ? 0 : -1;
+}
+
+int page_unpack(const void *data, size_t len, enum store_codec codec, struct page_hash hash,
+		const struct store_secret *secret, void *dctx, void *page)
+{
+	const struct stored_page stored = {data, (uint16_t)len, (uint8_t)codec};
+
+	if (len > UINT16_MAX || page_decode(&stored, dctx, page) < 0)
 		return -1;
 	return hash_equal(hash_bytes(secret, page, STORE_PAGE_SIZE), hash) ? 0 : -1;
 }

@@ -49,6 +49,16 @@ int64_t pack_find(const struct pack_view *view, uint64_t id);
 int pack_page(const struct pack_view *view, uint32_t i, const struct store_secret *secret,
 	      void *dctx, void *page, struct err *err);
 
+/* A page as it is stored. */
+struct stored_page {
+	const void *data;
+	uint16_t len;
+	uint8_t codec; /* enum store_codec */
+};
+
+/* Its content, unchecked. -1: it does not decompress to a page. dctx: a ZSTD_DCtx. */
+int page_decode(const struct stored_page *stored, void *dctx, void *page);
+
 /* One stored page, alone. -1: it does not decompress to a page with that hash. */
 int page_unpack(const void *data, size_t len, enum store_codec codec, struct page_hash hash,
 		const struct store_secret *secret, void *dctx, void *page);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "store/session.h"
+#include "store/storedpages.h"
 
 #define CLEAN_LEAVES_MOST 4096u /* 16 MiB */
 
@@ -240,8 +241,9 @@ static int find_leaf(struct page_table *table, uint64_t index, bool create, stru
 /* ---- putting ------------------------------------------------------------------------------- */
 
 /* The id under which a nonzero page is to stand: old where the content is the same. */
-static int content_id(struct store_session *session, const void *page, uint64_t old,
-		      uint64_t *ret, struct err *err)
+static int content_id(struct store_session *session, const void *page,
+		      const struct stored_page *stored, uint64_t old, uint64_t *ret,
+		      struct err *err)
 {
 	struct page_hash hash = hash_bytes(&session->store->secret, page, STORE_PAGE_SIZE);
 	struct page_hash old_hash;
@@ -264,11 +266,11 @@ static int content_id(struct store_session *session, const void *page, uint64_t 
 		*ret = known;
 		return 0;
 	}
-	return session_add_page(session, page, hash, ret, err);
+	return session_add_page(session, page, stored, hash, ret, err);
 }
 
 static int put_page(struct page_table *table, struct tnode *leaf, uint64_t index, const void *page,
-		    uint64_t *changed, struct err *err)
+		    const struct stored_page *stored, uint64_t *changed, struct err *err)
 {
 	struct store_session *session = table->session;
 	uint64_t *slot = &leaf->slots[node_slot_of(0, index)];
@@ -277,7 +279,7 @@ static int put_page(struct page_table *table, struct tnode *leaf, uint64_t index
 	session->counts.pages_in++;
 	if (page_is_zero(page))
 		session->counts.pages_zero++;
-	else if (content_id(session, page, *slot, &id, err) < 0)
+	else if (content_id(session, page, stored, *slot, &id, err) < 0)
 		return -1;
 	if (id == *slot)
 		return 0;
@@ -288,10 +290,11 @@ static int put_page(struct page_table *table, struct tnode *leaf, uint64_t index
 	return 0;
 }
 
-int page_table_put(struct page_table *table, uint64_t first, const void *pages, size_t n,
-		   uint64_t *ret_changed, struct err *err)
+/* stored NULL: pages are compressed here. */
+static int put_pages(struct page_table *table, uint64_t first, const char *page,
+		     const struct stored_page *stored, size_t n, uint64_t *ret_changed,
+		     struct err *err)
 {
-	const char *page = pages;
 	uint64_t changed = 0;
 	size_t i;
 
@@ -301,12 +304,25 @@ int page_table_put(struct page_table *table, uint64_t first, const void *pages, 
 		struct tnode *leaf;
 
 		if (find_leaf(table, first + i, true, &leaf, err) < 0 ||
-		    put_page(table, leaf, first + i, page + i * STORE_PAGE_SIZE, &changed, err) < 0)
+		    put_page(table, leaf, first + i, page + i * STORE_PAGE_SIZE,
+			     stored ? &stored[i] : NULL, &changed, err) < 0)
 			return err_wrap(err, "page 0x%" PRIx64, first + i);
 	}
 	if (ret_changed)
 		*ret_changed = changed;
 	return 0;
+}
+
+int page_table_put(struct page_table *table, uint64_t first, const void *pages, size_t n,
+		   uint64_t *ret_changed, struct err *err)
+{
+	return put_pages(table, first, pages, NULL, n, ret_changed, err);
+}
+
+int page_table_put_stored(struct page_table *table, uint64_t first, const void *pages,
+			  const struct stored_page *stored, size_t n, struct err *err)
+{
+	return put_pages(table, first, pages, stored, n, NULL, err);
 }
 
 int page_table_put_id(struct page_table *table, uint64_t index, uint64_t id, struct err *err)

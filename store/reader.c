@@ -6,6 +6,7 @@
 #include "store/fetch.h"
 #include "store/pageids.h"
 #include "store/source.h"
+#include "store/storedpages.h"
 
 #define READ_CHUNK 2048u /* pages in one read transaction */
 
@@ -393,7 +394,8 @@ int page_readers_compare(struct page_reader *a, struct page_reader *b, uint64_t 
 	return rc;
 }
 
-static int read_page(struct page_reader *reader, uint64_t index, void *page, struct err *err)
+static int read_page(struct page_reader *reader, uint64_t index, void *page, struct stored_page *ret,
+		     struct err *err)
 {
 	uint64_t skip, id = ID_ABSENT;
 	int rc = find_leaf(reader, index, &skip, err);
@@ -402,16 +404,32 @@ static int read_page(struct page_reader *reader, uint64_t index, void *page, str
 		return -1;
 	if (rc == 1)
 		id = reader->at[0].slots[node_slot_of(0, index)];
-	if (id >= ID_FIRST)
-		return source_page(&reader->source, id, page, err);
+	if (id >= ID_FIRST) {
+		if (source_stored(&reader->source, id, page, ret, err) < 0)
+			return -1;
+		source_read_ahead(&reader->source);
+		return 0;
+	}
 	memset(page, 0, STORE_PAGE_SIZE);
+	*ret = (struct stored_page){page, STORE_PAGE_SIZE, CODEC_NONE};
 	return 0;
 }
 
-int page_reader_read(struct page_reader *reader, uint64_t first, size_t n, void *buf,
-		     struct err *err)
+/* Behind the others; what would be longer than the page is the page. */
+static uint8_t *keep_stored(struct stored_page *stored, const void *page, uint8_t *bytes)
 {
-	char *page = buf;
+	if (stored->len > STORE_PAGE_SIZE)
+		*stored = (struct stored_page){page, STORE_PAGE_SIZE, CODEC_NONE};
+	memcpy(bytes, stored->data, stored->len);
+	stored->data = bytes;
+	return bytes + stored->len;
+}
+
+/* bytes NULL: as they are stored is not wanted. */
+static int read_pages(struct page_reader *reader, uint64_t first, size_t n, char *page,
+		      struct stored_page *ret, uint8_t *bytes, struct err *err)
+{
+	struct stored_page stored;
 	size_t i;
 	int rc = 0;
 
@@ -421,10 +439,26 @@ int page_reader_read(struct page_reader *reader, uint64_t first, size_t n, void 
 			if (source_begin(&reader->source, err) < 0)
 				return -1;
 		}
-		rc = read_page(reader, first + i, page + i * STORE_PAGE_SIZE, err);
+		rc = read_page(reader, first + i, page + i * STORE_PAGE_SIZE, &stored, err);
 		if (rc < 0)
 			err_wrap(err, "page 0x%" PRIx64, first + i);
+		if (rc < 0 || !bytes)
+			continue;
+		bytes = keep_stored(&stored, page + i * STORE_PAGE_SIZE, bytes);
+		ret[i] = stored;
 	}
 	source_end(&reader->source);
 	return rc;
+}
+
+int page_reader_read(struct page_reader *reader, uint64_t first, size_t n, void *buf,
+		     struct err *err)
+{
+	return read_pages(reader, first, n, buf, NULL, NULL, err);
+}
+
+int page_reader_read_stored(struct page_reader *reader, uint64_t first, size_t n, void *pages,
+			    struct stored_page *ret, uint8_t *bytes, struct err *err)
+{
+	return read_pages(reader, first, n, pages, ret, bytes, err);
 }

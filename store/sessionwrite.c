@@ -228,10 +228,18 @@ static size_t compress_page(struct store_session *session, const void *page, voi
 	return STORE_PAGE_SIZE;
 }
 
-int session_add_page(struct store_session *session, const void *page, struct page_hash hash,
-		     uint64_t *ret_id, struct err *err)
+static size_t copy_stored(const struct stored_page *stored, void *out, uint8_t *ret_codec)
+{
+	*ret_codec = stored->codec;
+	memcpy(out, stored->data, stored->len);
+	return stored->len;
+}
+
+int session_add_page(struct store_session *session, const void *page, const struct stored_page *stored,
+		     struct page_hash hash, uint64_t *ret_id, struct err *err)
 {
 	struct pack_entry entry = {.hash = hash};
+	uint8_t *out;
 
 	if (next_id(session, true, &entry.id, err) < 0)
 		return -1;
@@ -239,9 +247,10 @@ int session_add_page(struct store_session *session, const void *page, struct pag
 	    open_pack(session, err) < 0)
 		return -1;
 	/* In place: the pack has room for a raw page. */
-	entry.len = (uint16_t)compress_page(session, page,
-					    session->open.bytes + session->open.used, &entry.codec);
-	pack_add(&session->open, entry, session->open.bytes + session->open.used);
+	out = session->open.bytes + session->open.used;
+	entry.len = (uint16_t)(stored ? copy_stored(stored, out, &entry.codec)
+				      : compress_page(session, page, out, &entry.codec));
+	pack_add(&session->open, entry, out);
 	dedup_add(&session->known_pages, hash, entry.id);
 	elsewhere_note(session, hash, entry.id);
 	session->counts.pages_stored++;

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <zstd.h>
 
 #include "store/bytes.h"
@@ -102,13 +103,40 @@ int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct e
 	return 0;
 }
 
-int source_page(struct page_source *source, uint64_t id, void *page, struct err *err)
+/* The kernel's own read-ahead in a mapping is far shorter. The map is larger than the file; what is behind its end
+ * does not count. */
+#define READ_AHEAD (2u * PACK_SIZE)
+
+void source_read_ahead(struct page_source *source)
 {
+	const struct pack_view *view = &source->view;
+	uintptr_t start = (uintptr_t)view->bytes & ~(uintptr_t)(STORE_PAGE_SIZE - 1);
+
+	if (!source->has_view || view->first == source->ahead)
+		return;
+	source->ahead = view->first;
+	madvise((void *)start, READ_AHEAD, MADV_WILLNEED);
+}
+
+int source_stored(struct page_source *source, uint64_t id, void *page, struct stored_page *ret,
+		  struct err *err)
+{
+	struct pack_entry entry;
 	uint32_t i;
 
-	if (source_find(source, id, &i, err) < 0)
+	if (source_find(source, id, &i, err) < 0 ||
+	    pack_page(&source->view, i, &source->store->secret, source->dctx, page, err) < 0)
 		return -1;
-	return pack_page(&source->view, i, &source->store->secret, source->dctx, page, err);
+	entry = pack_entry(&source->view, i);
+	*ret = (struct stored_page){source->view.bytes + entry.offset, entry.len, entry.codec};
+	return 0;
+}
+
+int source_page(struct page_source *source, uint64_t id, void *page, struct err *err)
+{
+	struct stored_page unused;
+
+	return source_stored(source, id, page, &unused, err);
 }
 
 int source_node(struct page_source *source, uint64_t id, unsigned *ret_level,

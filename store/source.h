@@ -19,6 +19,7 @@ struct page_source { /* starts as {0} */
 	bool has_view;
 	struct pack_view view; /* checked */
 	void *dctx;
+	uint64_t ahead; /* the pack that was read ahead from last */
 };
 
 int source_open(struct page_source *source, struct store *store, struct err *err);
@@ -28,8 +29,14 @@ void source_end(struct page_source *source);
 
 /* Points source->view at id's pack and *ret at its entry. ERR_CORRUPT: damaged or missing. */
 int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct err *err);
+/* The next pages come from the pack in view and, mostly, from what lies behind it in the file: they are asked for
+ * now, once a pack. For who reads many pages. */
+void source_read_ahead(struct page_source *source);
 /* Decompressed and checked; id >= ID_FIRST. */
 int source_page(struct page_source *source, uint64_t id, void *page, struct err *err);
+/* … and *ret as it is stored, valid until source_end. */
+int source_stored(struct page_source *source, uint64_t id, void *page, struct stored_page *ret,
+		  struct err *err);
 int source_node(struct page_source *source, uint64_t id, unsigned *ret_level,
 		uint64_t slots[NODE_SLOTS], struct err *err);
 

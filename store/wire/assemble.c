@@ -7,6 +7,7 @@
 #include "store/base/cleanup.h"
 #include "store/bytes.h"
 #include "store/sessionkeep.h"
+#include "store/storedpages.h"
 #include "wire.pb-c.h"
 
 #define TABLES_MOST  (1u << 24)
@@ -199,8 +200,25 @@ static int put_known(struct wire_assembly *a, const struct wire_run *run, const 
 	return 0;
 }
 
-static int put_run(struct wire_assembly *a, const struct wire_run *run, const uint8_t **content,
-		   const uint8_t **hashes, struct err *err)
+/* What of a frame was put already. */
+struct progress {
+	const uint8_t *content, *hashes;
+	const struct stored_page *stored; /* NULL: the frame has them compressed together */
+};
+
+static int put_content(struct wire_assembly *a, const struct wire_run *run, struct progress *at,
+		       struct err *err)
+{
+	int rc = at->stored ? page_table_put_stored(a->table, run->first, at->content, at->stored, run->n, err)
+			    : page_table_put(a->table, run->first, at->content, run->n, NULL, err);
+
+	at->content += (size_t)run->n * STORE_PAGE_SIZE;
+	at->stored += at->stored ? run->n : 0;
+	return rc;
+}
+
+static int put_run(struct wire_assembly *a, const struct wire_run *run, struct progress *at,
+		   struct err *err)
 {
 	static const uint8_t zeroes[16 * STORE_PAGE_SIZE];
 	int rc = 0;
@@ -216,32 +234,31 @@ static int put_run(struct wire_assembly *a, const struct wire_run *run, const ui
 					    run->n - i < 16 ? run->n - i : 16, NULL, err);
 		return rc;
 	case WIRE_DATA:
-		rc = page_table_put(a->table, run->first, *content, run->n, NULL, err);
-		*content += (size_t)run->n * STORE_PAGE_SIZE;
-		return rc;
+		return put_content(a, run, at, err);
 	case WIRE_KNOWN:
-		rc = put_known(a, run, *hashes, err);
-		*hashes += (size_t)run->n * 16;
+		rc = put_known(a, run, at->hashes, err);
+		at->hashes += (size_t)run->n * 16;
 		return rc;
 	}
 	return malformed(err, "pages are of an unknown kind");
 }
 
-int wire_assembly_pages(struct wire_assembly *a, const uint8_t *payload, size_t len,
-			struct err *err)
+int wire_assembly_pages(struct wire_assembly *a, const struct wire_frame *frame, struct err *err)
 {
-	const uint8_t *content = a->content, *hashes;
+	struct stored_page stored[WIRE_BATCH_PAGES];
+	struct progress at = {a->content, NULL, frame->type == WIRE_STORED ? stored : NULL};
 	struct wire_pages pages;
 
 	if (!a->table)
 		return malformed(err, "pages belong to no table");
-	if (wire_pages_open(&pages, payload, len, a->dctx, a->content, err) < 0)
+	if (wire_pages_open(&pages, frame->payload, frame->len, a->dctx, a->content,
+			    frame->type == WIRE_STORED ? stored : NULL, err) < 0)
 		return -1;
-	hashes = pages.hashes;
+	at.hashes = pages.hashes;
 	for (size_t i = 0; i < pages.n_runs; i++) {
 		struct wire_run run = wire_pages_run(&pages, i);
 
-		if (put_run(a, &run, &content, &hashes, err) < 0)
+		if (put_run(a, &run, &at, err) < 0)
 			return -1;
 	}
 	return 0;

@@ -31,8 +31,8 @@ int wire_assembly_model(struct wire_assembly *a, const uint8_t *payload, size_t 
 			struct err *err);
 int wire_assembly_table(struct wire_assembly *a, const uint8_t *payload, size_t len,
 			struct err *err);
-int wire_assembly_pages(struct wire_assembly *a, const uint8_t *payload, size_t len,
-			struct err *err);
+/* WIRE_PAGES or WIRE_STORED. */
+int wire_assembly_pages(struct wire_assembly *a, const struct wire_frame *frame, struct err *err);
 /* Sets the bits of the hashes (n, at most WIRE_BATCH_PAGES, 16 bytes each) that are known here. */
 void wire_assembly_answer(struct wire_assembly *a, const uint8_t *hashes, size_t n, uint8_t *bits);
 /* WIRE_END: everything has come. */

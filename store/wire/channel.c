@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "store/base/cleanup.h"
@@ -43,7 +44,7 @@ const char *wire_type_name(enum wire_type type)
 		[WIRE_LOG] = "log",               [WIRE_INPUT] = "input", [WIRE_MODEL] = "model",
 		[WIRE_TABLE] = "table",           [WIRE_PAGES] = "pages", [WIRE_ASK] = "question",
 		[WIRE_HAVE] = "answer",           [WIRE_END] = "end",     [WIRE_DONE] = "receipt",
-		[WIRE_REQUEST] = "request",       [WIRE_REPLY] = "reply",
+		[WIRE_REQUEST] = "request",       [WIRE_REPLY] = "reply", [WIRE_STORED] = "stored pages",
 	};
 
 	return (size_t)type < sizeof(names) / sizeof(*names) && names[type] ? names[type] : "unknown";
@@ -73,7 +74,7 @@ static int wait_for(struct wire_channel *ch, int fd, short events, struct err *e
 	}
 }
 
-static int write_out(struct wire_channel *ch, const uint8_t *data, size_t len, struct err *err)
+static int write_all(struct wire_channel *ch, const uint8_t *data, size_t len, struct err *err)
 {
 	while (len > 0) {
 		size_t step = len < READ_STEP ? len : READ_STEP;
@@ -93,6 +94,15 @@ static int write_out(struct wire_channel *ch, const uint8_t *data, size_t len, s
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+static int write_out(struct wire_channel *ch, const uint8_t *data, size_t len, struct err *err)
+{
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+	int rc = write_all(ch, data, len, err);
+
+	ch->writing_ns += clock_ns(CLOCK_MONOTONIC) - begin;
+	return rc;
 }
 
 /* Bytes read; fewer than len only at the end. */

@@ -38,6 +38,7 @@ enum wire_type {
 	WIRE_DONE,         /* message Done */
 	WIRE_REQUEST,      /* message Request */
 	WIRE_REPLY,        /* message Reply */
+	WIRE_STORED,       /* runs of pages, content as it is stored, see pages.h */
 };
 
 struct wire_frame {
@@ -54,6 +55,7 @@ struct wire_channel {
 	uint64_t nonce_in, nonce_out;
 	uint64_t number_in, number_out;
 	uint64_t bytes_in, bytes_out;
+	uint64_t writing_ns;          /* spent in writing, and in waiting for the other side to read */
 	uint8_t *buffer;              /* of the frame received last */
 	uint8_t *pending;             /* to be written, WIRE_PENDING bytes */
 	size_t n_pending;

@@ -6,14 +6,18 @@
 
 #include "store/bytes.h"
 
-int wire_batch_init(struct wire_batch *batch, struct err *err)
+int wire_batch_init(struct wire_batch *batch, bool stored, struct err *err)
 {
 	*batch = (struct wire_batch){
 		.runs = calloc(WIRE_BATCH_RUNS, sizeof(*batch->runs)),
 		.pages = malloc((size_t)WIRE_BATCH_PAGES * STORE_PAGE_SIZE),
 		.hashes = calloc(WIRE_BATCH_PAGES, sizeof(*batch->hashes)),
 	};
-	if (batch->runs && batch->pages && batch->hashes)
+	if (stored) {
+		batch->stored = calloc(WIRE_BATCH_PAGES, sizeof(*batch->stored));
+		batch->bytes = malloc((size_t)WIRE_BATCH_PAGES * STORE_PAGE_SIZE);
+	}
+	if (batch->runs && batch->pages && batch->hashes && (!stored || (batch->stored && batch->bytes)))
 		return 0;
 	wire_batch_clear(batch);
 	return err_sys(err, "cannot send");
@@ -24,6 +28,8 @@ void wire_batch_clear(struct wire_batch *batch)
 	free(batch->runs);
 	free(batch->pages);
 	free(batch->hashes);
+	free(batch->stored);
+	free(batch->bytes);
 	*batch = (struct wire_batch){0};
 }
 
@@ -52,6 +58,14 @@ static void append(struct wire_run *runs, size_t *n, struct wire_run run)
 		runs[(*n)++] = run;
 }
 
+static void keep_page(struct wire_batch *batch, size_t from, size_t to)
+{
+	memmove(batch->pages + to * STORE_PAGE_SIZE, batch->pages + from * STORE_PAGE_SIZE,
+		STORE_PAGE_SIZE);
+	if (batch->stored)
+		batch->stored[to] = batch->stored[from];
+}
+
 void wire_batch_drop_known(struct wire_batch *batch, const uint8_t *have)
 {
 	struct wire_run runs[WIRE_BATCH_RUNS];
@@ -73,8 +87,7 @@ void wire_batch_drop_known(struct wire_batch *batch, const uint8_t *have)
 			if (has)
 				known[n_known++] = batch->hashes[page];
 			else
-				memmove(batch->pages + kept++ * STORE_PAGE_SIZE,
-					batch->pages + page * STORE_PAGE_SIZE, STORE_PAGE_SIZE);
+				keep_page(batch, page, kept++);
 		}
 	}
 	memcpy(batch->runs, runs, n * sizeof(*runs));
@@ -85,15 +98,44 @@ void wire_batch_drop_known(struct wire_batch *batch, const uint8_t *have)
 
 size_t wire_batch_most(void)
 {
-	return 8 + WIRE_BATCH_RUNS * WIRE_RUN + WIRE_BATCH_PAGES * 16 +
+	return 8 + WIRE_BATCH_RUNS * WIRE_RUN + WIRE_BATCH_PAGES * (16 + WIRE_STORED_HEAD) +
 	       ZSTD_compressBound((size_t)WIRE_BATCH_PAGES * STORE_PAGE_SIZE);
+}
+
+/* *p: where it goes, and ends. */
+static int encode_compressed(const struct wire_batch *batch, void *cctx, int level, uint8_t **p,
+			     struct err *err)
+{
+	size_t raw = batch->n_pages * STORE_PAGE_SIZE;
+	size_t n = ZSTD_compressCCtx(cctx, *p, ZSTD_compressBound(raw), batch->pages, raw, level);
+
+	if (ZSTD_isError(n))
+		return err_set(err, ERR_SYSTEM, "cannot compress pages: %s", ZSTD_getErrorName(n));
+	*p += n;
+	return 0;
+}
+
+static uint8_t *encode_stored(const struct wire_batch *batch, uint8_t *p)
+{
+	uint8_t *bytes = p + batch->n_pages * WIRE_STORED_HEAD;
+
+	for (size_t i = 0; i < batch->n_pages; i++, p += WIRE_STORED_HEAD) {
+		const struct stored_page *page = &batch->stored[i];
+
+		put_le16(p, page->len);
+		p[2] = page->codec;
+		p[3] = 0;
+		memcpy(bytes, page->data, page->len);
+		bytes += page->len;
+	}
+	return bytes;
 }
 
 int wire_batch_encode(struct wire_batch *batch, void *cctx, int level, uint8_t *buf, size_t *ret_len,
 		      struct err *err)
 {
 	uint8_t *p = buf + 8;
-	size_t known = 0, n;
+	size_t known = 0;
 
 	put_le32(buf, (uint32_t)batch->n_runs);
 	put_le32(buf + 4, (uint32_t)batch->n_pages);
@@ -107,16 +149,11 @@ int wire_batch_encode(struct wire_batch *batch, void *cctx, int level, uint8_t *
 		put_le64(p, batch->hashes[i].lo);
 		put_le64(p + 8, batch->hashes[i].hi);
 	}
-	if (batch->n_pages) {
-		size_t raw = batch->n_pages * STORE_PAGE_SIZE;
-
-		n = ZSTD_compressCCtx(cctx, p, ZSTD_compressBound(raw), batch->pages, raw, level);
-		if (ZSTD_isError(n))
-			return err_set(err, ERR_SYSTEM, "cannot compress pages: %s",
-				       ZSTD_getErrorName(n));
-		p += n;
-	}
-	batch->n_runs = batch->n_pages = 0;
+	if (!cctx)
+		p = encode_stored(batch, p);
+	else if (batch->n_pages && encode_compressed(batch, cctx, level, &p, err) < 0)
+		return -1;
+	batch->n_runs = batch->n_pages = batch->n_bytes = 0;
 	*ret_len = (size_t)(p - buf);
 	return 0;
 }
@@ -151,11 +188,47 @@ static int check_runs(struct wire_pages *pages, struct err *err)
 	return data == pages->n_pages ? 0 : bad(err, "runs and content do not match");
 }
 
+/* All of rest is one frame, of these pages. */
+static int open_compressed(size_t n_pages, const uint8_t *rest, size_t len, void *dctx,
+			   uint8_t *content, struct err *err)
+{
+	size_t raw = n_pages * STORE_PAGE_SIZE, n;
+
+	if (raw == 0)
+		return len ? bad(err, "content where there is none") : 0;
+	n = ZSTD_decompressDCtx(dctx, content, raw, rest, len);
+	if (ZSTD_isError(n) || n != raw)
+		return bad(err, "the content does not decompress");
+	return 0;
+}
+
+/* Heads and bytes of these pages, and nothing else. */
+static int open_stored(size_t n_pages, const uint8_t *rest, size_t len, void *dctx, uint8_t *content,
+		       struct stored_page *stored, struct err *err)
+{
+	size_t at = n_pages * WIRE_STORED_HEAD;
+
+	if (len < at)
+		return bad(err, "too short");
+	for (size_t i = 0; i < n_pages; i++) {
+		const uint8_t *head = rest + i * WIRE_STORED_HEAD;
+
+		stored[i] = (struct stored_page){rest + at, get_le16(head), head[2]};
+		if (stored[i].len > STORE_PAGE_SIZE || stored[i].len > len - at)
+			return bad(err, "a stored page is too long");
+		if (page_decode(&stored[i], dctx, content + i * STORE_PAGE_SIZE) < 0)
+			return bad(err, "a stored page does not decompress");
+		at += stored[i].len;
+	}
+	return at == len ? 0 : bad(err, "content where there is none");
+}
+
 int wire_pages_open(struct wire_pages *ret, const uint8_t *payload, size_t len, void *dctx,
-		    uint8_t *content, struct err *err)
+		    uint8_t *content, struct stored_page *stored, struct err *err)
 {
 	struct wire_pages pages = {0};
-	size_t at, raw, n;
+	size_t at;
+	int rc;
 
 	if (len < 8)
 		return bad(err, "too short");
@@ -172,12 +245,10 @@ int wire_pages_open(struct wire_pages *ret, const uint8_t *payload, size_t len, 
 		return bad(err, "too short");
 	pages.hashes = payload + at;
 	at += pages.n_hashes * 16;
-	raw = pages.n_pages * STORE_PAGE_SIZE;
-	if (raw == 0 && at != len)
-		return bad(err, "content where there is none");
-	n = raw ? ZSTD_decompressDCtx(dctx, content, raw, payload + at, len - at) : 0;
-	if (ZSTD_isError(n) || n != raw)
-		return bad(err, "the content does not decompress");
+	rc = stored ? open_stored(pages.n_pages, payload + at, len - at, dctx, content, stored, err)
+		    : open_compressed(pages.n_pages, payload + at, len - at, dctx, content, err);
+	if (rc < 0)
+		return -1;
 	*ret = pages;
 	return 0;
 }

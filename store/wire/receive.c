@@ -177,6 +177,7 @@ static int send_offer(struct receiver *r, size_t base, struct err *err)
 		if (r->here.id && wire_log_sums(r->store, &r->here, &log, err) < 0)
 			return -1;
 		offer.log = &log;
+		offer.stored = true;
 	}
 	rc = wire_send_message(r->ch, WIRE_OFFER, &offer.base, err);
 	free(log.sums);
@@ -291,7 +292,8 @@ static int receive_one(struct receiver *r, struct err *err)
 	case WIRE_TABLE:
 		return wire_assembly_table(r->assembly, frame.payload, frame.len, err);
 	case WIRE_PAGES:
-		return wire_assembly_pages(r->assembly, frame.payload, frame.len, err);
+	case WIRE_STORED:
+		return wire_assembly_pages(r->assembly, &frame, err);
 	case WIRE_ASK:
 		return answer_question(r, &frame, err);
 	case WIRE_END:

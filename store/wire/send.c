@@ -280,7 +280,8 @@ static int send_all(struct sender *s, struct wire_stats *stats, struct err *err)
 	bool ask = s->offer && s->offer->ask && s->offer->secret.len == sizeof(struct store_secret);
 
 	s->bytes_all = s->info.pages_resident * STORE_PAGE_SIZE;
-	if (wire_queue_init(&s->queue, s->ch, ask ? s->offer->secret.data : NULL, err) < 0 ||
+	if (wire_queue_init(&s->queue, s->ch, ask ? s->offer->secret.data : NULL,
+			    s->offer && s->offer->stored, err) < 0 ||
 	    send_body(s, err) < 0)
 		return -1;
 	for (size_t i = 0; i < s->tables.n; i++)

@@ -1,6 +1,7 @@
 /* A stream that a store receives: frames whose checksums are right, whatever is in them. */
 #include "fuzz.h"
 
+#include <lz4.h>
 #include <stdlib.h>
 #include <zstd.h>
 
@@ -78,6 +79,23 @@ static uint8_t *put_pages(uint8_t *p)
 	return put(p, WIRE_PAGES, payload, 56 + n);
 }
 
+static uint8_t *put_stored(uint8_t *p)
+{
+	uint8_t page[STORE_PAGE_SIZE], payload[1024] = {0};
+	int n;
+
+	memset(page, 6, sizeof(page));
+	put_le32(payload, 1);
+	put_le32(payload + 4, 1);
+	put_le64(payload + 8, 30);
+	put_le32(payload + 16, 1);
+	put_le32(payload + 20, WIRE_DATA);
+	n = LZ4_compress_default((char *)page, (char *)payload + 28, sizeof(page), sizeof(payload) - 28);
+	put_le16(payload + 24, (uint16_t)n);
+	payload[26] = CODEC_LZ4;
+	return put(p, WIRE_STORED, payload, 28 + (size_t)n);
+}
+
 size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 {
 	Snap__Process process = SNAP__PROCESS__INIT, *processes[1] = {&process};
@@ -95,7 +113,8 @@ size_t fuzz_seed(unsigned i, uint8_t *buf, size_t room)
 	p = put(p, WIRE_MODEL, packed, n);
 	p = put(p, WIRE_TABLE, table, sizeof(table));
 	p = put_pages(p);
-	end.pages = 3;
+	p = put_stored(p);
+	end.pages = 4;
 	end.clears = 1;
 	p = put_message(p, WIRE_END, &end.base);
 	return (size_t)(p - buf);

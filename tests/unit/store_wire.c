@@ -1,4 +1,5 @@
 /* A snapshot from one store to another: complete, against a base, negotiated, broken off, damaged. */
+#include <lz4.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,10 +8,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zstd.h>
 
 #include "store/base/io.h"
 #include "store/bytes.h"
 #include "store/hash.h"
+#include "store/wire/queue.h"
 #include "store/wire/wire.h"
 #include "store_fixture.h"
 #include "unit.h"
@@ -381,6 +384,63 @@ static void test_negotiated(void **state)
 	assert_int_equal(stats.pages, 0);
 }
 
+/* A frame of two equal pages, one stored as it is, one compressed. */
+static uint8_t *batch_of(bool stored, size_t *ret_len)
+{
+	static uint8_t buf[2 << 20];
+	struct wire_batch batch;
+	ZSTD_CCtx *cctx = ZSTD_createCCtx();
+
+	ok(wire_batch_init(&batch, true, &err));
+	memset(batch.pages, 7, 2 * PAGE);
+	memset(batch.bytes, 1, PAGE);
+	batch.stored[0] = (struct stored_page){batch.pages, PAGE, CODEC_NONE};
+	batch.stored[1].codec = CODEC_LZ4;
+	batch.stored[1].len = (uint16_t)LZ4_compress_default((char *)batch.pages, (char *)batch.bytes, PAGE, PAGE);
+	batch.stored[1].data = batch.bytes;
+	wire_batch_add(&batch, 5, 2, WIRE_DATA);
+	ok(wire_batch_encode(&batch, stored ? NULL : cctx, 1, buf, ret_len, &err));
+	wire_batch_clear(&batch);
+	ZSTD_freeCCtx(cctx);
+	return buf;
+}
+
+/* As they are stored, or compressed for the wire; what does not fit together is refused. */
+static void test_stored_frame(void **state)
+{
+	struct stored_page stored[WIRE_BATCH_PAGES];
+	uint8_t *content = malloc((size_t)WIRE_BATCH_PAGES * PAGE), *frame;
+	ZSTD_DCtx *dctx = ZSTD_createDCtx();
+	struct wire_pages pages;
+	size_t len;
+
+	frame = batch_of(false, &len);
+	ok(wire_pages_open(&pages, frame, len, dctx, content, NULL, &err));
+	assert_fails(wire_pages_open(&pages, frame, len, dctx, content, stored, &err), ERR_CORRUPT, &err);
+	frame = batch_of(true, &len);
+	memset(content, 0, 2 * PAGE);
+	ok(wire_pages_open(&pages, frame, len, dctx, content, stored, &err));
+	assert_int_equal(pages.n_pages, 2);
+	assert_int_equal(content[0] + content[2 * PAGE - 1], 14);
+	assert_int_equal(stored[1].codec, CODEC_LZ4);
+	assert_fails(wire_pages_open(&pages, frame, len, dctx, content, NULL, &err), ERR_CORRUPT, &err);
+	assert_fails(wire_pages_open(&pages, frame, len - 1, dctx, content, stored, &err), ERR_CORRUPT, &err);
+	assert_fails(wire_pages_open(&pages, frame, len + 1, dctx, content, stored, &err), ERR_CORRUPT, &err);
+	frame[8 + WIRE_RUN + 2] = CODEC_LZ4; /* of a page that is not compressed */
+	assert_fails(wire_pages_open(&pages, frame, len, dctx, content, stored, &err), ERR_CORRUPT, &err);
+	free(content);
+	ZSTD_freeDCtx(dctx);
+}
+
+/* Buffers take the first megabytes at any rate. */
+static void test_slow_way(void **state)
+{
+	assert_false(wire_is_slow(1u << 20, 10000000000));
+	assert_true(wire_is_slow(16u << 20, 1000000000));
+	assert_false(wire_is_slow(1u << 30, 1000000000));
+	assert_true(wire_is_slow(1ull << 40, 1000000000ull * (1 << 16)));
+}
+
 /* No snapshot in common, but content: found by its hashes. */
 static void test_content(void **state)
 {
@@ -453,6 +513,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_flipped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_reordered, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_negotiated, set_up, tear_down),
+		cmocka_unit_test(test_stored_frame),
+		cmocka_unit_test(test_slow_way),
 		cmocka_unit_test_setup_teardown(test_content, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_interrupted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_fenced, set_up, tear_down),
