@@ -54,6 +54,11 @@ void checkpointer_free(struct checkpointer *c)
 	free(c);
 }
 
+void checkpointer_hurry(struct checkpointer *c, bool hurry)
+{
+	c->hurry = hurry;
+}
+
 const struct refusals *checkpointer_refusals(const struct checkpointer *c)
 {
 	return &c->refusals;
@@ -348,8 +353,10 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 	int result;
 
 	/* Nobody is there to give way to when the job waits for its end. */
-	c->copies.yielding = (struct yielding){
-		.nice = end ? 0 : c->config.nice, .rate = end ? 0 : c->config.rate};
+	if (!end && !c->hurry)
+		c->copies.yielding = (struct yielding){.nice = c->config.nice, .rate = c->config.rate};
+	else
+		c->copies.yielding = (struct yielding){0};
 	c->copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
 	if (load_parent(c, store, name, parent, err) < 0 ||
 	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)

@@ -101,6 +101,9 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 		      bool end, const struct checkpoint_hooks *hooks, struct snapshot_info *ret_info,
 		      struct err *err);
 
+/* Whether the next snapshots are waited for: then they give way to nobody. Final ones always are. */
+void checkpointer_hurry(struct checkpointer *c, bool hurry);
+
 /* What the last call of checkpointer_take has refused; valid until the next. */
 const struct refusals *checkpointer_refusals(const struct checkpointer *c);
 

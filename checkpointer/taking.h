@@ -24,6 +24,7 @@ struct checkpointer {
 	Snap__Snapshot *last; /* as published; the parent of the next */
 	uint64_t last_seq;
 	struct refusals refusals; /* of the last take */
+	bool hurry;        /* the next snapshot gives way to nobody */
 	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings
 			    */
 };

@@ -152,11 +152,16 @@ static void leave_batch(const struct batch *batch, struct store *store)
 	txn_end(store, txn);
 }
 
+void store_stay_in_page_cache(struct store *store, bool stay)
+{
+	atomic_store(&store->stay_cached, stay);
+}
+
 void store_leave_page_cache(struct store *store)
 {
 	mdb_filehandle_t fd;
 
-	if (mdb_env_get_fd(store->env, &fd) == 0)
+	if (!atomic_load(&store->stay_cached) && mdb_env_get_fd(store->env, &fd) == 0)
 		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
@@ -172,7 +177,8 @@ int batch_commit(const struct batch *batch, struct store *store, struct err *err
 	}
 	if (txn_commit(store, txn, false, err) < 0)
 		return -1;
-	leave_batch(batch, store);
+	if (!atomic_load(&store->stay_cached))
+		leave_batch(batch, store);
 	return 0;
 }
 

@@ -43,7 +43,7 @@ int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, st
 /* Puts all of it in a transaction of its own, and lets the page cache go of it. */
 int batch_commit(const struct batch *batch, struct store *store, struct err *err);
 
-/* Lets the page cache go of what of the file is mapped by nobody; takes time by its size. */
+/* Unless store_stay_in_page_cache says otherwise: lets the page cache go of what of the file is mapped by nobody; takes time by its size. */
 void store_leave_page_cache(struct store *store);
 
 void batch_free_nodes(struct batch *batch); /* empties it of nodes, keeps the array */

@@ -49,6 +49,8 @@ enum store_flags {
 int store_open(struct store **ret, const char *dir, int flags, struct err *err);
 void store_close(struct store *store);
 const char *store_dir(const struct store *store);
+/* Whether what is stored from now on stays in the page cache: it is about to be read. */
+void store_stay_in_page_cache(struct store *store, bool stay);
 
 /* ---- jobs ---------------------------------------------------------------------------------- */
 

@@ -38,6 +38,7 @@ struct store {
 	pthread_rwlock_t map_lock; /* read: a transaction runs; write: the map moves */
 	pthread_mutex_t gc_mutex;  /* LOCK_GC among our own threads */
 	atomic_int users;          /* open sessions and readers */
+	atomic_bool stay_cached;   /* store_stay_in_page_cache */
 };
 
 /* From LMDB's or errno's code. */

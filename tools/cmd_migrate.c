@@ -13,10 +13,10 @@
 #include "tools/cli.h"
 #include "tools/jobref.h"
 #include "tools/report.h"
+#include "watchdog/policy.h"
 #include "watchdog/watchdog.h"
 
-#define ROUNDS_MOST   6u
-#define SHORT_ENOUGH  (300 * 1000 * 1000ull) /* ns that sending a round took */
+#define ROUNDS_MOST 6u
 
 struct migration {
 	struct store *store;
@@ -43,38 +43,34 @@ static const struct cli_spec spec = {
 	.most = 2,
 };
 
-static int send_round(struct migration *m, struct ssh_connection *c, uint64_t *ret_ns,
+static int send_round(struct migration *m, struct ssh_connection *c, uint64_t *ret_pages,
 		      struct err *err)
 {
-	const struct wire_send_options send = {0};
+	const struct wire_send_options send = {.soon = true};
 	struct snapshot_info info;
 	struct wire_stats stats;
-	uint64_t begin;
 
-	if (control_snapshot(m->store, m->job, &info, err) < 0)
+	if (control_snapshot_now(m->store, m->job, &info, err) < 0)
 		return -1;
-	begin = clock_ns(CLOCK_MONOTONIC);
 	if (wire_send_snapshot(&c->ch, WIRE_NEGOTIATED, m->store, m->job, info.seq, &send, &stats,
 			       err) < 0)
 		return -1;
-	*ret_ns = clock_ns(CLOCK_MONOTONIC) - begin;
+	*ret_pages = stats.pages;
 	m->rounds++;
 	m->bytes += stats.bytes;
 	return 0;
 }
 
-/* Until a round is short, or not shorter than the one before it. */
+/* Until little is left, or it does not get less. The watchdog goes on from there. */
 static int pre_copy(struct migration *m, struct ssh_connection *c, struct err *err)
 {
-	uint64_t last = UINT64_MAX, took;
+	uint64_t last, pages = UINT64_MAX;
 
 	do {
-		if (send_round(m, c, &took, err) < 0)
+		last = pages;
+		if (send_round(m, c, &pages, err) < 0)
 			return -1;
-		if (took < SHORT_ENOUGH || took > last - last / 4)
-			return 0;
-		last = took;
-	} while (m->rounds < ROUNDS_MOST);
+	} while (m->rounds < ROUNDS_MOST && policy_another_round(last, pages));
 	return 0;
 }
 

@@ -19,9 +19,9 @@ static void take(struct watchdog *w, bool end)
 {
 	const struct snap_command command = {
 		.op = SNAP_TAKE, .end = end, .move_to = end && w->move_to[0] ? w->move_to : NULL,
-		.lazy = w->lazy};
+		.urgent = w->urgent, .lazy = w->lazy};
 
-	w->wanted = false;
+	w->wanted = w->urgent = false;
 	hang_look(&w->hang, capsule_cpu_ns(w->capsule), clock_ns(CLOCK_MONOTONIC), 0);
 	if (w->control)
 		control_arm(w->control);

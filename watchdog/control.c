@@ -147,6 +147,7 @@ static void understand(struct client *client, struct control_wishes *wishes)
 	if (cmd && strcmp(cmd, "snapshot") == 0) {
 		client->state = CLIENT_SNAPSHOT;
 		wishes->snapshot = true;
+		wishes->urgent |= json_is_true(json_object_get(request, "urgent"));
 	} else if (cmd && strcmp(cmd, "stop") == 0) {
 		client->state = CLIENT_STOP;
 		wishes->stop = true;

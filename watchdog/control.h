@@ -35,6 +35,7 @@ size_t control_poll(const struct control *control, struct pollfd *fds);
 
 struct control_wishes {
 	bool snapshot, stop, status;
+	bool urgent;       /* the snapshot is to be sent at once: somebody waits for it */
 	char move_to[512]; /* the stop is a move there; empty: it is not */
 };
 /* Reads what has come; the wishes of new requests. */

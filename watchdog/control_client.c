@@ -121,6 +121,12 @@ int control_snapshot(struct store *store, const char *job, struct snapshot_info 
 	return ask(store, job, "{\"cmd\": \"snapshot\"}\n", ret, err);
 }
 
+int control_snapshot_now(struct store *store, const char *job, struct snapshot_info *ret,
+			 struct err *err)
+{
+	return ask(store, job, "{\"cmd\": \"snapshot\", \"urgent\": true}\n", ret, err);
+}
+
 int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
 		 struct err *err)
 {

@@ -202,18 +202,30 @@ static int mark(struct move *m, const char *destination, bool moving, struct err
 	return rc;
 }
 
-static int push(struct move *m, uint64_t seq, struct err *err)
+static int push(struct move *m, uint64_t seq, uint64_t *ret_pages, struct err *err)
 {
-	const struct wire_send_options options = {.token = m->token};
+	const struct wire_send_options options = {.token = m->token, .soon = true};
 	struct wire_stats stats;
 
 	m->connection.ch.patience_ms = PUSH_MS;
 	if (wire_send_snapshot(&m->connection.ch, WIRE_NEGOTIATED, m->store, m->job.name, seq,
-			       &options, &stats, err) == 0)
+			       &options, &stats, err) == 0) {
+		*ret_pages = stats.pages;
 		return 0;
+	}
 	ssh_explain(&m->connection, err);
 	m->connected = false;
 	return -1;
+}
+
+int move_ahead(struct move *m, uint64_t seq, uint64_t *ret_pages, struct err *err)
+{
+	int rc;
+
+	m->connection.ch.cancelled = m->cancelled;
+	rc = push(m, seq, ret_pages, err);
+	m->connection.ch.cancelled = NULL;
+	return rc < 0 ? err_wrap(err, "%s", m->destination) : 0;
 }
 
 /* From *ret_doubt on an error does not tell where the job goes on. */
@@ -223,8 +235,9 @@ static int hand_over(struct move *m, uint64_t seq, bool *ret_doubt, struct err *
 				       .job = &m->job,
 				       .token = m->token,
 				       .seq = seq};
+	uint64_t pages;
 
-	if (push(m, seq, err) < 0)
+	if (push(m, seq, &pages, err) < 0)
 		return -1;
 	m->connection.ch.patience_ms = START_MS;
 	if (ask(m, &request, NULL, err) < 0 || mark(m, m->destination, true, err) < 0)

@@ -10,6 +10,7 @@
 #define PAWL_WATCHDOG_MOVE_H
 
 #include <stdatomic.h>
+#include <stdint.h>
 
 #include "store/store.h"
 
@@ -19,6 +20,8 @@ struct move;
  * there. cancelled (may be NULL): set, no answer is waited for any more. */
 int move_begin(struct move **ret, struct store *store, const char *job, const char *destination,
 	       const atomic_bool *cancelled, struct err *err);
+/* The job runs: sends that snapshot, so that less is left for the last one. *ret_pages: what was to be sent. */
+int move_ahead(struct move *move, uint64_t seq, uint64_t *ret_pages, struct err *err);
 /* The job stands still, and is saved as number seq. 0: it runs there and must end here; -1: it must go on here, or
  * (cancelled) ends here without anybody knowing more than that it may run there: job_info.moving stays. */
 int move_leave(struct move *move, uint64_t seq, struct err *err);

@@ -138,3 +138,12 @@ size_t policy_retention(const struct snapshot_info *infos, size_t n, const struc
 	}
 	return dropped;
 }
+
+/* ---- moving -------------------------------------------------------------------------------- */
+
+#define PAGES_FEW 8192 /* 32 MiB: a tenth of a second */
+
+bool policy_another_round(uint64_t last, uint64_t pages)
+{
+	return pages > PAGES_FEW && pages < last - last / 8;
+}

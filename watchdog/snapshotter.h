@@ -31,6 +31,7 @@ enum snap_op { SNAP_TAKE, SNAP_REBUILD, SNAP_RELEASE };
 struct snap_command {
 	enum snap_op op;
 	bool end;     /* TAKE: the final one */
+	bool urgent;  /* TAKE: it is to be sent at once */
 	const char *move_to; /* TAKE with end: the job is to go on there; must stay until the result */
 	bool stopped; /* RELEASE */
 	struct lazy *lazy; /* TAKE: fills the job's memory, which is waited for; or NULL */

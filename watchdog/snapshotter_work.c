@@ -13,6 +13,8 @@
 #include "recovery/lazy.h"
 #include "watchdog/policy.h"
 
+#define APPROACHES_MOST 4 /* rounds of a move after those that brought most of the job */
+
 /* ---- hooks of the checkpointer ------------------------------------------------------------- */
 
 static int ensure_capsule(Snap__Snapshot *model, struct err *err)
@@ -237,16 +239,45 @@ static int await_memory(const struct snap_work *w, struct lazy *lazy, struct err
 	return lazy_wait(lazy, err);
 }
 
-static int do_take(struct snap_work *w, bool end, struct snap_result *result)
+/* What is to be sent at once neither gives way to the job nor is read back from the disk. */
+static int take_as_wanted(struct snap_work *w, bool end, bool urgent, struct snapshot_info *ret,
+			  struct err *err)
+{
+	int rc;
+
+	checkpointer_hurry(w->checkpointer, urgent);
+	store_stay_in_page_cache(w->config.store, urgent);
+	rc = take_with_room(w, end, ret, err);
+	store_stay_in_page_cache(w->config.store, false);
+	return rc;
+}
+
+static int do_take(struct snap_work *w, bool end, bool urgent, struct snap_result *result)
 {
 	if (before_hook(w, end, &result->err) < 0 || adopt_target(w, &result->err) < 0)
 		return -1;
-	if (take_with_room(w, end, &result->info, &result->err) < 0) {
+	if (take_as_wanted(w, end, urgent, &result->info, &result->err) < 0) {
 		refusals_copy(&result->refused, checkpointer_refusals(w->checkpointer));
 		return -1;
 	}
 	w->target.parent = result->info.seq;
 	after_hook(w, result->info.seq);
+	return 0;
+}
+
+/* What the job has written since the last round, until that does not get less: so that little is left to do while it
+ * stands still. */
+static int approach(struct snap_work *w, struct snap_result *result)
+{
+	uint64_t last, pages = UINT64_MAX;
+	int rounds = 0;
+
+	do {
+		last = pages;
+		if (do_take(w, false, true, result) < 0 ||
+		    move_ahead(w->move, result->info.seq, &pages, &result->err) < 0)
+			return -1;
+	} while (++rounds < APPROACHES_MOST && policy_another_round(last, pages));
 	return 0;
 }
 
@@ -257,7 +288,9 @@ static int do_move(struct snap_work *w, const char *destination, struct snap_res
 			    &result->err);
 
 	if (rc == 0)
-		rc = do_take(w, true, result);
+		rc = approach(w, result);
+	if (rc == 0)
+		rc = do_take(w, true, true, result);
 	move_end(w->move);
 	w->move = NULL;
 	return rc;
@@ -296,7 +329,7 @@ void snap_work_do(struct snap_work *w, const struct snap_command *command,
 		done = await_memory(w, command->lazy, &result->err);
 		if (done == 0)
 			done = command->move_to ? do_move(w, command->move_to, result)
-					: do_take(w, command->end, result);
+					: do_take(w, command->end, command->urgent, result);
 		break;
 	case SNAP_REBUILD:
 		done = do_rebuild(w, command, result);

@@ -104,6 +104,7 @@ struct watchdog {
 
 	enum wd_state state;
 	char move_to[512]; /* the stop that is under way is a move there; empty: it is not */
+	bool urgent;	 /* the next snapshot is to be sent at once */
 	bool wanted;	 /* a snapshot as soon as the one under way is done */
 	bool started;	 /* the job has run: from here on there is a status to report */
 	bool hanging_up; /* an output stream has ended, the caller's is to be closed soon */

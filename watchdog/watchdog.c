@@ -303,6 +303,7 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 	wishes = control_read(w->control, fds, n);
 	if (wishes.status)
 		control_answer_status(w->control, describe(w));
+	w->urgent |= wishes.urgent;
 	if (wishes.snapshot)
 		wd_handle(w, WE_REQUEST);
 	if (wishes.move_to[0] && w->state == WD_RUNNING)

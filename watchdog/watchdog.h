@@ -105,6 +105,9 @@ int watchdog_run(const struct watchdog_config *config, int *ret_exit, struct err
  * ended. */
 int control_snapshot(struct store *store, const char *job, struct snapshot_info *ret,
 		     struct err *err);
+/* … of one that is to be sent at once: it does not give way to the job. */
+int control_snapshot_now(struct store *store, const char *job, struct snapshot_info *ret,
+			 struct err *err);
 int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err);
 /* Waits until the job runs at ssh://… and has ended here; an error: it goes on here. */
 int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,

@@ -64,6 +64,7 @@ static int read_announcement(struct receiver *r, struct err *err)
 	if (wire_job_unpack(r->announce->job, &r->job, err) < 0)
 		return -1;
 	wire_head_unpack(r->announce->head, &r->info);
+	store_stay_in_page_cache(r->store, r->announce->soon);
 	if (r->info.seq > NUMBER_MOST || r->info.generation > r->job.generation ||
 	    r->job.generation > NUMBER_MOST)
 		return err_set(err, ERR_CORRUPT, "the stream's announcement has impossible numbers");

@@ -85,6 +85,7 @@ static int announce(struct sender *s, struct err *err)
 	message.job = &job.job;
 	message.head = &head;
 	message.have = list;
+	message.soon = s->options->soon;
 	if (s->options->token)
 		message.token = (ProtobufCBinaryData){WIRE_TOKEN, (uint8_t *)s->options->token};
 	rc = wire_send_message(s->ch, WIRE_ANNOUNCE, &message.base, err);

@@ -32,6 +32,7 @@ struct wire_stats {
 struct wire_send_options {
 	uint64_t base;          /* one-way: this snapshot is there (0: complete) */
 	const uint8_t *token;   /* negotiated: of the hold at the receiver, WIRE_TOKEN bytes; or NULL */
+	bool soon;              /* negotiated: the job is about to be recovered there */
 	void (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_all); /* may be NULL */
 	void *ctx;
 };

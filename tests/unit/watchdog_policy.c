@@ -205,6 +205,16 @@ static void test_days_are_local(void **state)
 			    "2 ");
 }
 
+/* As long as rounds get clearly smaller, and are not small yet. */
+static void test_rounds_of_a_move(void **state)
+{
+	assert_true(policy_another_round(UINT64_MAX, 500000));
+	assert_true(policy_another_round(500000, 400000));
+	assert_false(policy_another_round(500000, 450000));
+	assert_false(policy_another_round(400000, 500000));
+	assert_false(policy_another_round(UINT64_MAX, 100));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -221,6 +231,7 @@ int main(void)
 		cmocka_unit_test(test_damaged_do_not_count),
 		cmocka_unit_test(test_hourly_and_daily),
 		cmocka_unit_test(test_days_are_local),
+		cmocka_unit_test(test_rounds_of_a_move),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
