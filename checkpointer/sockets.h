@@ -83,11 +83,22 @@ int relate_unix(struct collection *c, struct err *err);
 
 /* ---- collect_sockets_inet.c ---------------------------------------------------------------- */
 
-int describe_tcp(struct collection *c, size_t index, struct err *err);
+/* From the model's socket into the note. */
+void inet_take_addresses(struct socket_note *note, const Snap__Socket *s);
+/* Whether this machine has the address. */
+bool inet_is_local(const struct inet_address *a);
+/* Bound to an address that this machine does not have, which IP_FREEBIND allows, but has been taken back since. */
+void describe_free_bind(const struct socket_note *note, Snap__Socket *s);
+/* NULL: none of the list. */
+const struct inet_info *inet_info_by_inode(const struct inet_info *list, size_t n, uint32_t inode);
 int describe_udp(struct collection *c, size_t index, struct err *err);
 /* An ICMP socket of ordinary users (icmp(7)): its port is the identifier. */
 int describe_ping(struct collection *c, size_t index, struct err *err);
 int describe_netlink(struct collection *c, size_t index, struct err *err);
+
+/* ---- collect_sockets_tcp.c ----------------------------------------------------------------- */
+
+int describe_tcp(struct collection *c, size_t index, struct err *err);
 int relate_tcp(struct collection *c, struct err *err);
 
 /* ---- collect_sockets_multicast.c ----------------------------------------------------------- */
