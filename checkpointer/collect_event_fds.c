@@ -130,8 +130,20 @@ static int find_flying(const struct collection *c, size_t open_file)
 	return -1;
 }
 
+/* A socket has but one description: no question is needed. (Each takes the kernel a walk through all that the
+ * instance watches.) */
+static bool is_own_socket(const struct collection *c, const Snap__Process *m, const struct proc_epoll_entry *e)
+{
+	const Snap__Fd *fd = e->inode ? find_number(m, e->fd) : NULL;
+	const Snap__OpenFile *o = fd ? c->model->open_files[fd->open_file] : NULL;
+
+	return o && o->kind == SNAP__OPEN_FILE__KIND__SOCKET && o->object == e->inode;
+}
+
 static int relate_epoll(struct collection *c, size_t index, struct err *err)
 {
+	cleanup_free struct proc_epoll_entry *list = NULL;
+	size_t n = 0;
 	Snap__OpenFile *o = c->model->open_files[index];
 	const struct collected_process *p = NULL;
 	char label[96];
@@ -139,7 +151,11 @@ static int relate_epoll(struct collection *c, size_t index, struct err *err)
 
 	if (!find_holder(c, index, &p, &fd))
 		fd = find_flying(c, index);
+	else if (o->n_watched && proc_read_epoll(p->frozen->pid, fd, &list, &n, err) < 0)
+		return -1;
 	for (size_t i = 0; i < o->n_watched; i++) {
+		if (i < n && list[i].fd == o->watched[i]->fd && is_own_socket(c, p->model, &list[i]))
+			continue;
 		if (find_watched(c, p ? p->frozen->pid : getpid(), fd, o, i, err) == 0)
 			continue;
 		return err_wrap(err, "%s: fd %d", p ? process_label(p->frozen, label, sizeof(label)) : "in flight in a socket",

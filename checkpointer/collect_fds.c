@@ -155,8 +155,8 @@ static const struct collected_process *find_ancestor(const struct collection *c,
 	return found;
 }
 
-/* Of ascending numbers. */
-static const Snap__Fd *find_number(const Snap__Process *m, int number)
+/* They are in ascending order. */
+const Snap__Fd *find_number(const Snap__Process *m, int number)
 {
 	size_t low = 0, high = m->n_fds;
 

@@ -435,6 +435,10 @@ void collect_sockets_end(struct collection *c)
 	free(notes->list);
 	free(notes->usual);
 	free(notes->flying);
+	for (size_t i = 0; i < notes->n_unix; i++)
+		unix_info_clear(&notes->unix_list[i]);
+	free(notes->unix_list);
+	numbers_clear(&notes->unix_by_inode);
 	free(notes->tcp);
 	free(notes->udp[0]);
 	free(notes->udp[1]);

@@ -16,6 +16,7 @@
 #include "checkpointer/sockets.h"
 #include "store/base/cleanup.h"
 
+#define LISTED_FROM 16u /* sockets: that many are looked for among all of the machine's at once */
 #define BOTH_HALVES (SOCKET_SHUT_RD | SOCKET_SHUT_WR)
 
 static int no_memory(struct err *err)
@@ -166,13 +167,40 @@ static void describe_state(struct socket_note *note, Snap__OpenFile *o)
 	}
 }
 
+/* Of all sockets, before the first of many is looked for. */
+static int list_all(struct socket_notes *notes, struct err *err)
+{
+	if (notes->n < LISTED_FROM || notes->unix_list)
+		return 0;
+	if (sockdiag_list_unix(&notes->unix_list, &notes->n_unix, err) < 0)
+		return -1;
+	for (size_t i = 0; i < notes->n_unix; i++)
+		if (numbers_add(&notes->unix_by_inode, notes->unix_list[i].inode, (int32_t)i, err) < 0)
+			return -1;
+	return 0;
+}
+
+static int look_up(struct socket_notes *notes, struct socket_note *note, struct err *err)
+{
+	int32_t i;
+
+	if (list_all(notes, err) < 0)
+		return -1;
+	i = numbers_next(&notes->unix_by_inode, note->inode, -1);
+	if (i < 0)
+		return sockdiag_unix(note->inode, &note->unix_info, err);
+	note->unix_info = notes->unix_list[i];
+	notes->unix_list[i].icons = NULL; /* the note's */
+	return 0;
+}
+
 int describe_unix(struct collection *c, size_t index, struct err *err)
 {
 	struct socket_note *note = &c->sockets->list[index];
 	Snap__OpenFile *o = note_open_file(c, note);
 	struct err why;
 
-	if (sockdiag_unix(note->inode, &note->unix_info, &why) < 0)
+	if (look_up(c->sockets, note, &why) < 0)
 		return note_refuse(note, err, "a Unix socket that cannot be looked up (%s)", why.msg);
 	describe_state(note, o);
 	if (note->inherited)

@@ -23,6 +23,8 @@ int descriptor_refuse(const struct collected_process *p, const struct descriptor
 
 /* The very same open file description, in pawl (pidfd_getfd(2), Linux 5.6). -1 with err. */
 int descriptor_fetch(const struct collected_process *p, int fd, struct err *err);
+/* A descriptor of a process that has been described. NULL: it has none of that number. */
+const Snap__Fd *find_number(const Snap__Process *m, int number);
 /* A process and its number for an open file of the model. */
 bool find_holder(const struct collection *c, size_t open_file, const struct collected_process **ret,
 		 int *ret_fd);

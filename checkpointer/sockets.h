@@ -51,6 +51,9 @@ struct socket_notes {
 	size_t n_usual;
 	struct flying_fd *flying;
 	size_t n_flying;
+	struct unix_info *unix_list; /* of the whole network namespace, where many are asked for: see look_up */
+	size_t n_unix;
+	struct numbers unix_by_inode;
 	struct inet_info *tcp, *udp[2]; /* of the whole network namespace; NULL until asked for; [1]: UDP-Lite */
 	size_t n_tcp, n_udp[2];
 };

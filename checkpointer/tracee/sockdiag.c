@@ -140,15 +140,18 @@ static int netlink_error(const struct nlmsghdr *head, struct err *err)
 	return err_code(err, code, "sock_diag");
 }
 
-int sockdiag_unix(uint32_t inode, struct unix_info *ret, struct err *err)
+struct unix_request {
+	struct nlmsghdr head;
+	struct unix_diag_req req;
+};
+
+/* inode 0: all of them. */
+static struct unix_request unix_request(uint32_t inode)
 {
-	struct {
-		struct nlmsghdr head;
-		struct unix_diag_req req;
-	} request = {
-		.head = {.nlmsg_len = sizeof(request),
+	return (struct unix_request){
+		.head = {.nlmsg_len = sizeof(struct unix_request),
 			 .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-			 .nlmsg_flags = NLM_F_REQUEST},
+			 .nlmsg_flags = NLM_F_REQUEST | (inode ? 0 : NLM_F_DUMP)},
 		.req = {.sdiag_family = AF_UNIX,
 			.udiag_states = UINT32_MAX,
 			.udiag_ino = inode,
@@ -156,6 +159,11 @@ int sockdiag_unix(uint32_t inode, struct unix_info *ret, struct err *err)
 				      UDIAG_SHOW_RQLEN,
 			.udiag_cookie = {UINT32_MAX, UINT32_MAX}},
 	};
+}
+
+int sockdiag_unix(uint32_t inode, struct unix_info *ret, struct err *err)
+{
+	const struct unix_request request = unix_request(inode);
 	cleanup_fd int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	cleanup_free struct nlmsghdr *head = malloc(ANSWER_ROOM);
 	ssize_t n;
@@ -170,6 +178,89 @@ int sockdiag_unix(uint32_t inode, struct unix_info *ret, struct err *err)
 	if (head->nlmsg_type == NLMSG_ERROR)
 		return netlink_error(head, err);
 	return sockdiag_parse_unix(NLMSG_DATA(head), head->nlmsg_len - NLMSG_HDRLEN, ret, err);
+}
+
+/* ---- lists --------------------------------------------------------------------------------- */
+
+struct answer_list {
+	void *list;
+	size_t size; /* of one */
+	size_t n, room;
+	int (*parse)(const void *message, size_t len, void *ret, struct err *err);
+};
+
+static int append(struct answer_list *l, const struct nlmsghdr *head, struct err *err)
+{
+	if (l->n == l->room) {
+		size_t room = l->room ? l->room * 2 : 64;
+		void *more = reallocarray(l->list, room, l->size);
+
+		if (!more)
+			return err_sys(err, "sock_diag");
+		l->list = more;
+		l->room = room;
+	}
+	if (l->parse(NLMSG_DATA(head), head->nlmsg_len - NLMSG_HDRLEN, (char *)l->list + l->n * l->size, err) < 0)
+		return -1;
+	l->n++;
+	return 0;
+}
+
+/* 1: the dump is complete. */
+static int take_datagram(struct answer_list *l, struct nlmsghdr *head, size_t n, struct err *err)
+{
+	for (; NLMSG_OK(head, n); head = NLMSG_NEXT(head, n)) {
+		if (head->nlmsg_type == NLMSG_DONE)
+			return 1;
+		if (head->nlmsg_type == NLMSG_ERROR)
+			return netlink_error(head, err);
+		if (head->nlmsg_type == SOCK_DIAG_BY_FAMILY && append(l, head, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int dump(int fd, const void *request, size_t len, struct answer_list *l, struct err *err)
+{
+	cleanup_free struct nlmsghdr *head = malloc(ANSWER_ROOM);
+	int done = 0;
+
+	if (!head || send(fd, request, len, 0) < 0)
+		return err_sys(err, "sock_diag");
+	while (done == 0) {
+		ssize_t n = recv(fd, head, ANSWER_ROOM, 0);
+
+		if (n < 0)
+			return err_sys(err, "sock_diag");
+		done = take_datagram(l, head, (size_t)n, err);
+	}
+	return done < 0 ? -1 : 0;
+}
+
+static int parse_unix(const void *message, size_t len, void *ret, struct err *err)
+{
+	return sockdiag_parse_unix(message, len, ret, err);
+}
+
+int sockdiag_list_unix(struct unix_info **ret, size_t *ret_n, struct err *err)
+{
+	const struct unix_request request = unix_request(0);
+	cleanup_fd int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	struct answer_list l = {.size = sizeof(struct unix_info), .parse = parse_unix};
+	struct unix_info *list;
+
+	if (fd < 0)
+		return err_sys(err, "sock_diag");
+	if (dump(fd, &request, sizeof(request), &l, err) == 0) {
+		*ret = l.list;
+		*ret_n = l.n;
+		return 0;
+	}
+	list = l.list;
+	for (size_t i = 0; i < l.n; i++)
+		unix_info_clear(&list[i]);
+	free(list);
+	return -1;
 }
 
 /* ---- Internet sockets ---------------------------------------------------------------------- */
@@ -220,46 +311,14 @@ int sockdiag_parse_inet(const void *message, size_t len, struct inet_info *ret, 
 	return 0;
 }
 
-struct inet_list {
-	struct inet_info *list;
-	size_t n, room;
-};
-
-static int append_inet(struct inet_list *l, const struct nlmsghdr *head, struct err *err)
+static int parse_inet(const void *message, size_t len, void *ret, struct err *err)
 {
-	if (l->n == l->room) {
-		size_t room = l->room ? l->room * 2 : 64;
-		struct inet_info *more = reallocarray(l->list, room, sizeof(*more));
-
-		if (!more)
-			return err_sys(err, "sock_diag");
-		l->list = more;
-		l->room = room;
-	}
-	if (sockdiag_parse_inet(NLMSG_DATA(head), head->nlmsg_len - NLMSG_HDRLEN, &l->list[l->n],
-				err) < 0)
-		return -1;
-	l->n++;
-	return 0;
+	return sockdiag_parse_inet(message, len, ret, err);
 }
 
-/* 1: the dump is complete. */
-static int take_datagram(struct inet_list *l, struct nlmsghdr *head, size_t n, struct err *err)
+static int dump_family(int fd, int family, int protocol, struct answer_list *l, struct err *err)
 {
-	for (; NLMSG_OK(head, n); head = NLMSG_NEXT(head, n)) {
-		if (head->nlmsg_type == NLMSG_DONE)
-			return 1;
-		if (head->nlmsg_type == NLMSG_ERROR)
-			return netlink_error(head, err);
-		if (head->nlmsg_type == SOCK_DIAG_BY_FAMILY && append_inet(l, head, err) < 0)
-			return -1;
-	}
-	return 0;
-}
-
-static int dump_family(int fd, int family, int protocol, struct inet_list *l, struct err *err)
-{
-	struct {
+	const struct {
 		struct nlmsghdr head;
 		struct inet_diag_req_v2 req;
 	} request = {
@@ -270,25 +329,14 @@ static int dump_family(int fd, int family, int protocol, struct inet_list *l, st
 			.sdiag_protocol = (uint8_t)protocol,
 			.idiag_states = UINT32_MAX},
 	};
-	cleanup_free struct nlmsghdr *head = malloc(ANSWER_ROOM);
-	int done = 0;
 
-	if (!head || send(fd, &request, sizeof(request), 0) < 0)
-		return err_sys(err, "sock_diag");
-	while (done == 0) {
-		ssize_t n = recv(fd, head, ANSWER_ROOM, 0);
-
-		if (n < 0)
-			return err_sys(err, "sock_diag");
-		done = take_datagram(l, head, (size_t)n, err);
-	}
-	return done < 0 ? -1 : 0;
+	return dump(fd, &request, sizeof(request), l, err);
 }
 
 int sockdiag_list_inet(int protocol, struct inet_info **ret, size_t *ret_n, struct err *err)
 {
 	cleanup_fd int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	struct inet_list l = {0};
+	struct answer_list l = {.size = sizeof(struct inet_info), .parse = parse_inet};
 
 	if (fd < 0)
 		return err_sys(err, "sock_diag");

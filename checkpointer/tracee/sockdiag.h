@@ -40,6 +40,10 @@ struct unix_info {
 int sockdiag_parse_unix(const void *message, size_t len, struct unix_info *ret, struct err *err);
 /* ERR_NOT_FOUND: no such socket in this network namespace. */
 int sockdiag_unix(uint32_t inode, struct unix_info *ret, struct err *err);
+/* All Unix sockets that are listed: one that comes or goes meanwhile, or has very many connections waiting, may hide
+ * others, which can still be asked for one by one. Asking for one takes as long as there are sockets on the machine,
+ * listing all hardly longer. *ret malloc'ed, each to be cleared. */
+int sockdiag_list_unix(struct unix_info **ret, size_t *ret_n, struct err *err);
 void unix_info_clear(struct unix_info *info);
 
 /* IPv4 addresses in their IPv6 form (::ffff:a.b.c.d), so that both kinds compare. */
