@@ -24,49 +24,58 @@ static int refuse(const struct frozen_process *p, const struct frozen_thread *t,
 
 /* ---- namespaces ---------------------------------------------------------------------------- */
 
-static bool same_link(pid_t a, pid_t a_tid, pid_t b, const char *name, const char *name_b)
-{
-	char path[80], of_a[64], of_b[64];
-	ssize_t n, m;
-	bool empty;
+static const struct {
+	const char *link, *of_init, *text;
+	bool per_thread;
+} kinds[] = {
+	{"mnt", "mnt", "it has a mount namespace of its own", false},
+	{"net", "net", "it has a network namespace of its own", true},
+	{"user", "user", "it has a user namespace of its own", false},
+	{"uts", "uts", "it has a UTS namespace (host name) of its own", true},
+	{"ipc", "ipc", "it has an IPC namespace of its own", true},
+	{"cgroup", "cgroup", "it has a cgroup namespace of its own", true},
+	{"pid", "pid", "it is in a pid namespace of its own", false},
+	{"pid_for_children", "pid_for_children", "its children are to be in another pid namespace", true},
+	/* Init has made it for its children. */
+	{"time", "time_for_children", "it is in a time namespace of its own", false},
+};
+#define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
+_Static_assert(N_KINDS == NAMESPACES_MOST, "as in struct namespaces");
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/ns/%s", a, a_tid, name);
-	n = readlink(path, of_a, sizeof(of_a));
-	/* A pid namespace without its first process does not show (kernel/pid_namespace.c). */
-	empty = n < 0 && errno == ENOENT && strcmp(name, "pid_for_children") == 0;
-	snprintf(path, sizeof(path), "/proc/%d/ns/%s", b, name_b);
-	m = readlink(path, of_b, sizeof(of_b));
-	/* What one of the two cannot be asked for, or what this kernel lacks, is no difference. */
-	if (empty && m > 0)
-		return false;
-	return n < 0 || m < 0 || (n == m && memcmp(of_a, of_b, (size_t)n) == 0);
+void namespaces_read(struct namespaces *ret, const struct tree_root *root)
+{
+	char path[80];
+
+	for (size_t i = 0; i < N_KINDS; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", root->attached ? getpid() : root->pid,
+			 kinds[i].of_init);
+		ret->of[i].len = readlink(path, ret->of[i].text, sizeof(ret->of[i].text));
+	}
 }
 
-static int check_namespaces(const struct frozen_process *p, pid_t init, struct err *err)
+static bool is_of_job(pid_t pid, pid_t tid, const char *name, const struct namespace_link *job)
 {
-	static const struct {
-		const char *link, *of_init, *text;
-		bool per_thread;
-	} all[] = {
-		{"mnt", "mnt", "it has a mount namespace of its own", false},
-		{"net", "net", "it has a network namespace of its own", true},
-		{"user", "user", "it has a user namespace of its own", false},
-		{"uts", "uts", "it has a UTS namespace (host name) of its own", true},
-		{"ipc", "ipc", "it has an IPC namespace of its own", true},
-		{"cgroup", "cgroup", "it has a cgroup namespace of its own", true},
-		{"pid", "pid", "it is in a pid namespace of its own", false},
-		{"pid_for_children", "pid_for_children", "its children are to be in another pid namespace", true},
-		/* Init has made it for its children. */
-		{"time", "time_for_children", "it is in a time namespace of its own", false},
-	};
+	char path[80], link[sizeof(job->text)];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/ns/%s", pid, tid, name);
+	n = readlink(path, link, sizeof(link));
+	/* A pid namespace without its first process does not show (kernel/pid_namespace.c). */
+	if (n < 0 && errno == ENOENT && strcmp(name, "pid_for_children") == 0 && job->len > 0)
+		return false;
+	/* What one of the two cannot be asked for, or what this kernel lacks, is no difference. */
+	return n < 0 || job->len < 0 || (n == job->len && memcmp(link, job->text, (size_t)n) == 0);
+}
+
+static int check_namespaces(const struct frozen_process *p, const struct namespaces *job, struct err *err)
+{
 	size_t threads = p->n_threads <= THREADS_MOST ? p->n_threads : 1;
 
 	for (size_t t = 0; t < threads; t++)
-		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-			if ((t == 0 || all[i].per_thread) &&
-			    !same_link(p->pid, p->threads[t]->tracee.tid, init, all[i].link,
-				       all[i].of_init))
-				return refuse(p, p->threads[t], all[i].text, err);
+		for (size_t i = 0; i < N_KINDS; i++)
+			if ((t == 0 || kinds[i].per_thread) &&
+			    !is_of_job(p->pid, p->threads[t]->tracee.tid, kinds[i].link, &job->of[i]))
+				return refuse(p, p->threads[t], kinds[i].text, err);
 	return 0;
 }
 
@@ -146,11 +155,11 @@ static int begin_thread(const struct frozen_process *p, struct frozen_thread *t,
 	return switch_off(p, t, err);
 }
 
-int approach_begin(struct frozen_process *p, const struct tree_root *root, struct err *err)
+int approach_begin(struct frozen_process *p, const struct namespaces *job, struct err *err)
 {
 	struct err ignored;
 
-	if (check_namespaces(p, root->attached ? getpid() : root->pid, err) < 0)
+	if (check_namespaces(p, job, err) < 0)
 		return -1;
 	for (size_t i = 0; i < p->n_threads; i++)
 		if (begin_thread(p, p->threads[i], err) < 0) {

@@ -12,9 +12,18 @@
 
 #include "checkpointer/freeze.h"
 
-/* The namespaces must be those of the capsule's init; of an attached tree: ours. On failure nothing is
- * changed. */
-int approach_begin(struct frozen_process *p, const struct tree_root *root, struct err *err);
+/* The namespaces that the processes of a job have to be in: those of the capsule's init; of an attached tree: ours. */
+#define NAMESPACES_MOST 9
+struct namespaces {
+	struct namespace_link {
+		char text[64];
+		ssize_t len; /* negative: it cannot be asked for */
+	} of[NAMESPACES_MOST];
+};
+void namespaces_read(struct namespaces *ret, const struct tree_root *root);
+
+/* On failure nothing is changed. */
+int approach_begin(struct frozen_process *p, const struct namespaces *job, struct err *err);
 /* Puts limits and dispatch back; filters are in force again when the threads are let go. Takes one that was
  * never begun, and one that has died. */
 int approach_end(struct frozen_process *p, struct err *err);

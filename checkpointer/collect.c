@@ -1,6 +1,5 @@
 #include "checkpointer/collect.h"
 
-#include "checkpointer/approach.h"
 #include "checkpointer/descriptor.h"
 
 #include <stdio.h>
@@ -83,7 +82,7 @@ static int collect_one(struct collection *c, struct collected_process *p, struct
 	if (collect_limits(p, err) < 0)
 		return -1;
 	described = c->refusals.n;
-	if (refusals_go_on(&c->refusals, approach_begin(p->frozen, &c->config->root, err), err) < 0)
+	if (refusals_go_on(&c->refusals, approach_begin(p->frozen, &c->namespaces, err), err) < 0)
 		return -1;
 	if (c->refusals.n > described)
 		return 0;
@@ -157,6 +156,7 @@ int collect_begin(struct collection *c, const struct checkpoint_config *config,
 	c->tree = tree;
 	c->sleeps = sleeps;
 	c->notes = notes;
+	namespaces_read(&c->namespaces, &config->root);
 	c->processes = calloc(tree->n, sizeof(*c->processes));
 	if (!c->processes)
 		return no_memory(err);

@@ -8,6 +8,7 @@
 #ifndef PAWL_CHECKPOINTER_COLLECT_H
 #define PAWL_CHECKPOINTER_COLLECT_H
 
+#include "checkpointer/approach.h"
 #include "checkpointer/checkpointer.h"
 #include "checkpointer/freeze.h"
 #include "checkpointer/map_notes.h"
@@ -54,6 +55,7 @@ struct collection {
 	struct frozen_tree *tree;
 	struct sleeps *sleeps;
 	struct map_notes *notes;
+	struct namespaces namespaces;
 	Snap__Snapshot *model;
 	struct collected_process *processes; /* as tree->processes */
 	size_t n;

@@ -431,10 +431,12 @@ static int arm_approached(struct tracked *t, struct frozen_process *p, enum trac
 int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind kind,
 		const struct tree_root *root, struct err *err)
 {
+	struct namespaces namespaces;
 	struct err end_err;
 	int result;
 
-	if (approach_begin(p, root, err) < 0)
+	namespaces_read(&namespaces, root);
+	if (approach_begin(p, &namespaces, err) < 0)
 		return -1;
 	result = arm_approached(t, p, kind, err);
 	if (approach_end(p, &end_err) < 0 && result == 0) {
