@@ -61,9 +61,10 @@ static int read_line(int fd, char *line, size_t room, struct err *err)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
+		if (n < 0 && errno != ECONNRESET)
 			return err_sys(err, "cannot read the watchdog's answer");
-		if (n == 0)
+		/* Reset: it ended with our request unread. */
+		if (n <= 0)
 			return err_set(err, ERR_GONE, "the job's watchdog ended without an answer");
 		used += (size_t)n;
 		line[used] = '\0';

@@ -282,7 +282,8 @@ class Lab:
             if result.status == 0:
                 return json.loads(result.out)
             if watchdog and (not watchdog.alive() or b"ended by itself" in result.err
-                             or b"has no process any more" in result.err):
+                             or b"has no process any more" in result.err
+                             or b"ended without an answer" in result.err):
                 return None
             if time.monotonic() > end or b"does not run" not in result.err:
                 raise Failure(f"pawl snapshot {job}: exit {result.status}: {result.err[-800:]!r}")
