@@ -194,6 +194,8 @@ def terminal_suspend(lab):
     check(terminal.output.count(b"step ") - before <= 1, "the job did not stop")
     terminal.type(b"fg\n")
     terminal.expect(b"PASS")
+    # What is typed before the shell is back in the foreground is the job's.
+    wait_until(lambda: b"$ " in terminal.output.split(b"PASS", 1)[1], 15, "the shell's prompt")
     terminal.type(b"exit $?\n")
     check_equal(terminal.wait(), 0, "exit")
 
