@@ -218,6 +218,8 @@ static void *worker_main(void *arg)
 		if (w->first == 0)
 			tell(job, step, now_us(CLOCK_MONOTONIC) - start);
 	}
+	if (w->first != 0)
+		return NULL; /* the last step is still to be told */
 	exit(0);
 }
 
