@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -12,6 +11,7 @@
 
 #include "store/base/io.h"
 #include "store/base/units.h"
+#include "store/base/parallel.h"
 
 /* As linux/ioprio.h, which Debian 12 does not have. */
 #define IOPRIO_WHO_PROCESS  1
@@ -59,17 +59,9 @@ int yield_run(const struct yielding *how, int (*body)(void *arg, struct err *err
 	      struct err *err)
 {
 	struct call call = {how->nice, body, arg, err, 0};
-	sigset_t all, before;
 	pthread_t thread;
-	int code;
 
-	if (how->nice == 0)
-		return body(arg, err);
-	sigfillset(&all); /* the process's signals are not for it */
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	code = pthread_create(&thread, NULL, run, &call);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (code != 0)
+	if (how->nice == 0 || thread_start(&thread, run, &call) != 0)
 		return body(arg, err);
 	pthread_join(thread, NULL);
 	return call.result;

@@ -1,6 +1,5 @@
 #include "recovery/lazy_impl.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -10,6 +9,7 @@
 #include "recovery/userfault.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/parallel.h"
 
 #define LEAST (256u << 10) /* bytes of a region: less is filled as fast as it is registered */
 
@@ -96,16 +96,10 @@ void lazy_end(struct lazy *lazy, enum lazy_state state, const struct err *why)
 
 /* ---- begin and end ------------------------------------------------------------------------- */
 
-/* Signals are the process's own threads'. */
 static int start_thread(pthread_t *ret, bool *ret_runs, void *(*body)(void *), struct lazy *lazy, struct err *err)
 {
-	sigset_t all, before;
-	int code;
+	int code = thread_start(ret, body, lazy);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	code = pthread_create(ret, NULL, body, lazy);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	*ret_runs = code == 0;
 	return code == 0 ? 0 : err_code(err, code, "cannot start a thread that fills memory");
 }

@@ -312,16 +312,20 @@ int inet_make_connected(struct sockets *s, struct err *err)
 
 /* ---- all others ---------------------------------------------------------------------------- */
 
+/* False: it has none. */
+static bool netlink_address(const ProtobufCBinaryData *address, struct sockaddr_nl *ret)
+{
+	if (address->len < sizeof(*ret))
+		return false;
+	memcpy(ret, address->data, sizeof(*ret));
+	return ret->nl_pid || ret->nl_groups;
+}
+
 static int bind_netlink(int fd, const ProtobufCBinaryData *address, struct err *err)
 {
-	struct sockaddr_nl nl = {0};
+	struct sockaddr_nl nl;
 
-	if (address->len < sizeof(nl))
-		return 0;
-	memcpy(&nl, address->data, sizeof(nl));
-	if (!nl.nl_pid && !nl.nl_groups)
-		return 0;
-	if (bind(fd, (struct sockaddr *)&nl, sizeof(nl)) == 0)
+	if (!netlink_address(address, &nl) || bind(fd, (struct sockaddr *)&nl, sizeof(nl)) == 0)
 		return 0;
 	nl.nl_pid = 0;
 	return bind(fd, (struct sockaddr *)&nl, sizeof(nl)) < 0 ? err_sys(err, "netlink socket") : 0;
@@ -329,14 +333,11 @@ static int bind_netlink(int fd, const ProtobufCBinaryData *address, struct err *
 
 static int connect_netlink(int fd, const ProtobufCBinaryData *address, struct err *err)
 {
-	struct sockaddr_nl nl = {0};
+	struct sockaddr_nl nl;
 
-	if (address->len < sizeof(nl))
+	if (!netlink_address(address, &nl) || connect(fd, (struct sockaddr *)&nl, sizeof(nl)) == 0)
 		return 0;
-	memcpy(&nl, address->data, sizeof(nl));
-	if (!nl.nl_pid && !nl.nl_groups)
-		return 0;
-	return connect(fd, (struct sockaddr *)&nl, sizeof(nl)) < 0 ? err_sys(err, "netlink socket") : 0;
+	return err_sys(err, "netlink socket");
 }
 
 static int begin_connecting(int fd, const Snap__Socket *m, struct err *err)

@@ -1,6 +1,5 @@
 #include <inttypes.h>
 #include <lz4.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
@@ -9,6 +8,7 @@
 #include "store/bytes.h"
 #include "store/record.h"
 #include "store/session.h"
+#include "store/base/parallel.h"
 
 #define PAGE_BLOCK 65536u
 #define NODE_BLOCK 4096u
@@ -103,19 +103,6 @@ static void *write_batch(void *arg)
 	return NULL;
 }
 
-/* Our threads must not take the process's signals. */
-static int start_thread(pthread_t *ret, void *(*run)(void *), void *arg)
-{
-	sigset_t all, before;
-	int rc;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(ret, NULL, run, arg);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return rc;
-}
-
 /* Sends the batch on its way. */
 static int launch(struct store_session *session, struct err *err)
 {
@@ -127,7 +114,7 @@ static int launch(struct store_session *session, struct err *err)
 	session->writing = session->gathering;
 	session->gathering = empty;
 	session->in_flight = true;
-	if (start_thread(&session->writer, write_batch, session) == 0)
+	if (thread_start(&session->writer, write_batch, session) == 0)
 		return 0;
 	session->in_flight = false; /* no thread to be had: do it here */
 	write_batch(session);

@@ -1,6 +1,5 @@
 #include "store/base/parallel.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -12,6 +11,18 @@
 
 /* Items are taken in runs, lest the threads fight for the counter. */
 #define RUN 8
+
+int thread_start(pthread_t *ret, void *(*body)(void *), void *arg)
+{
+	sigset_t all, before;
+	int code;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	code = pthread_create(ret, NULL, body, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return code;
+}
 
 size_t parallel_cpus(void)
 {
@@ -40,18 +51,6 @@ static void *do_share(void *arg)
 	return NULL;
 }
 
-static void start(struct worker *workers, size_t n)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (size_t i = 1; i < n; i++)
-		workers[i].started =
-			pthread_create(&workers[i].thread, NULL, do_share, &workers[i]) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-}
-
 int parallel_run(size_t n, parallel_share *share, void *ctx, struct err *err)
 {
 	struct worker workers[MAX_WORKERS];
@@ -60,7 +59,8 @@ int parallel_run(size_t n, parallel_share *share, void *ctx, struct err *err)
 	n = n > MAX_WORKERS ? MAX_WORKERS : n < 1 ? 1 : n;
 	for (size_t i = 0; i < n; i++)
 		workers[i] = (struct worker){.share = share, .ctx = ctx};
-	start(workers, n);
+	for (size_t i = 1; i < n; i++)
+		workers[i].started = thread_start(&workers[i].thread, do_share, &workers[i]) == 0;
 	do_share(&workers[0]);
 	for (size_t i = 0; i < n; i++) {
 		if (workers[i].started)

@@ -7,9 +7,14 @@
 #ifndef PAWL_STORE_BASE_PARALLEL_H
 #define PAWL_STORE_BASE_PARALLEL_H
 
+#include <pthread.h>
 #include <stddef.h>
 
 #include "store/base/err.h"
+
+/* pthread_create(3) of a thread of ours, which takes no signals: those are the process's own threads'. 0 or an error
+ * number. */
+int thread_start(pthread_t *ret, void *(*body)(void *), void *arg);
 
 /* How many CPUs this thread may use, at least 1. */
 size_t parallel_cpus(void);
