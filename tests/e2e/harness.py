@@ -613,6 +613,10 @@ def main(jobs=2, summary=None):
     # A script's background jobs ignore these two, and so would every job started here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    # Where we were put into a pid namespace from outside, our session has no number in it (0) that an
+    # attached job could find again after its recovery (pawl(1), attach).
+    if os.getsid(0) == 0:
+        os.setsid()
     options = parse_arguments(jobs)
     if os.geteuid() == 0 and not options.root:
         sys.exit(run_as_user(options, sys.argv[1:]))

@@ -190,6 +190,24 @@ static struct text new_text(void)
 	return (struct text){.buf = calloc(1, TEXT_MAX)};
 }
 
+/* Tells the first line that differs. */
+static void check_same(const struct text *before, const struct text *after)
+{
+	const char *a = before->buf, *b = after->buf;
+	size_t start = 0, i = 0;
+
+	for (; a[i] == b[i]; i++) {
+		if (!a[i])
+			return;
+		if (a[i] == '\n')
+			start = i + 1;
+	}
+	fprintf(stderr, "before: %.*s\nafter:  %.*s\nfrom its character %zu on\n",
+		(int)strcspn(a + start, "\n"), a + start, (int)strcspn(b + start, "\n"), b + start,
+		i - start);
+	target_fail(__FILE__, __LINE__, "attributes", 0, 0);
+}
+
 /* dir must stay right after chdir, so it has to be absolute. */
 int main(int argc, char **argv)
 {
@@ -211,10 +229,7 @@ int main(int argc, char **argv)
 	target_ready(&target);
 	target_wait(&target);
 	describe(&after, argv);
-	if (strcmp(before.buf, after.buf)) {
-		fprintf(stderr, "before:\n%s\nafter:\n%s\n", before.buf, after.buf);
-		target_fail(__FILE__, __LINE__, "attributes", 0, 0);
-	}
+	check_same(&before, &after);
 	for (int i = 0; i < 2; i++)
 		CHECK(pthread_join(threads[i], NULL) == 0);
 	return target_pass(&target);
