@@ -374,7 +374,7 @@ def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=Fa
     ignore: patterns of files that differ from run to run."""
     bare_dir = lab.subdir("bare")
     prepare(bare_dir)
-    expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin))
+    expected = lab.bare(argv, cwd=bare_dir, stdin=open_input(stdin), seconds=patience(lab))
     check_equal(expected.status, 0, f"bare run (stderr: {expected.err[-300:]!r})")
     spacing = min(1.0, 0.45 * expected.seconds / (snapshots + 1))
     for attempt in range(5):
@@ -387,6 +387,11 @@ def survive(lab, argv, *, prepare=lambda path: None, snapshots=3, in_snapshot=Fa
             return
         check(watchdog.wait().status == 0, f"the job was harmed: {watchdog.describe()}")
     raise Failure(f"the job ended before it could be killed, {attempt + 1} times")
+
+
+def patience(lab):
+    """Seconds after which a program is held to hang; those of the campaigns are large."""
+    return 1800 if lab.options.long else 300
 
 
 def crash(lab, watchdog, snapshots, spacing, in_snapshot):
@@ -408,7 +413,7 @@ def crash(lab, watchdog, snapshots, spacing, in_snapshot):
 
 def finish(lab, expected, bare_dir, job_dir, recover=None, ignore=()):
     name = f"job@{recover}" if recover else "job"
-    result = lab.pawl("recover", name, status=None, seconds=300, cwd=lab.dir)
+    result = lab.pawl("recover", name, status=None, seconds=patience(lab), cwd=lab.dir)
     check(result.status == expected.status,
           f"recover: exit {result.status} instead of {expected.status}: {result.err[-800:]!r}")
     compare(lab, expected, result, bare_dir, job_dir, ignore)

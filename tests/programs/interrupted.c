@@ -104,7 +104,8 @@ static void wait_child(int fd)
 		wait_read(fd);
 	CHECK(waitpid(child, NULL, 0) < 0);
 	saved = errno;
-	kill(child, SIGKILL);
+	/* Until it is gone, it may still take the byte that wait_restarted is to get. */
+	CHECK(kill(child, SIGKILL) == 0 && waitpid(child, NULL, 0) == child);
 	errno = saved;
 }
 
