@@ -21,6 +21,21 @@ void scan_result_free(struct scan_result *result)
 	memset(result, 0, sizeof(*result));
 }
 
+int scan_result_room(struct scan_result *result, struct err *err)
+{
+	size_t room = result->room ? result->room * 2 : 256;
+	struct scan_range *more;
+
+	if (result->n < result->room)
+		return 0;
+	more = reallocarray(result->ranges, room, sizeof(*more));
+	if (!more)
+		return err_sys(err, "list of changed pages");
+	result->ranges = more;
+	result->room = room;
+	return 0;
+}
+
 int scan_result_add(struct scan_result *result, const struct scan_range *range, struct err *err)
 {
 	struct scan_range *last = result->n ? &result->ranges[result->n - 1] : NULL;
@@ -31,15 +46,8 @@ int scan_result_add(struct scan_result *result, const struct scan_range *range, 
 		last->end = range->end;
 		return 0;
 	}
-	if (result->n == result->room) {
-		size_t room = result->room ? result->room * 2 : 256;
-		struct scan_range *more = reallocarray(result->ranges, room, sizeof(*more));
-
-		if (!more)
-			return err_sys(err, "list of changed pages");
-		result->ranges = more;
-		result->room = room;
-	}
+	if (scan_result_room(result, err) < 0)
+		return -1;
 	result->ranges[result->n++] = *range;
 	return 0;
 }
@@ -134,7 +142,7 @@ int pagemap_query(int pagemap, uint64_t start, uint64_t end, const struct page_q
 		.category_inverted = query->inverted,
 		.category_mask = query->mask,
 		.category_anyof_mask = query->anyof,
-		.return_mask = query->categories | PAGE_IS_GUARD,
+		.return_mask = query->categories | (query->only ? 0 : PAGE_IS_GUARD),
 	};
 
 	while (arg.start < end) {
@@ -266,6 +274,7 @@ void tracker_free(struct tracker *tracker)
 		close(tracker->pagemap);
 	if (tracker->uffd >= 0)
 		close(tracker->uffd);
+	scan_result_free(&tracker->guards);
 	free(tracker);
 }
 

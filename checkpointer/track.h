@@ -51,6 +51,7 @@ enum scan_how {
 	SCAN_WRITTEN = 1u << 1, /* runs that were not written may be left out */
 	SCAN_FILE = 1u << 2,	/* a file is mapped: its pages are told from private copies, at 20 ms/GiB
 				 * instead of 2 (the kernel looks at struct page of each) */
+	SCAN_STILL = 1u << 3,	/* the job stands still: its CPUs are free */
 };
 
 /* Appends the populated runs of [start, end) and re-arms it: one private mapping, or several without a

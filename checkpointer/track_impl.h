@@ -22,6 +22,8 @@ struct tracker {
 	pid_t pid;
 	int pagemap;
 	int uffd;        /* pagemap tracker: the target's userfaultfd, held here only */
+	bool quick;      /* pagemap tracker: as track_armed.h says */
+	struct scan_result guards; /* … and the guard regions that it has armed, ascending */
 	bool armed_once; /* soft-dirty: bits have been cleared once, so they mean something */
 };
 
@@ -31,10 +33,13 @@ int open_pagemap(pid_t pid, struct err *err);
 /* What PAGEMAP_SCAN is asked: fields of struct pm_scan_arg. */
 struct page_query {
 	uint64_t flags, inverted, mask, anyof, categories;
+	bool only; /* these categories, and whether it is a guard is not asked */
 };
 /* Appends the runs that match. all_written overrides the kernel's opinion. */
 int pagemap_query(int pagemap, uint64_t start, uint64_t end, const struct page_query *query,
 		  bool all_written, struct scan_result *result, struct err *err);
+/* Room for one more. */
+int scan_result_room(struct scan_result *result, struct err *err);
 /* All that is populated. */
 int pagemap_scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags, bool all_written,
 		 struct scan_result *result, struct err *err);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "checkpointer/pagemap_scan.h"
+#include "checkpointer/track_armed.h"
 #include "store/base/cleanup.h"
 
 /*
@@ -77,52 +78,19 @@ static int pagemap_begin(struct tracker *t, struct remote *remote, struct tracee
 		*err = fetch_err;
 		return -1;
 	}
+	t->quick = armed_scan_is_quick();
 	return enable(t->uffd, err);
 }
 
 #define THERE (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)
 #define REARM (PM_SCAN_WP_MATCHING | PM_SCAN_CHECK_WPASYNC)
 
-/* What was written, and armed again. A page that was not is passed over at 0.9 ms/GiB; being told of
- * it would take 4, and 20 whether it is the file's own. */
-static const struct page_query written_query = {
-	.flags = REARM,
-	.mask = PAGE_IS_WRITTEN,
-	.anyof = THERE,
-	.categories = THERE | PAGE_IS_WRITTEN | PAGE_IS_PFNZERO,
-};
-/* No page, swapped out, or a guard. WPALLOWED, as all of it is, so that runs without a page have a
- * category at all. */
-static const struct page_query absent_query = {
-	.inverted = PAGE_IS_PRESENT,
-	.mask = PAGE_IS_PRESENT,
-	.categories = PAGE_IS_WPALLOWED | PAGE_IS_SWAPPED,
-};
-
-/* All that is populated, by what is not. */
-static int scan_memory(struct tracker *t, uint64_t start, uint64_t end, struct scan_result *result,
-		       struct err *err)
-{
-	struct scan_result written = {0}, absent = {0};
-	int done = pagemap_query(t->pagemap, start, end, &written_query, false, &written, err);
-
-	if (done == 0)
-		done = pagemap_query(t->pagemap, start, end, &absent_query, false, &absent, err);
-	if (done == 0)
-		done = scan_result_complement(result, start, end, &absent, &written, err);
-	scan_result_free(&written);
-	scan_result_free(&absent);
-	return done;
-}
-
 static int scan_armed(struct tracker *t, uint64_t start, uint64_t end, unsigned how,
 		      struct scan_result *result, struct err *err)
 {
 	if (how & SCAN_FILE)
 		return pagemap_scan(t->pagemap, start, end, REARM, false, result, err);
-	if (how & SCAN_WRITTEN)
-		return pagemap_query(t->pagemap, start, end, &written_query, false, result, err);
-	return scan_memory(t, start, end, result, err);
+	return scan_armed_memory(t, start, end, how, result, err);
 }
 
 /* Not (wholly) armed: new, moved or changed by the job. All of it counts as written. Bits that a move has
@@ -157,6 +125,7 @@ static int pagemap_scan_tracked(struct tracker *t, uint64_t start, uint64_t end,
 		found.n = 0;
 		done = scan_new(t, start, end, tries ? how & ~(unsigned)SCAN_ARM : how, &found, err);
 	}
+	note_armed_guards(t, &found);
 	for (size_t i = 0; done == 0 && i < found.n; i++)
 		done = scan_result_add(result, &found.ranges[i], err);
 	scan_result_free(&found);

@@ -330,7 +330,7 @@ static bool is_droppable(const Snap__Region *r)
 static unsigned how_to_scan(const Snap__Region *r)
 {
 	/* A removed file's pages count as the process's own. */
-	return r->kind == SNAP__REGION__KIND__ANONYMOUS ? SCAN_ARM : SCAN_ARM | SCAN_FILE;
+	return SCAN_ARM | SCAN_STILL | (r->kind == SNAP__REGION__KIND__ANONYMOUS ? 0 : SCAN_FILE);
 }
 
 /* The regions from *i on that are scanned together, all of one kind; *i: the first behind them. */

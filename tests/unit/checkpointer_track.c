@@ -230,6 +230,162 @@ static void only_what_was_written_on_request(void **state)
 	stop(&c);
 }
 
+/* ---- a mapping that is big enough for the quick way -------------------------------------------- */
+
+#define BIG	   (64ull << 20)
+#define BIG_ALIGN  (2ull << 20)
+#define GUARD_PAGE 5000u
+
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+enum step { STEP_NONE, STEP_WRITE, STEP_DROP, STEP_TOUCH, STEP_GUARD, STEP_GUARD_FAILED };
+
+static int take_step(char *memory, int step)
+{
+	switch (step) {
+	case STEP_WRITE:
+		memory[5 * 4096] = memory[10000 * 4096] = 2;
+		break;
+	case STEP_DROP: /* within a page table, and three of them as a whole */
+		madvise(memory + 7 * 4096, 4096, MADV_DONTNEED);
+		madvise(memory + 1024 * 4096, 1536 * 4096, MADV_DONTNEED);
+		break;
+	case STEP_TOUCH:
+		memory[2000 * 4096] = 3;
+		break;
+	case STEP_GUARD:
+		if (madvise(memory + GUARD_PAGE * 4096, 4096, MADV_GUARD_INSTALL) < 0)
+			return STEP_GUARD_FAILED;
+		break;
+	case STEP_GUARD_FAILED: /* until it has been seen */
+		return step;
+	}
+	return STEP_NONE;
+}
+
+static struct child start_big(void)
+{
+	struct child c;
+	char *all = mmap(NULL, BIG + BIG_ALIGN, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	all += BIG_ALIGN - (uintptr_t)all % BIG_ALIGN;
+	c.memory = mmap(all, BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	madvise(c.memory, BIG, MADV_NOHUGEPAGE);
+	c.shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	c.pid = fork();
+	if (c.pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		memset(c.memory, 1, BIG);
+		for (c.shared[1] = 1;; usleep(500))
+			c.shared[0] = take_step(c.memory, c.shared[0]);
+	}
+	while (!c.shared[1])
+		usleep(500);
+	return c;
+}
+
+/* False: the kernel does not know guard regions. */
+static bool step(struct child *c, enum step step)
+{
+	c->shared[0] = (int)step;
+	while (c->shared[0] == (int)step)
+		usleep(500);
+	return c->shared[0] == STEP_NONE;
+}
+
+static void scan_big(struct child *c, struct tracker *tracker, struct scan_result *ret)
+{
+	uint64_t base = (uint64_t)(uintptr_t)c->memory;
+	struct err err;
+
+	ret->n = 0;
+	assert_int_equal(tracker_scan(tracker, base, base + BIG, SCAN_ARM | SCAN_STILL, ret, &err), 0);
+}
+
+/* All of it is there but for the holes (pages [first, end)); only `written` has been written. */
+static void check_big(struct child *c, struct tracker *tracker, const unsigned *written, size_t n_written,
+		      const unsigned (*holes)[2], size_t n_holes)
+{
+	uint64_t base = (uint64_t)(uintptr_t)c->memory;
+	struct scan_result r = {0};
+	size_t seen = 0;
+	uint64_t there = BIG / 4096;
+
+	scan_big(c, tracker, &r);
+	for (size_t i = 0; i < r.n; i++) {
+		uint64_t first = (r.ranges[i].start - base) / 4096, end = (r.ranges[i].end - base) / 4096;
+
+		for (size_t k = 0; k < n_holes; k++)
+			assert_true(end <= holes[k][0] || first >= holes[k][1]);
+		for (uint64_t page = first; r.ranges[i].written && page < end; page++) {
+			assert_true(seen < n_written);
+			assert_int_equal(page, written[seen++]);
+		}
+		there -= end - first;
+	}
+	for (size_t k = 0; k < n_holes; k++)
+		there -= holes[k][1] - holes[k][0];
+	assert_int_equal(seen, n_written);
+	assert_int_equal(there, 0);
+	scan_result_free(&r);
+}
+
+static void check_guard(struct child *c, struct tracker *tracker)
+{
+	uint64_t at = (uint64_t)(uintptr_t)c->memory + GUARD_PAGE * 4096;
+	struct scan_result r = {0};
+	unsigned guards = 0;
+
+	scan_big(c, tracker, &r);
+	for (size_t i = 0; i < r.n; i++) {
+		assert_int_equal(r.ranges[i].guard, r.ranges[i].start == at);
+		guards += r.ranges[i].guard;
+	}
+	assert_int_equal(guards, 1);
+	scan_result_free(&r);
+}
+
+static void big_steps(bool quick)
+{
+	const unsigned written[] = {5, 10000}, touched[] = {2000};
+	const unsigned holes[][2] = {{7, 8}, {1024, 2560}}, left[][2] = {{7, 8}, {1024, 2000}, {2001, 2560}};
+	struct child c = start_big();
+	struct tracker *tracker = begin(&c, TRACKER_PAGEMAP);
+	struct scan_result first = {0};
+
+	tracker->quick = tracker->quick && quick;
+	scan_big(&c, tracker, &first);
+	check_big(&c, tracker, NULL, 0, NULL, 0);
+	step(&c, STEP_WRITE);
+	check_big(&c, tracker, written, 2, NULL, 0);
+	step(&c, STEP_DROP);
+	check_big(&c, tracker, NULL, 0, holes, 2);
+	step(&c, STEP_TOUCH);
+	check_big(&c, tracker, touched, 1, left, 3);
+	check_big(&c, tracker, NULL, 0, left, 3);
+	if (step(&c, STEP_GUARD))
+		for (int i = 0; i < 3; i++) /* it is armed by the first of them */
+			check_guard(&c, tracker);
+	scan_result_free(&first);
+	tracker_free(tracker);
+	kill(c.pid, SIGKILL);
+	waitpid(c.pid, NULL, 0);
+	munmap(c.memory, BIG);
+	munmap((void *)c.shared, 4096);
+}
+
+static void what_has_vanished_shows_in_either_way(void **state)
+{
+	const char *why;
+
+	if (checkpointer_probe_tracker(TRACKER_PAGEMAP, &why) != TRACKER_PAGEMAP)
+		skip();
+	big_steps(false);
+	big_steps(true);
+}
+
 static void add(struct scan_result *r, uint64_t start, uint64_t end, struct scan_range kind)
 {
 	struct err err;
@@ -287,6 +443,7 @@ int main(void)
 		cmocka_unit_test(soft_dirty_is_judged_by_behaviour),
 		cmocka_unit_test(the_old_page_map_and_the_scan_agree),
 		cmocka_unit_test(only_what_was_written_on_request),
+		cmocka_unit_test(what_has_vanished_shows_in_either_way),
 		cmocka_unit_test(what_is_there_is_told_by_what_is_not),
 	};
 
