@@ -278,8 +278,12 @@ static struct child start_big(void)
 	if (c.pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		memset(c.memory, 1, BIG);
-		for (c.shared[1] = 1;; usleep(500))
-			c.shared[0] = take_step(c.memory, c.shared[0]);
+		for (c.shared[1] = 1;; usleep(500)) {
+			int asked = c.shared[0];
+
+			if (asked)
+				c.shared[0] = take_step(c.memory, asked);
+		}
 	}
 	while (!c.shared[1])
 		usleep(500);
