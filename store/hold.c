@@ -74,6 +74,8 @@ static int take_in_txn(struct store *store, MDB_txn *txn, const struct take *tak
 
 	if (rc < 0 && err->kind != ERR_NOT_FOUND)
 		return -1;
+	if (old && old->token.len == HOLD_TOKEN && memcmp(old->token.data, take->token, HOLD_TOKEN) == 0)
+		return 0;
 	if (take->version != (old ? old->version : 0))
 		return quicker(take, old, err);
 	job_record_from_info(take->job, take->texts, &job);
@@ -104,15 +106,15 @@ static int lock_if_there(struct store *store, const char *name, int *ret, struct
 }
 
 int store_hold_take(struct store *store, const struct job_info *job, uint64_t version,
-		    const char *holder, uint8_t ret_token[HOLD_TOKEN], struct err *err)
+		    const char *holder, uint8_t token[HOLD_TOKEN], struct err *err)
 {
 	cleanup_free ProtobufCBinaryData *texts = calloc(job->argc + job->n_options + 1, sizeof(*texts));
-	uint8_t token[HOLD_TOKEN];
+	static const uint8_t none[HOLD_TOKEN];
 	const struct take take = {job, version, holder, token, texts};
 	MDB_txn *txn;
 	int lock, rc;
 
-	if (!texts || getrandom(token, sizeof(token), 0) != sizeof(token))
+	if (!texts || (memcmp(token, none, HOLD_TOKEN) == 0 && getrandom(token, HOLD_TOKEN, 0) != HOLD_TOKEN))
 		return no_memory(job, err);
 	/* Nobody starts it meanwhile, who has asked who holds it before. */
 	if (lock_if_there(store, job->name, &lock, err) < 0)
@@ -126,10 +128,7 @@ int store_hold_take(struct store *store, const struct job_info *job, uint64_t ve
 			txn_end(store, txn);
 	}
 	store_job_unlock(lock);
-	if (rc < 0)
-		return -1;
-	memcpy(ret_token, token, sizeof(token));
-	return 0;
+	return rc;
 }
 
 static int put_in_txn(struct store *store, MDB_txn *txn, const struct session_hold *hold,

@@ -19,10 +19,11 @@ struct hold_view {
 
 /* ERR_NOT_FOUND. */
 int store_hold_look(struct store *store, const char *name, struct hold_view *ret, struct err *err);
-/* Makes a new token's bearer the holder, if the record's version is `version` (0: there is no job of that
- * name), and the record what `job` says. ERR_FENCED: it is not; ERR_BUSY: the job runs here. */
+/* Makes the token's bearer (all zero: it becomes a new one) the holder, if the record's version is `version` (0: there is
+ * no job of that name), and the record what `job` says; or he is the holder already. ERR_FENCED: it is not; ERR_BUSY: the
+ * job runs here. */
 int store_hold_take(struct store *store, const struct job_info *job, uint64_t version,
-		    const char *holder, uint8_t ret_token[HOLD_TOKEN], struct err *err);
+		    const char *holder, uint8_t token[HOLD_TOKEN], struct err *err);
 /* What is said of the job, by its holder. ERR_FENCED. */
 int store_hold_put(struct store *store, const uint8_t token[HOLD_TOKEN], const struct job_info *job,
 		   struct err *err);

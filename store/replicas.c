@@ -34,6 +34,19 @@ bool replica_state_has(const struct replica_state *state, uint64_t time, uint64_
 	return false;
 }
 
+static bool is_nobodys(const uint8_t token[16])
+{
+	static const uint8_t nobody[16];
+
+	return memcmp(token, nobody, sizeof(nobody)) == 0;
+}
+
+bool replica_state_owns(const struct replica_state *state, const uint8_t token[16])
+{
+	return !is_nobodys(token) && (memcmp(token, state->token, sizeof(state->token)) == 0 ||
+				      memcmp(token, state->taking, sizeof(state->taking)) == 0);
+}
+
 static char *text_of(const ProtobufCBinaryData *data)
 {
 	return data->len ? strndup((const char *)data->data, data->len) : strdup("");
@@ -56,6 +69,8 @@ static int from_record(const Cat__Replica *record, struct replica_state *ret, st
 	}
 	if (record->token.len == sizeof(state.token))
 		memcpy(state.token, record->token.data, sizeof(state.token));
+	if (record->taking.len == sizeof(state.taking))
+		memcpy(state.taking, record->taking.data, sizeof(state.taking));
 	for (; state.n_marks < record->n_marks; state.n_marks++) {
 		const Cat__Mark *mark = record->marks[state.n_marks];
 
@@ -103,6 +118,8 @@ static void to_record(const struct replica_state *state, Cat__Mark *marks, Cat__
 	ret->destination = (ProtobufCBinaryData){strlen(state->destination),
 						 (uint8_t *)state->destination};
 	ret->token = (ProtobufCBinaryData){sizeof(state->token), (uint8_t *)state->token};
+	if (!is_nobodys(state->taking))
+		ret->taking = (ProtobufCBinaryData){sizeof(state->taking), (uint8_t *)state->taking};
 	ret->tried = state->tried;
 	ret->reached = state->reached;
 	if (state->error)
@@ -172,6 +189,24 @@ int store_replica_put(struct store *store, const char *name, const struct replic
 	}
 	free(marks);
 	free(pointers);
+	return rc;
+}
+
+int store_replica_taking(struct store *store, const char *name, const char *destination, const uint8_t token[16],
+			 struct err *err)
+{
+	struct replica_state fresh = {.destination = (char *)destination}, *states, *state = &fresh;
+	size_t n;
+	int rc;
+
+	if (store_replicas_get(store, name, &states, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(states[i].destination, destination) == 0)
+			state = &states[i];
+	memcpy(state->taking, token, sizeof(state->taking));
+	rc = store_replica_put(store, name, state, err);
+	replica_states_free(states, n);
 	return rc;
 }
 

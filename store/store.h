@@ -62,6 +62,9 @@ enum job_state {
 	JOB_FAILED,   /* pawl gave it up; resumable where it has snapshots */
 };
 
+/* Room for a destination as text: as long as ssh://HOST:PORT/STORE can be (store/replica/ssh_connect.h). */
+#define JOB_DESTINATION 1600u
+
 struct job_info {
 	char name[128];      /* 1..100 bytes of [A-Za-z0-9._+-], not starting with '-' or '.' */
 	uint64_t id;         /* unique in this store, never reused */
@@ -81,7 +84,7 @@ struct job_info {
 	char *cwd;           /* owned by the struct */
 	char **options;      /* how to watch it, as launched: "--interval=5m" …; NULL-terminated, owned */
 	size_t n_options;
-	char moved_to[512];  /* it goes on at that destination, not here; empty: it does not */
+	char moved_to[JOB_DESTINATION]; /* it goes on at that destination, not here; empty: it does not */
 	bool moving;         /* … or it does not: the handing over has begun, only the destination knows */
 };
 

@@ -23,7 +23,27 @@ static const struct cli_spec spec = {
 	.most = 2,
 };
 
-/* The hold that this store last took, while it still holds; else, where nobody has one, a new one. */
+/* A new one. That we are about to take it is noted first: we may die, or the connection, before the answer. */
+static int take(struct store *store, struct destination *d, const struct job_info *job,
+		const struct replica_job *seen, struct replica_hold *ret, struct err *err)
+{
+	uint8_t token[REPLICA_TOKEN];
+
+	if (replica_token_make(token, err) < 0 ||
+	    store_replica_taking(store, job->name, destination_text(d), token, err) < 0)
+		return -1;
+	return destination_take_as(d, job, seen, token, ret, err);
+}
+
+static bool owns(const struct replica_state *states, size_t n, const char *destination, const uint8_t *token)
+{
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(states[i].destination, destination) == 0)
+			return replica_state_owns(&states[i], token);
+	return false;
+}
+
+/* The hold that this store has; where nobody has one, a new one. */
 static int get_hold(struct store *store, struct destination *d, const struct job_info *job,
 		    struct replica_hold *ret, struct err *err)
 {
@@ -35,21 +55,19 @@ static int get_hold(struct store *store, struct destination *d, const struct job
 	int rc;
 
 	if (!there)
-		return err->kind == ERR_NOT_FOUND ? destination_take(d, job, NULL, ret, err) : -1;
+		return err->kind == ERR_NOT_FOUND ? take(store, d, job, NULL, ret, err) : -1;
 	rc = store_replicas_get(store, job->name, &states, &n, err);
 	if (rc == 0) {
 		*ret = (struct replica_hold){0};
 		memcpy(ret->job, job->name, sizeof(ret->job));
-		for (size_t i = 0; i < n; i++)
-			if (strcmp(states[i].destination, destination_text(d)) == 0)
-				memcpy(ret->token, states[i].token, REPLICA_TOKEN);
-		replica_states_free(states, n);
+		memcpy(ret->token, seen.token, REPLICA_TOKEN);
 		if (memcmp(seen.token, nobody, REPLICA_TOKEN) == 0)
-			rc = destination_take(d, job, &seen, ret, err);
-		else if (memcmp(seen.token, ret->token, REPLICA_TOKEN) != 0)
+			rc = take(store, d, job, &seen, ret, err);
+		else if (!owns(states, n, destination_text(d), seen.token))
 			rc = err_set(err, ERR_FENCED,
 				     "%s: job '%s' is held by %s there ('pawl pull' fetches it)",
 				     destination_text(d), job->name, seen.holder);
+		replica_states_free(states, n);
 	}
 	replica_job_clear(&seen);
 	return rc;

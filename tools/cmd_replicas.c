@@ -26,19 +26,20 @@ static void show_progress(void *ctx, uint64_t done, uint64_t all)
 
 const struct replica_watch transfer_watch = {.progress = show_progress};
 
-/* As it was: zeroes where there was none. */
-static int kept_token(struct store *store, const char *job, struct destination *d, uint8_t *token,
-		      struct err *err)
+/* As they were: zeroes where there were none. */
+static int keep_tokens(struct store *store, const char *job, struct destination *d, struct replica_state *ret,
+		       struct err *err)
 {
 	struct replica_state *states;
 	size_t n;
 
 	if (store_replicas_get(store, job, &states, &n, err) < 0)
 		return -1;
-	memset(token, 0, REPLICA_TOKEN);
 	for (size_t i = 0; i < n; i++)
-		if (strcmp(states[i].destination, destination_text(d)) == 0)
-			memcpy(token, states[i].token, REPLICA_TOKEN);
+		if (strcmp(states[i].destination, destination_text(d)) == 0) {
+			memcpy(ret->token, states[i].token, REPLICA_TOKEN);
+			memcpy(ret->taking, states[i].taking, REPLICA_TOKEN);
+		}
 	replica_states_free(states, n);
 	return 0;
 }
@@ -67,7 +68,7 @@ int note_replica(struct store *store, struct destination *d, const char *job,
 	replica_job_clear(&seen);
 	if (!marks)
 		return err_sys(err, "the job's record");
-	if (!hold && kept_token(store, job, d, state.token, err) < 0)
+	if (!hold && keep_tokens(store, job, d, &state, err) < 0)
 		return -1;
 	return store_replica_put(store, job, &state, err);
 }

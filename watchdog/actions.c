@@ -15,10 +15,19 @@ void wd_fail(struct watchdog *w, const struct err *err)
 	w->failed = true;
 }
 
+void wd_move_to(struct watchdog *w, char *destination, char **environment)
+{
+	free(w->move_to);
+	free(w->move_environment);
+	w->move_to = destination;
+	w->move_environment = environment;
+}
+
 static void take(struct watchdog *w, bool end)
 {
 	const struct snap_command command = {
-		.op = SNAP_TAKE, .end = end, .move_to = end && w->move_to[0] ? w->move_to : NULL,
+		.op = SNAP_TAKE, .end = end, .move_to = end ? w->move_to : NULL,
+		.environment = w->move_environment,
 		.urgent = w->urgent, .lazy = w->lazy};
 
 	w->wanted = w->urgent = false;

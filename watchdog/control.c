@@ -8,15 +8,16 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/replica/ssh_connect.h"
 
-enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_SNAPSHOT, CLIENT_STOP, CLIENT_STATUS };
+enum client_state { CLIENT_FREE, CLIENT_READING, CLIENT_SNAPSHOT, CLIENT_STOP, CLIENT_MOVE, CLIENT_STATUS };
 
 struct client {
 	enum client_state state;
 	bool armed; /* the snapshot under way answers it */
 	int fd;
-	char line[1024];
-	size_t used;
+	char *line; /* malloc'ed, `room` bytes */
+	size_t used, room;
 };
 
 struct control {
@@ -46,6 +47,7 @@ int control_open(struct control **ret, const char *path, struct err *err)
 static void drop(struct client *client)
 {
 	close(client->fd);
+	free(client->line);
 	*client = (struct client){.fd = -1};
 }
 
@@ -137,12 +139,36 @@ static void accept_one(struct control *control)
 	close(fd);
 }
 
-static void understand(struct client *client, struct control_wishes *wishes)
+static int understand_move(json_t *request, struct control_wishes *wishes, struct err *err)
 {
-	json_t *request = json_loads(client->line, 0, NULL);
-	const char *cmd = json_string_value(json_object_get(request, "cmd"));
 	const char *to = json_string_value(json_object_get(request, "to"));
-	struct err err;
+	json_t *told = json_object_get(request, "environment");
+	cleanup_free char **theirs = calloc(json_array_size(told) + 1, sizeof(*theirs));
+	char **environment, *copy = NULL;
+	size_t n = 0;
+
+	if (!to || !*to || strlen(to) >= JOB_DESTINATION)
+		return err_set(err, ERR_INVALID, "the destination is missing, or too long");
+	for (size_t i = 0; theirs && i < json_array_size(told); i++) {
+		theirs[n] = (char *)json_string_value(json_array_get(told, i));
+		n += theirs[n] != NULL;
+	}
+	if (!theirs || !(copy = strdup(to)))
+		return err_sys(err, "cannot move the job");
+	if (ssh_environment_as(theirs, &environment, err) < 0) {
+		free(copy);
+		return -1;
+	}
+	free(wishes->move_to);
+	free(wishes->environment);
+	wishes->move_to = copy;
+	wishes->environment = environment;
+	return 0;
+}
+
+static int understand(struct client *client, json_t *request, struct control_wishes *wishes, struct err *err)
+{
+	const char *cmd = json_string_value(json_object_get(request, "cmd"));
 
 	if (cmd && strcmp(cmd, "snapshot") == 0) {
 		client->state = CLIENT_SNAPSHOT;
@@ -151,26 +177,62 @@ static void understand(struct client *client, struct control_wishes *wishes)
 	} else if (cmd && strcmp(cmd, "stop") == 0) {
 		client->state = CLIENT_STOP;
 		wishes->stop = true;
-	} else if (cmd && strcmp(cmd, "move") == 0 && to && *to &&
-		   strlen(to) < sizeof(wishes->move_to)) {
-		client->state = CLIENT_STOP;
-		wishes->stop = true;
-		strcpy(wishes->move_to, to);
+	} else if (cmd && strcmp(cmd, "move") == 0) {
+		if (understand_move(request, wishes, err) < 0)
+			return -1;
+		client->state = CLIENT_MOVE;
 	} else if (cmd && strcmp(cmd, "status") == 0) {
 		client->state = CLIENT_STATUS;
 		wishes->status = true;
 	} else {
-		err_set(&err, ERR_INVALID, "the watchdog does not know this request");
-		answer_error(client, &err);
+		return err_set(err, ERR_INVALID, "the watchdog does not know this request");
 	}
+	return 0;
+}
+
+static void take_request(struct client *client, struct control_wishes *wishes)
+{
+	json_t *request = json_loads(client->line, 0, NULL);
+	struct err err;
+
+	if (understand(client, request, wishes, &err) < 0)
+		answer_error(client, &err);
 	json_decref(request);
+}
+
+/* False: there is none for more. */
+static bool make_room(struct client *client)
+{
+	size_t room = client->room ? 2 * client->room : 512;
+	char *more;
+
+	if (client->used + 1 < client->room)
+		return true;
+	more = room <= CONTROL_LINE_MOST ? realloc(client->line, room) : NULL;
+	if (!more)
+		return false;
+	client->line = more;
+	client->room = room;
+	return true;
+}
+
+static void refuse_long(struct client *client)
+{
+	struct err err;
+
+	err_set(&err, ERR_INVALID, "the request is too long");
+	answer_error(client, &err);
 }
 
 static void read_client(struct client *client, struct control_wishes *wishes)
 {
-	ssize_t n = recv(client->fd, client->line + client->used,
-			 sizeof(client->line) - 1 - client->used, 0);
+	ssize_t n;
 
+	if (!make_room(client)) {
+		refuse_long(client);
+		return;
+	}
+	n = recv(client->fd, client->line + client->used, client->room - 1 - client->used, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
@@ -180,9 +242,7 @@ static void read_client(struct client *client, struct control_wishes *wishes)
 	client->used += (size_t)n;
 	client->line[client->used] = '\0';
 	if (memchr(client->line, '\n', client->used))
-		understand(client, wishes);
-	else if (client->used == sizeof(client->line) - 1)
-		drop(client);
+		take_request(client, wishes);
 }
 
 static bool is_ready(const struct pollfd *fds, size_t n, int fd)
@@ -237,12 +297,26 @@ void control_answer_snapshot(struct control *control, const struct snapshot_info
 			answer_one(&control->clients[i], info, err);
 }
 
+static bool waits_for_end(const struct client *client)
+{
+	return client->state == CLIENT_STOP || client->state == CLIENT_MOVE;
+}
+
 void control_answer_stop_failed(struct control *control, const struct err *err)
 {
 	size_t i;
 
 	for (i = 0; i < CONTROL_MAX_CLIENTS; i++)
-		if (control->clients[i].state == CLIENT_STOP)
+		if (waits_for_end(&control->clients[i]))
+			answer_error(&control->clients[i], err);
+}
+
+void control_refuse_move(struct control *control, const struct err *err)
+{
+	size_t i;
+
+	for (i = 0; i < CONTROL_MAX_CLIENTS; i++)
+		if (control->clients[i].state == CLIENT_MOVE)
 			answer_error(&control->clients[i], err);
 }
 
@@ -254,7 +328,7 @@ void control_answer_end(struct control *control, const struct snapshot_info *inf
 	for (i = 0; i < CONTROL_MAX_CLIENTS; i++) {
 		struct client *client = &control->clients[i];
 
-		if (client->state == CLIENT_SNAPSHOT || client->state == CLIENT_STOP)
+		if (client->state == CLIENT_SNAPSHOT || waits_for_end(client))
 			answer_one(client, info, err);
 		else if (client->state != CLIENT_FREE)
 			drop(client);

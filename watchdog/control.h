@@ -1,7 +1,8 @@
 /*
  * control.h: requests to a running watchdog, over a Unix stream socket beside the store.
  *
- * A client sends one JSON line, {"cmd": "snapshot" | "stop" | "status"}, and gets one JSON line:
+ * A client sends one JSON line of at most CONTROL_LINE_MOST bytes, {"cmd": "snapshot" | "stop" | "status"} or {"cmd":
+ * "move", "to": "ssh://…", "environment": ["NAME=VALUE", …]}, and gets one JSON line:
  * {"ok": true, "snapshot": {…}} or {"ok": true, "status": {…}}, or {"ok": false, "kind": N,
  * "error": "…"} with the numbers of enum err_kind. Only processes of the same user, and root, are
  * heard (SO_PEERCRED).
@@ -19,6 +20,7 @@
 #include "watchdog/watchdog.h"
 
 #define CONTROL_MAX_CLIENTS 16
+#define CONTROL_LINE_MOST   (64u << 10)
 #define CONTROL_MAX_POLL    (CONTROL_MAX_CLIENTS + 1)
 
 struct control;
@@ -35,10 +37,11 @@ size_t control_poll(const struct control *control, struct pollfd *fds);
 
 struct control_wishes {
 	bool snapshot, stop, status;
-	bool urgent;       /* the snapshot is to be sent at once: somebody waits for it */
-	char move_to[512]; /* the stop is a move there; empty: it is not */
+	bool urgent;        /* the snapshot is to be sent at once: somebody waits for it */
+	char *move_to;      /* the job is to go on there; NULL: it is not. The caller's to free, as is: */
+	char **environment; /* … by ssh in this one (ssh_connect.h) */
 };
-/* Reads what has come; the wishes of new requests. */
+/* Reads what has come; the wishes of new requests. Of several moves the last counts. */
 struct control_wishes control_read(struct control *control, const struct pollfd *fds, size_t n);
 
 /* A snapshot starts now: whoever waits for one is answered by its outcome. */
@@ -49,8 +52,10 @@ void control_answer_snapshot(struct control *control, const struct snapshot_info
 /* The end: the final snapshot (NULL: there is none, err says why) for all who wait. */
 void control_answer_end(struct control *control, const struct snapshot_info *info,
 			const struct err *err);
-/* The outcome of a stop that failed: those who wait for it are told. */
+/* The outcome of a stop or a move that failed: those who wait for it are told. */
 void control_answer_stop_failed(struct control *control, const struct err *err);
+/* Nothing has begun of it. */
+void control_refuse_move(struct control *control, const struct err *err);
 /* Steals the reference. */
 void control_answer_status(struct control *control, json_t *status);
 

@@ -8,6 +8,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
+#include "store/replica/ssh_connect.h"
 #include "watchdog/control.h"
 #include "watchdog/watchdog.h"
 
@@ -128,19 +129,35 @@ int control_snapshot_now(struct store *store, const char *job, struct snapshot_i
 	return ask(store, job, "{\"cmd\": \"snapshot\", \"urgent\": true}\n", ret, err);
 }
 
+/* As a JSON array. What is not UTF-8 is left out: the watchdog's own will do. */
+static json_t *pack_environment(struct err *err)
+{
+	cleanup_free char **environment = NULL;
+	json_t *array;
+
+	if (ssh_environment_get(&environment, err) < 0)
+		return NULL;
+	array = json_array();
+	for (size_t i = 0; environment[i]; i++)
+		json_array_append_new(array, json_string(environment[i]));
+	return array;
+}
+
 int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
 		 struct err *err)
 {
-	json_t *request = json_pack("{s:s, s:s}", "cmd", "move", "to", to);
-	char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
-	char line[1024];
-	int rc;
+	json_t *environment = pack_environment(err), *request;
+	cleanup_free char *text = NULL, *line = NULL;
 
+	if (!environment)
+		return -1;
+	request = json_pack("{s:s, s:s, s:o}", "cmd", "move", "to", to, "environment", environment);
+	text = request ? json_dumps(request, JSON_COMPACT) : NULL;
 	json_decref(request);
-	rc = text ? snprintf(line, sizeof(line), "%s\n", text) : -1;
-	free(text);
-	if (rc < 0 || (size_t)rc >= sizeof(line))
-		return err_set(err, ERR_INVALID, "destination '%.100s' is too long", to);
+	if (!text)
+		return err_set(err, ERR_INVALID, "destination '%.100s' is not text", to);
+	if (asprintf(&line, "%s\n", text) < 0)
+		return err_sys(err, "cannot ask the watchdog of job '%s'", job);
 	return ask(store, job, line, ret, err);
 }
 

@@ -139,7 +139,7 @@ static void put_end(struct watchdog *w)
 		w->job.state = JOB_FINISHED;
 	else
 		w->job.state = JOB_FAILED;
-	if (w->move_to[0])
+	if (w->move_to)
 		keep_mark(w);
 	w->job.exit_status = exit_code(w);
 	w->job.leader_pid = 0;
@@ -184,6 +184,7 @@ static void close_all(struct watchdog *w)
 	stdinlog_close(w->input);
 	streams_clear(&w->streams);
 	free(w->resume.seqs);
+	wd_move_to(w, NULL, NULL);
 	if (w->resume.model)
 		snap__snapshot__free_unpacked(w->resume.model, NULL);
 	job_info_clear(&w->job);
@@ -210,7 +211,7 @@ int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 			 w->job.name, w->job.leader_pid, w->job.leader_pid);
 	if (w->status_unknown && !w->stopped)
 		log_error("job %s has ended; how, this kernel does not tell (Linux 6.15)", w->job.name);
-	if (w->stopped && w->final.seq && !w->move_to[0])
+	if (w->stopped && w->final.seq && !w->move_to)
 		log_info("job %s is stopped; it goes on from %s@%" PRIu64, w->job.name, w->job.name,
 			 w->final.seq);
 	if (w->store) {

@@ -1,5 +1,6 @@
 #include "watchdog/move.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@
 struct move {
 	struct store *store;
 	struct job_info job;
-	char destination[512];
+	char destination[JOB_DESTINATION];
 	struct ssh_target target;
 	struct ssh_connection connection;
 	bool connected;
@@ -161,13 +162,14 @@ static int begin(struct move *m, struct err *err)
 }
 
 int move_begin(struct move **ret, struct store *store, const char *job, const char *destination,
-	       const atomic_bool *cancelled, struct err *err)
+	       char **environment, const atomic_bool *cancelled, struct err *err)
 {
 	struct move *m;
 
 	if (move_new(&m, store, job, destination, err) < 0)
 		return err_wrap(err, "%s", destination);
 	m->cancelled = cancelled;
+	m->target.environment = environment;
 	if (begin(m, err) < 0) {
 		move_end(m);
 		return err_wrap(err, "%s", destination);
@@ -202,14 +204,21 @@ static int mark(struct move *m, const char *destination, bool moving, struct err
 	return rc;
 }
 
+static uint64_t since_ms(uint64_t begin)
+{
+	return (clock_ns(CLOCK_MONOTONIC) - begin) / 1000000;
+}
+
 static int push(struct move *m, uint64_t seq, uint64_t *ret_pages, struct err *err)
 {
 	const struct wire_send_options options = {.token = m->token, .soon = true};
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
 	struct wire_stats stats;
 
 	m->connection.ch.patience_ms = PUSH_MS;
 	if (wire_send_snapshot(&m->connection.ch, WIRE_NEGOTIATED, m->store, m->job.name, seq,
 			       &options, &stats, err) == 0) {
+		log_debug("move: %" PRIu64 " pages sent in %" PRIu64 " ms", stats.pages, since_ms(begin));
 		*ret_pages = stats.pages;
 		return 0;
 	}
@@ -235,12 +244,16 @@ static int hand_over(struct move *m, uint64_t seq, bool *ret_doubt, struct err *
 				       .job = &m->job,
 				       .token = m->token,
 				       .seq = seq};
-	uint64_t pages;
+	uint64_t pages, begin;
 
 	if (push(m, seq, &pages, err) < 0)
 		return -1;
 	m->connection.ch.patience_ms = START_MS;
-	if (ask(m, &request, NULL, err) < 0 || mark(m, m->destination, true, err) < 0)
+	begin = clock_ns(CLOCK_MONOTONIC);
+	if (ask(m, &request, NULL, err) < 0)
+		return -1;
+	log_debug("move: rebuilt there in %" PRIu64 " ms", since_ms(begin));
+	if (mark(m, m->destination, true, err) < 0)
 		return -1;
 	request.op = WIRE__REQUEST__OP__CONFIRM;
 	/* A new connection would know of nothing to confirm. */

@@ -16,10 +16,10 @@
 
 struct move;
 
-/* Connects and takes the job there; the job runs on meanwhile. destination: ssh://… ERR_BUSY: it runs
- * there. cancelled (may be NULL): set, no answer is waited for any more. */
+/* Connects and takes the job there; the job runs on meanwhile. destination: ssh://…, environment: that ssh is
+ * started in, must stay until move_end; NULL: ours. ERR_BUSY: it runs there. cancelled (may be NULL): set, no answer is waited for any more. */
 int move_begin(struct move **ret, struct store *store, const char *job, const char *destination,
-	       const atomic_bool *cancelled, struct err *err);
+	       char **environment, const atomic_bool *cancelled, struct err *err);
 /* The job runs: sends that snapshot, so that less is left for the last one. *ret_pages: what was to be sent. */
 int move_ahead(struct move *move, uint64_t seq, uint64_t *ret_pages, struct err *err);
 /* The job stands still, and is saved as number seq. 0: it runs there and must end here; -1: it must go on here, or

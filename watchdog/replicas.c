@@ -22,20 +22,23 @@
 
 /* ---- looking ------------------------------------------------------------------------------- */
 
-/* The token that this store last took the job with there. */
-static void own_token(struct watchdog *w, const char *destination, uint8_t token[REPLICA_TOKEN])
+/* Whether it is this store that has taken the job there, or nobody has yet. */
+static bool is_ours(struct watchdog *w, const char *destination, const uint8_t token[REPLICA_TOKEN])
 {
+	static const uint8_t nobody[REPLICA_TOKEN];
+	bool ours = memcmp(token, nobody, REPLICA_TOKEN) == 0;
 	struct replica_state *states;
 	struct err ignored;
 	size_t n;
 
-	memset(token, 0, REPLICA_TOKEN);
 	if (store_replicas_get(w->store, w->job.name, &states, &n, &ignored) < 0)
-		return;
+		return false;
 	for (size_t i = 0; i < n; i++)
 		if (strcmp(states[i].destination, destination) == 0)
-			memcpy(token, states[i].token, REPLICA_TOKEN);
+			ours = memcmp(token, states[i].token, REPLICA_TOKEN) == 0 ||
+			       replica_state_owns(&states[i], token);
 	replica_states_free(states, n);
+	return ours;
 }
 
 static bool has_local_state(const struct watchdog *w)
@@ -84,14 +87,12 @@ static bool is_ahead(struct watchdog *w, const struct wd_replica *r,
 		     const struct snapshot_info *here)
 {
 	const struct replica_snapshot *there = newest_there(r);
-	uint8_t own[REPLICA_TOKEN];
 
 	if (!there || (there->time == here->time && there->generation == here->generation))
 		return false;
 	if (!here->time)
 		return true;
-	own_token(w, destination_text(r->d), own);
-	if (memcmp(own, r->seen.token, REPLICA_TOKEN) != 0)
+	if (!is_ours(w, destination_text(r->d), r->seen.token))
 		return there->generation >= here->generation;
 	return there->generation > here->generation ||
 	       (there->generation == here->generation && there->time > here->time);
@@ -205,6 +206,7 @@ static int note_token(struct watchdog *w, const struct wd_replica *r, struct err
 static int take_as_seen(struct watchdog *w, struct wd_replica *r, struct err *err)
 {
 	struct job_info next = w->job;
+	uint8_t token[REPLICA_TOKEN];
 
 	next.state = JOB_RUNNING;
 	next.generation++;
@@ -213,7 +215,9 @@ static int take_as_seen(struct watchdog *w, struct wd_replica *r, struct err *er
 		for (next.n_options = 0; next.options[next.n_options]; next.n_options++)
 			;
 	}
-	if (destination_take(r->d, &next, r->has_seen ? &r->seen : NULL, &r->hold, err) < 0)
+	if (replica_token_make(token, err) < 0 ||
+	    store_replica_taking(w->store, w->job.name, destination_text(r->d), token, err) < 0 ||
+	    destination_take_as(r->d, &next, r->has_seen ? &r->seen : NULL, token, &r->hold, err) < 0)
 		return -1;
 	r->held = true;
 	return note_token(w, r, err);

@@ -101,8 +101,10 @@ static void note_state(struct replicator *r, const struct replica_job *seen, con
 		state.error = why ? strdup(why->msg) : NULL;
 		if (!why)
 			state.reached = state.tried;
-		if (r->held)
+		if (r->held) {
 			memcpy(state.token, r->hold.token, sizeof(state.token));
+			memset(state.taking, 0, sizeof(state.taking));
+		}
 		if (seen)
 			rc = set_marks(&state, seen, &err);
 	}
@@ -120,9 +122,19 @@ static bool is_anothers(const struct replicator *r, const struct replica_job *se
 {
 	static const uint8_t nobody[REPLICA_TOKEN];
 
-	if (memcmp(seen->token, nobody, REPLICA_TOKEN) == 0 || memcmp(seen->token, known->token, REPLICA_TOKEN) == 0)
+	if (memcmp(seen->token, nobody, REPLICA_TOKEN) == 0 || replica_state_owns(known, seen->token))
 		return false;
 	return !r->config.succeeds || seen->job.generation >= job->generation;
+}
+
+static int take_noted(struct replicator *r, const struct job_info *job, const struct replica_job *seen, struct err *err)
+{
+	uint8_t token[REPLICA_TOKEN];
+
+	if (replica_token_make(token, err) < 0 ||
+	    store_replica_taking(r->config.store, r->config.job, r->config.destination, token, err) < 0)
+		return -1;
+	return destination_take_as(r->d, job, seen, token, &r->hold, err);
 }
 
 /* The destination did not answer when the job began: only who still is what we knew may be followed. */
@@ -143,7 +155,7 @@ static int take_late(struct replicator *r, struct err *err)
 			rc = err_set(err, ERR_FENCED, "%s: job '%s' was resumed by %s since",
 				     r->config.destination, r->config.job, seen.holder);
 		else
-			rc = destination_take(r->d, &job, there ? &seen : NULL, &r->hold, err);
+			rc = take_noted(r, &job, there ? &seen : NULL, err);
 		replica_state_clear(&state);
 	}
 	r->held = rc == 0;

@@ -32,7 +32,8 @@ struct snap_command {
 	enum snap_op op;
 	bool end;     /* TAKE: the final one */
 	bool urgent;  /* TAKE: it is to be sent at once */
-	const char *move_to; /* TAKE with end: the job is to go on there; must stay until the result */
+	const char *move_to; /* TAKE with end: the job is to go on there; must stay until the result, as must: */
+	char **environment;  /* that ssh is started in; NULL: ours */
 	bool stopped; /* RELEASE */
 	struct lazy *lazy; /* TAKE: fills the job's memory, which is waited for; or NULL */
 	bool fill_lazily;  /* REBUILD, of this snapshot */

@@ -260,6 +260,8 @@ static int do_take(struct snap_work *w, bool end, bool urgent, struct snap_resul
 		refusals_copy(&result->refused, checkpointer_refusals(w->checkpointer));
 		return -1;
 	}
+	log_debug("%s@%" PRIu64 " took %" PRIu64 " ms, %" PRIu64 " pages changed%s", w->config.job, result->info.seq,
+		  result->info.wall_us / 1000, result->info.pages_changed, w->move ? " (move)" : "");
 	w->target.parent = result->info.seq;
 	after_hook(w, result->info.seq);
 	return 0;
@@ -282,10 +284,10 @@ static int approach(struct snap_work *w, struct snap_result *result)
 }
 
 /* The final snapshot of a job that goes on elsewhere. */
-static int do_move(struct snap_work *w, const char *destination, struct snap_result *result)
+static int do_move(struct snap_work *w, const struct snap_command *command, struct snap_result *result)
 {
-	int rc = move_begin(&w->move, w->config.store, w->config.job, destination, &w->cancelled,
-			    &result->err);
+	int rc = move_begin(&w->move, w->config.store, w->config.job, command->move_to, command->environment,
+			    &w->cancelled, &result->err);
 
 	if (rc == 0)
 		rc = approach(w, result);
@@ -328,7 +330,7 @@ void snap_work_do(struct snap_work *w, const struct snap_command *command,
 	case SNAP_TAKE:
 		done = await_memory(w, command->lazy, &result->err);
 		if (done == 0)
-			done = command->move_to ? do_move(w, command->move_to, result)
+			done = command->move_to ? do_move(w, command, result)
 					: do_take(w, command->end, command->urgent, result);
 		break;
 	case SNAP_REBUILD:

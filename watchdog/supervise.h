@@ -103,7 +103,8 @@ struct watchdog {
 	unsigned cpu_baseline; /* that the job was launched with, by this watchdog or an earlier one */
 
 	enum wd_state state;
-	char move_to[512]; /* the stop that is under way is a move there; empty: it is not */
+	char *move_to;	    /* the stop that is under way is a move there; NULL: it is not. Owned, as is: */
+	char **move_environment; /* that ssh goes there in */
 	bool urgent;	 /* the next snapshot is to be sent at once */
 	bool wanted;	 /* a snapshot as soon as the one under way is done */
 	bool started;	 /* the job has run: from here on there is a status to report */
@@ -201,6 +202,8 @@ void wd_handle(struct watchdog *w, enum wd_event event);
 /* The leader has ended. */
 void wd_leader_ended(struct watchdog *w, const struct capsule_event *end);
 void wd_fail(struct watchdog *w, const struct err *err);
+/* The stop that follows is a move there, or NULL: it is not. Both become the watchdog's; none is under way. */
+void wd_move_to(struct watchdog *w, char *destination, char **environment);
 /* Sends signo to the job's leader, or to the process group that has the terminal or is the
  * leader's. */
 void wd_signal_leader(struct watchdog *w, int signo);

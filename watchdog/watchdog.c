@@ -222,8 +222,8 @@ static void taken(struct watchdog *w, struct snap_result *result)
 					&result->err);
 	if (!result->ok && w->state == WD_STOPPING && w->control)
 		control_answer_stop_failed(w->control, &result->err);
-	if (!result->ok && w->state == WD_STOPPING && w->move_to[0]) {
-		w->move_to[0] = '\0';
+	if (!result->ok && w->state == WD_STOPPING && w->move_to) {
+		wd_move_to(w, NULL, NULL);
 		wd_handle(w, WE_STAYED);
 		return;
 	}
@@ -294,6 +294,22 @@ static json_t *describe(const struct watchdog *w)
 	return object;
 }
 
+/* Takes both. Where a stop is under way already, or nothing runs, there is nothing to move. */
+static void move_to(struct watchdog *w, char *destination, char **environment)
+{
+	struct err err;
+
+	if (w->state == WD_RUNNING || w->state == WD_SNAPSHOT || w->state == WD_UNSTOPPABLE) {
+		wd_move_to(w, destination, environment);
+		wd_handle(w, WE_STOP);
+		return;
+	}
+	free(destination);
+	free(environment);
+	err_set(&err, ERR_BUSY, "job '%s' cannot be moved now: it is %s", w->job.name, wd_state_name(w->state));
+	control_refuse_move(w->control, &err);
+}
+
 static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 {
 	struct control_wishes wishes;
@@ -306,8 +322,8 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 	w->urgent |= wishes.urgent;
 	if (wishes.snapshot)
 		wd_handle(w, WE_REQUEST);
-	if (wishes.move_to[0] && w->state == WD_RUNNING)
-		snprintf(w->move_to, sizeof(w->move_to), "%s", wishes.move_to);
+	if (wishes.move_to)
+		move_to(w, wishes.move_to, wishes.environment);
 	if (wishes.stop)
 		wd_handle(w, WE_STOP);
 }

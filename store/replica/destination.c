@@ -1,7 +1,9 @@
 #include "store/replica/destination.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "store/base/cleanup.h"
 #include "store/replicas.h"
@@ -110,12 +112,34 @@ int destination_look(struct destination *d, const char *job, struct replica_job 
 	return d->ops->look(d->self, job, ret, err) < 0 ? err_wrap(err, "%s", d->text) : 0;
 }
 
+int replica_token_make(uint8_t ret[REPLICA_TOKEN], struct err *err)
+{
+	return getrandom(ret, REPLICA_TOKEN, 0) == REPLICA_TOKEN ? 0 : err_sys(err, "random number");
+}
+
+int destination_take_as(struct destination *d, const struct job_info *job, const struct replica_job *seen,
+			const uint8_t token[REPLICA_TOKEN], struct replica_hold *ret, struct err *err)
+{
+	struct replica_hold hold = {0};
+
+	if (check_name(d, job->name, err) < 0)
+		return -1;
+	snprintf(hold.job, sizeof(hold.job), "%s", job->name);
+	memcpy(hold.token, token, sizeof(hold.token));
+	if (d->ops->take(d->self, job, seen, &hold, err) < 0)
+		return err_wrap(err, "%s", d->text);
+	*ret = hold;
+	return 0;
+}
+
 int destination_take(struct destination *d, const struct job_info *job,
 		     const struct replica_job *seen, struct replica_hold *ret, struct err *err)
 {
-	if (check_name(d, job->name, err) < 0)
+	uint8_t token[REPLICA_TOKEN];
+
+	if (replica_token_make(token, err) < 0)
 		return -1;
-	return d->ops->take(d->self, job, seen, ret, err) < 0 ? err_wrap(err, "%s", d->text) : 0;
+	return destination_take_as(d, job, seen, token, ret, err);
 }
 
 int destination_push(struct destination *d, const struct replica_hold *hold, struct store *store,

@@ -85,6 +85,12 @@ int destination_look(struct destination *d, const char *job, struct replica_job 
  * from now on. ERR_FENCED: somebody else was quicker, or has published meanwhile: look again. */
 int destination_take(struct destination *d, const struct job_info *job,
 		     const struct replica_job *seen, struct replica_hold *ret, struct err *err);
+/* As destination_take, with a token that the caller has made and noted before (store_replica_taking), so that a hold is
+ * known to be ours though we died, or the connection, before the answer. Taken with that token already: a success. */
+int destination_take_as(struct destination *d, const struct job_info *job, const struct replica_job *seen,
+			const uint8_t token[REPLICA_TOKEN], struct replica_hold *ret, struct err *err);
+/* A new one. */
+int replica_token_make(uint8_t ret[REPLICA_TOKEN], struct err *err);
 /* Sends what is missing there and publishes. A snapshot that is there already is a success. The same call
  * after a failure sends the rest. */
 int destination_push(struct destination *d, const struct replica_hold *hold, struct store *store,
@@ -105,8 +111,9 @@ int destination_pull(struct destination *d, const char *job, uint64_t seq, struc
 
 struct destination_ops {
 	int (*look)(void *self, const char *job, struct replica_job *ret, struct err *err);
+	/* hold: as it is to be; its token becomes the one that it has (an older pawl there makes its own). */
 	int (*take)(void *self, const struct job_info *job, const struct replica_job *seen,
-		    struct replica_hold *ret, struct err *err);
+		    struct replica_hold *hold, struct err *err);
 	int (*push)(void *self, const struct replica_hold *hold, struct store *store, uint64_t seq,
 		    const struct replica_watch *watch, struct replica_stats *ret, struct err *err);
 	int (*put_job)(void *self, const struct replica_hold *hold, const struct job_info *job,

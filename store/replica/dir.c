@@ -228,52 +228,53 @@ static int set_job(Rep__Head *head, const struct job_info *info, struct err *err
 	return 0;
 }
 
-static int set_holder(Rep__Head *head, uint8_t token[REPLICA_TOKEN], struct err *err)
+static int set_holder(Rep__Head *head, const uint8_t token[REPLICA_TOKEN], struct err *err)
 {
 	char host[HOST_NAME_MAX + 1] = "?", text[160];
 
 	gethostname(host, sizeof(host) - 1);
 	snprintf(text, sizeof(text), "%s, process %d", host, (int)getpid());
-	if (getrandom(token, REPLICA_TOKEN, 0) != REPLICA_TOKEN)
-		return err_sys(err, "random number");
 	head->taken = clock_ns(CLOCK_REALTIME);
 	if (set_bytes(&head->holder, text, strlen(text), err) < 0)
 		return -1;
 	return set_bytes(&head->token, token, REPLICA_TOKEN, err);
 }
 
-/* The head as it was seen, or a first one. */
-static int seen_head(struct dir_replica *r, const struct dir_job *job, const char *name,
+/* The head as it was seen, or a first one. 1: the hold is the one it has already. */
+static int seen_head(struct dir_replica *r, const struct dir_job *job, const struct replica_hold *hold,
 		     const struct replica_job *seen, Rep__Head **ret, struct err *err)
 {
-	int rc = head_read(r, job, name, ret, err);
+	int rc = head_read(r, job, hold->job, ret, err);
 
 	if (rc < 0 && (err->kind != ERR_NOT_FOUND || seen))
 		return -1;
+	if (rc == 0 && head_check_hold(*ret, hold, err) == 0)
+		return 1;
 	if (rc == 0 && (!seen || (*ret)->version != seen->version))
 		return err_set(err, ERR_FENCED, "job '%s' was resumed or saved at this moment by %.*s",
-			       name, (int)(*ret)->holder.len, (const char *)(*ret)->holder.data);
+			       hold->job, (int)(*ret)->holder.len, (const char *)(*ret)->holder.data);
 	if (rc < 0) {
 		*ret = malloc(sizeof(**ret));
 		if (!*ret)
-			return err_sys(err, "the state of job '%s'", name);
+			return err_sys(err, "the state of job '%s'", hold->job);
 		rep__head__init(*ret);
 	}
 	return 0;
 }
 
 static int dir_take(void *self, const struct job_info *info, const struct replica_job *seen,
-		    struct replica_hold *ret, struct err *err)
+		    struct replica_hold *hold, struct err *err)
 {
 	cleanup_dir_job struct dir_job job = DIR_JOB_NONE;
 	cleanup_head Rep__Head *head = NULL;
-	struct replica_hold hold = {0};
 	int rc;
 
-	snprintf(hold.job, sizeof(hold.job), "%s", info->name);
-	if (dir_job_open(self, info->name, true, &job, err) < 0 ||
-	    seen_head(self, &job, info->name, seen, &head, err) < 0 ||
-	    set_job(head, info, err) < 0 || set_holder(head, hold.token, err) < 0)
+	if (dir_job_open(self, info->name, true, &job, err) < 0)
+		return -1;
+	rc = seen_head(self, &job, hold, seen, &head, err);
+	if (rc != 0)
+		return rc < 0 ? -1 : 0;
+	if (set_job(head, info, err) < 0 || set_holder(head, hold->token, err) < 0)
 		return -1;
 	rc = head_replace(self, &job, info->name, head, err);
 	if (rc < 0)
@@ -281,7 +282,6 @@ static int dir_take(void *self, const struct job_info *info, const struct replic
 	if (rc == 0)
 		return err_set(err, ERR_FENCED, "job '%s' was resumed or saved at this moment by "
 						"somebody else", info->name);
-	*ret = hold;
 	return 0;
 }
 

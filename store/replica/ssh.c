@@ -119,12 +119,13 @@ static void name_us(char *buf, size_t len)
 }
 
 static int ssh_take(void *self, const struct job_info *job, const struct replica_job *seen,
-		    struct replica_hold *ret, struct err *err)
+		    struct replica_hold *hold, struct err *err)
 {
 	char holder[160];
 	const struct wire_request request = {.op = WIRE__REQUEST__OP__TAKE,
 					     .job = job,
 					     .version = seen ? seen->version : 0,
+					     .token = hold->token,
 					     .holder = holder};
 	Wire__Reply *reply;
 	int rc = 0;
@@ -132,12 +133,10 @@ static int ssh_take(void *self, const struct job_info *job, const struct replica
 	name_us(holder, sizeof(holder));
 	if (ask(self, &request, &reply, err) < 0)
 		return -1;
-	if (reply->token.len != REPLICA_TOKEN) {
+	if (reply->token.len != REPLICA_TOKEN)
 		rc = err_set(err, ERR_CORRUPT, "the answer is incomplete");
-	} else {
-		snprintf(ret->job, sizeof(ret->job), "%s", job->name);
-		memcpy(ret->token, reply->token.data, REPLICA_TOKEN);
-	}
+	else
+		memcpy(hold->token, reply->token.data, REPLICA_TOKEN);
 	wire__reply__free_unpacked(reply, NULL);
 	return rc;
 }

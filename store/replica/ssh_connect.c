@@ -97,20 +97,27 @@ static void quote(const char *text, char *buf, size_t room)
 	buf[n] = '\0';
 }
 
-static void remote_command(const struct ssh_target *target, char *buf, size_t room)
+static int remote_command(const struct ssh_target *target, char **ret)
 {
-	const char *pawl = getenv("PAWL_REMOTE");
+	const char *pawl = ssh_environment_value(target->environment, "PAWL_REMOTE");
 	char store[sizeof(target->store) * 4 + 8];
 
 	quote(target->store, store, sizeof(store));
-	snprintf(buf, room, "%s receive --negotiate%s%s", pawl && *pawl ? pawl : "pawl",
-		 target->store[0] ? " --store " : "", target->store[0] ? store : "");
+	return asprintf(ret, "%s receive --negotiate%s%s", pawl ? pawl : "pawl",
+			target->store[0] ? " --store " : "", target->store[0] ? store : "");
 }
 
-static int spawn(const struct ssh_target *target, int fd, int messages, pid_t *ret)
+static int local_command(const struct ssh_target *target, char **ret)
 {
-	const char *ssh = getenv("PAWL_SSH");
-	char remote[8192], script[2048];
+	const char *ssh = ssh_environment_value(target->environment, "PAWL_SSH");
+
+	return asprintf(ret, "p=$1; shift; exec %s ${p:+-p \"$p\"} -- \"$@\"",
+			ssh ? ssh
+			    : "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4");
+}
+
+static int spawn_shell(const struct ssh_target *target, char *script, char *remote, int fd, int messages, pid_t *ret)
+{
 	char *argv[] = {(char *)"sh", (char *)"-c", script, (char *)"ssh", (char *)target->port,
 			(char *)target->host, remote, NULL};
 	posix_spawn_file_actions_t actions;
@@ -118,10 +125,6 @@ static int spawn(const struct ssh_target *target, int fd, int messages, pid_t *r
 	sigset_t none, all;
 	int rc;
 
-	remote_command(target, remote, sizeof(remote));
-	snprintf(script, sizeof(script), "p=$1; shift; exec %s ${p:+-p \"$p\"} -- \"$@\"",
-		 ssh && *ssh ? ssh
-			     : "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o ServerAliveCountMax=4");
 	sigemptyset(&none);
 	sigfillset(&all);
 	posix_spawn_file_actions_init(&actions);
@@ -134,10 +137,21 @@ static int spawn(const struct ssh_target *target, int fd, int messages, pid_t *r
 						POSIX_SPAWN_SETSIGDEF);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &all);
-	rc = posix_spawn(ret, "/bin/sh", &actions, &attr, argv, environ);
+	rc = posix_spawn(ret, "/bin/sh", &actions, &attr, argv,
+			 target->environment ? target->environment : environ);
 	posix_spawn_file_actions_destroy(&actions);
 	posix_spawnattr_destroy(&attr);
 	return rc;
+}
+
+/* 0, or an errno. */
+static int spawn(const struct ssh_target *target, int fd, int messages, pid_t *ret)
+{
+	cleanup_free char *remote = NULL, *script = NULL;
+
+	if (remote_command(target, &remote) < 0 || local_command(target, &script) < 0)
+		return ENOMEM;
+	return spawn_shell(target, script, remote, fd, messages, ret);
 }
 
 static int start_ssh(struct ssh_connection *c, const struct ssh_target *target, struct err *err)

@@ -17,7 +17,17 @@ struct ssh_target {
 	char host[512];   /* [user@]host */
 	char port[8];     /* empty: as configured */
 	char store[1024]; /* empty: the default one there */
+	char **environment; /* ssh is started in it; borrowed. NULL: our own */
 };
+
+/* The variables that decide how ssh gets there, of this process, as "NAME=value", or "NAME" where it is not set: for another
+ * that is to go there as we would. *ret: NULL at its end; free(). */
+int ssh_environment_get(char ***ret, struct err *err);
+/* Our environment, with those of them that another process has told as they are there; what else it tells is not
+ * looked at. *ret as above. */
+int ssh_environment_as(char *const *theirs, char ***ret, struct err *err);
+/* NULL where it is not set, or empty. environment NULL: our own. */
+const char *ssh_environment_value(char *const *environment, const char *name);
 
 /* "[user@]host[:port][/store]", an IPv6 address in brackets. ERR_INVALID. Pure. */
 int ssh_target_parse(const char *text, struct ssh_target *ret, struct err *err);

@@ -93,12 +93,14 @@ static int take(struct server *s, const struct job_info *job, const Wire__Reques
 		struct err *err)
 {
 	Wire__Reply message = WIRE__REPLY__INIT;
-	uint8_t token[HOLD_TOKEN];
+	uint8_t token[HOLD_TOKEN] = {0};
 	struct err failure;
 	char holder[160];
 
 	snprintf(holder, sizeof(holder), "%.*s", (int)request->holder.len,
 		 request->holder.len ? (const char *)request->holder.data : "");
+	if (request->token.len == HOLD_TOKEN)
+		memcpy(token, request->token.data, HOLD_TOKEN);
 	if (store_hold_take(s->store, job, request->version, holder, token, &failure) < 0)
 		return reply_outcome(s, -1, &failure, err);
 	message.token = (ProtobufCBinaryData){HOLD_TOKEN, token};

@@ -4,16 +4,15 @@ ssh is a script that runs the other end here; where sshd is installed, the real 
 """
 import json
 import os
-import pwd
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 
 import harness
-from harness import STOPPED_EXIT, Skip, case, check, check_equal, wait_until, write_bytes
+from harness import STOPPED_EXIT, case, check, check_equal, wait_until, write_bytes
+from sshd import local_sshd
 
 STEPS = ("300", "10")
 
@@ -108,41 +107,41 @@ def migrated(lab):
 
 
 @case()
-def migrated_over_sshd(lab):
+def migrated_by_the_callers_ssh(lab):
+    """Not by the one that the watchdog was started with, which may know no way by now; to a long path."""
     nodes = Nodes(lab)
-    port = start_sshd(lab)
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    lab.env["PAWL_SSH"] = f"ssh -F {lab.dir}/ssh_config -o BatchMode=yes"  # the watchdog uses it too
-    nodes.run()
-    lab.pawl("migrate", "job", f"ssh://{user}@127.0.0.1:{port}{nodes.there}")
+    nodes.there = os.path.join(lab.dir, *3 * ["a" * 200], "there")
+    os.makedirs(os.path.dirname(nodes.there))
+    ours, lab.env["PAWL_SSH"] = lab.env["PAWL_SSH"], "false"
+    watchdog = nodes.run()
+    lab.pawl("migrate", "job", f"ssh://there{nodes.there}", status=1)
+    lab.env["PAWL_SSH"] = ours
+    lab.pawl("migrate", "job", f"ssh://there{nodes.there}")
+    check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit")
+    refused = lab.pawl("recover", "job", status=None)
+    check(b"was moved to" in refused.err and nodes.there[:200].encode() in refused.err, f"{refused.err!r}")
     nodes.check_ends_there()
 
 
-def start_sshd(lab):
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin")
-    if not sshd:
-        raise Skip("sshd is not installed (openssh-server)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name in ("host_key", "user_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{lab.dir}/{name}"], check=True)
-    shutil.copy(f"{lab.dir}/user_key.pub", f"{lab.dir}/authorized")
-    write_bytes(f"{lab.dir}/sshd_config", (
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {lab.dir}/host_key\nPidFile none\n"
-        f"AuthorizedKeysFile {lab.dir}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n").encode())
-    write_bytes(f"{lab.dir}/ssh_config", (
-        f"IdentityFile {lab.dir}/user_key\nIdentitiesOnly yes\nStrictHostKeyChecking no\n"
-        f"UserKnownHostsFile {lab.dir}/known_hosts\n").encode())
-    server = lab.launch([sshd, "-D", "-e", "-f", f"{lab.dir}/sshd_config"])
+@case()
+def migrated_while_it_is_saved(lab):
+    """What is asked for during a snapshot is done after it."""
+    nodes = Nodes(lab)
+    watchdog = lab.run(lab.target("target-counter"), *STEPS, options=["-i", "10ms", "--before-snapshot", "sleep 0.3"])
+    wait_until(lambda: b"step 3 " in watchdog.out, 60, f"the job runs: {watchdog.err[-300:]!r}")
+    lab.pawl("migrate", "job", nodes.address)
+    check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit")
+    check(b"was moved to" in lab.pawl("recover", "job", status=None).err, "it was moved, not stopped")
+    nodes.check_ends_there()
 
-    def listens():
-        if not server.alive():
-            raise Skip(f"sshd does not start here: {server.err[-200:]!r}")
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-    wait_until(listens, 30, "sshd listens")
-    return port
+
+@case()
+def migrated_over_sshd(lab):
+    nodes = Nodes(lab)
+    server = local_sshd(lab)  # the watchdog uses it too
+    nodes.run()
+    lab.pawl("migrate", "job", server.url(nodes.there))
+    nodes.check_ends_there()
 
 
 @case()

@@ -17,6 +17,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/replica/destination.h"
+#include "store/replicas.h"
 #include "store_fixture.h"
 #include "unit.h"
 
@@ -258,6 +259,42 @@ static void test_fenced(void **state)
 	store_close(a);
 	destination_close(d);
 	destination_close(e);
+}
+
+/* Whoever did not get the answer knows its hold by the token, and may ask once more. */
+static void test_taken_by_a_noted_token(void **state)
+{
+	struct store *a = fixture_open(here, "job");
+	struct destination *d = open_target();
+	const char *name = destination_text(d);
+	struct replica_state *states;
+	struct replica_hold hold, again;
+	uint8_t token[REPLICA_TOKEN];
+	struct replica_job seen;
+	struct job_info job;
+	size_t n;
+
+	save_round(a, 1);
+	ok(store_job_get(a, "job", &job, &err));
+	ok(replica_token_make(token, &err));
+	ok(store_replica_taking(a, "job", name, token, &err));
+	ok(destination_take_as(d, &job, NULL, token, &hold, &err));
+	assert_memory_equal(hold.token, token, REPLICA_TOKEN);
+	ok(destination_take_as(d, &job, NULL, token, &again, &err));
+	assert_memory_equal(again.token, token, REPLICA_TOKEN);
+	ok(destination_look(d, "job", &seen, &err));
+	ok(store_replicas_get(a, "job", &states, &n, &err));
+	assert_int_equal(n, 1);
+	assert_true(replica_state_owns(&states[0], seen.token));
+	token[0] ^= 1;
+	assert_false(replica_state_owns(&states[0], token));
+	memset(token, 0, sizeof(token));
+	assert_false(replica_state_owns(&states[0], token));
+	replica_states_free(states, n);
+	replica_job_clear(&seen);
+	job_info_clear(&job);
+	store_close(a);
+	destination_close(d);
 }
 
 /* Many that have seen the same: exactly one wins, round after round. */
@@ -557,6 +594,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_incarnations, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fenced, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_taken_by_a_noted_token, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_race, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile, setup, teardown),

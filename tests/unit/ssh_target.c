@@ -1,4 +1,5 @@
 /* The text behind "ssh://". */
+#include <stdlib.h>
 #include <string.h>
 
 #include "store/replica/ssh_connect.h"
@@ -49,10 +50,36 @@ static void test_bad(void **state)
 		assert_fails(ssh_target_parse(bad[i], &target, &err), ERR_INVALID, &err);
 }
 
+static void test_environment(void **state)
+{
+	char *theirs[] = {(char *)"PAWL_SSH=their ssh", (char *)"SSH_AUTH_SOCK", (char *)"LD_PRELOAD=evil.so", NULL};
+	char **told, **made;
+
+	setenv("PAWL_SSH", "our ssh", 1);
+	setenv("PAWL_REMOTE", "our pawl", 1);
+	setenv("SSH_AUTH_SOCK", "/our/agent", 1);
+	setenv("OTHER", "stays", 1);
+	unsetenv("LD_PRELOAD");
+	unsetenv("KRB5CCNAME");
+	assert_int_equal(ssh_environment_get(&told, &err), 0);
+	assert_string_equal(ssh_environment_value(told, "PAWL_SSH"), "our ssh");
+	assert_null(ssh_environment_value(told, "KRB5CCNAME"));
+	assert_int_equal(ssh_environment_as(theirs, &made, &err), 0);
+	assert_string_equal(ssh_environment_value(made, "PAWL_SSH"), "their ssh");
+	assert_string_equal(ssh_environment_value(made, "PAWL_REMOTE"), "our pawl");
+	assert_null(ssh_environment_value(made, "SSH_AUTH_SOCK"));
+	assert_string_equal(ssh_environment_value(made, "OTHER"), "stays");
+	assert_null(ssh_environment_value(made, "LD_PRELOAD"));
+	assert_string_equal(ssh_environment_value(NULL, "SSH_AUTH_SOCK"), "/our/agent");
+	free(told);
+	free(made);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_hints),
-		cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+		cmocka_unit_test(test_good), cmocka_unit_test(test_bad),
+		cmocka_unit_test(test_environment)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
