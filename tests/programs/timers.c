@@ -166,8 +166,8 @@ static struct count wait_for_ticks(const struct count *since, int ticks, int64_t
 	return now;
 }
 
-/* Ticks of times when a thread got no CPU are told as overruns with the next signal: so counting begins
- * behind one, and may lag one behind. */
+/* Ticks of times when a thread got no CPU are told as overruns with the next signal: so counting
+ * begins behind one, and may lag one behind. */
 static void check_ticking(void)
 {
 	struct count first = count_now(), begin = wait_for_ticks(&first, 1, 0);
