@@ -285,7 +285,8 @@ class Lab:
                              or b"has no process any more" in result.err
                              or b"ended without an answer" in result.err):
                 return None
-            coming = b"does not run" in result.err or watchdog and b"there is no job" in result.err
+            coming = b"does not run" in result.err or watchdog and (
+                b"there is no job" in result.err or b"there is no store" in result.err)
             if time.monotonic() > end or not coming:
                 raise Failure(f"pawl snapshot {job}: exit {result.status}: {result.err[-800:]!r}")
             time.sleep(0.05)
