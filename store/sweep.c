@@ -88,8 +88,24 @@ static int list_add(struct pack_list *list, struct pack_use use, struct err *err
 	return 0;
 }
 
-/* Looks at packs with keys above *at, a batch. 1: there are more. */
-static int look_some(struct gc *gc, struct pack_list *list, uint64_t *at, struct err *err)
+static int see_pack(struct gc *gc, void *packs, uint64_t key, const MDB_val *value, struct err *err)
+{
+	return list_add(packs, judge(gc, key, value), err);
+}
+
+/* ---- looking at all of a database ----------------------------------------------------------- */
+
+/* What is looked at, so many records in one read transaction: a long one would keep freed pages from use. */
+struct look {
+	MDB_dbi dbi;
+	unsigned batch;
+	int (*see)(struct gc *gc, void *list, uint64_t id, const MDB_val *value, struct err *err);
+	void *list;
+	const char *what; /* for errors */
+};
+
+/* The batch with keys above *at. 1: there are more. */
+static int look_at_batch(struct gc *gc, const struct look *look, uint64_t *at, struct err *err)
 {
 	struct id_key from = id_key(*at + 1);
 	MDB_val key = *KEY_VAL(from), value;
@@ -100,12 +116,12 @@ static int look_some(struct gc *gc, struct pack_list *list, uint64_t *at, struct
 
 	if (txn_read(gc->store, &txn, err) < 0)
 		return -1;
-	rc = mdb_cursor_open(txn, gc->store->packs, &cursor);
+	rc = mdb_cursor_open(txn, look->dbi, &cursor);
 	if (rc == 0) {
 		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-		for (n = 0; rc == 0 && n < LOOK_BATCH && !failed; n++) {
+		for (n = 0; rc == 0 && n < look->batch && !failed; n++) {
 			*at = get_le64(key.mv_data);
-			failed = list_add(list, judge(gc, *at, &value), err);
+			failed = look->see(gc, look->list, *at, &value, err);
 			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
 		}
 		mdb_cursor_close(cursor);
@@ -113,7 +129,18 @@ static int look_some(struct gc *gc, struct pack_list *list, uint64_t *at, struct
 	txn_end(gc->store, txn);
 	if (failed || rc == MDB_NOTFOUND)
 		return failed;
-	return rc ? err_lmdb(err, rc, "cannot read packs") : 1;
+	return rc ? err_lmdb(err, rc, "cannot read %s", look->what) : 1;
+}
+
+static int look_at_all(struct gc *gc, const struct look *look, struct err *err)
+{
+	uint64_t at = 0;
+	int rc;
+
+	do
+		rc = look_at_batch(gc, look, &at, err);
+	while (rc == 1);
+	return rc;
 }
 
 /* ---- deleting ------------------------------------------------------------------------------ */
@@ -367,47 +394,21 @@ static int merge_sparse(struct gc *gc, const struct pack_list *packs, struct err
 
 /* ---- nodes --------------------------------------------------------------------------------- */
 
-static int look_at_nodes(struct gc *gc, struct id_list *dead, uint64_t *at, struct err *err)
+static int see_node(struct gc *gc, void *dead, uint64_t id, const MDB_val *value, struct err *err)
 {
-	struct id_key from = id_key(*at + 1);
-	MDB_val key = *KEY_VAL(from), value;
-	MDB_cursor *cursor;
-	MDB_txn *txn;
-	unsigned n;
-	int failed = 0, rc;
-
-	if (txn_read(gc->store, &txn, err) < 0)
-		return -1;
-	rc = mdb_cursor_open(txn, gc->store->nodes, &cursor);
-	if (rc == 0) {
-		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-		for (n = 0; rc == 0 && n < NODE_BATCH && !failed; n++) {
-			*at = get_le64(key.mv_data);
-			if (*at < gc->next.node && !idset_has(&gc->nodes, *at) &&
-			    !id_ranges_meet(&gc->live_nodes, *at, *at)) {
-				failed = id_list_add(dead, *at, err);
-				gc->stats.nodes_freed++;
-				gc->stats.bytes_freed += value.mv_size;
-			}
-			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
-		}
-		mdb_cursor_close(cursor);
-	}
-	txn_end(gc->store, txn);
-	if (failed || rc == MDB_NOTFOUND)
-		return failed;
-	return rc ? err_lmdb(err, rc, "cannot read page tables") : 1;
+	if (id >= gc->next.node || idset_has(&gc->nodes, id) || id_ranges_meet(&gc->live_nodes, id, id))
+		return 0;
+	gc->stats.nodes_freed++;
+	gc->stats.bytes_freed += value->mv_size;
+	return id_list_add(dead, id, err);
 }
 
 static int sweep_nodes(struct gc *gc, struct err *err)
 {
 	struct id_list dead = {0};
-	uint64_t at = 0;
-	int rc;
+	const struct look look = {gc->store->nodes, NODE_BATCH, see_node, &dead, "page tables"};
+	int rc = look_at_all(gc, &look, err);
 
-	do
-		rc = look_at_nodes(gc, &dead, &at, err);
-	while (rc == 1);
 	if (rc == 0)
 		rc = delete_ids(gc, gc->store->nodes, &dead, NODE_BATCH, err);
 	free(dead.id);
@@ -417,12 +418,9 @@ static int sweep_nodes(struct gc *gc, struct err *err)
 static int sweep_packs(struct gc *gc, struct err *err)
 {
 	struct pack_list packs = {0};
-	uint64_t at = 0;
-	int rc;
+	const struct look look = {gc->store->packs, LOOK_BATCH, see_pack, &packs, "packs"};
+	int rc = look_at_all(gc, &look, err);
 
-	do
-		rc = look_some(gc, &packs, &at, err);
-	while (rc == 1);
 	if (rc == 0)
 		rc = drop_dead_packs(gc, &packs, err);
 	if (rc == 0)
