@@ -198,6 +198,8 @@ static uint64_t checksum(uint64_t nonce, const uint8_t *head, const void *a, siz
 {
 	XXH3_state_t state;
 
+	/* Else a seed that is left there from an earlier call would be believed, and the secret behind it. */
+	XXH3_INITSTATE(&state);
 	XXH3_64bits_reset_withSeed(&state, nonce);
 	XXH3_64bits_update(&state, head, 16);
 	XXH3_64bits_update(&state, a, a_len);
@@ -270,7 +272,8 @@ int wire_receive(struct wire_channel *ch, struct wire_frame *ret, struct err *er
 	if ((size_t)n < len)
 		return cut_short(ch, err);
 	if (get_le64(head + 16) != checksum(ch->nonce_in, head, ch->buffer, len, NULL, 0))
-		return err_set(err, ERR_CORRUPT, "the stream is damaged at byte %" PRIu64, at);
+		return err_set(err, ERR_CORRUPT, "the stream is damaged at byte %" PRIu64 " (%s, %zu bytes)", at,
+			       wire_type_name((enum wire_type)get_le32(head)), len);
 	if (get_le64(head + 8) != ch->number_in)
 		return err_set(err, ERR_CORRUPT, "the stream lacks something before byte %" PRIu64, at);
 	ch->number_in++;
@@ -278,19 +281,27 @@ int wire_receive(struct wire_channel *ch, struct wire_frame *ret, struct err *er
 	return 1;
 }
 
-int wire_expect(struct wire_channel *ch, enum wire_type type, struct wire_frame *ret,
-		struct err *err)
+int wire_receive_some(struct wire_channel *ch, struct wire_frame *ret, struct err *err)
 {
 	int rc = wire_receive(ch, ret, err);
 
 	if (rc < 0)
 		return -1;
-	if (rc == 0)
-		return cut_short(ch, err);
-	if (ret->type != type)
-		return err_set(err, ERR_CORRUPT, "the stream has %s (%u) where %s belongs",
-			       wire_type_name(ret->type), (unsigned)ret->type, wire_type_name(type));
-	return 0;
+	return rc == 0 ? cut_short(ch, err) : 0;
+}
+
+int wire_unexpected(const struct wire_frame *frame, enum wire_type wanted, struct err *err)
+{
+	return err_set(err, ERR_CORRUPT, "the stream has %s (%u) where %s belongs", wire_type_name(frame->type),
+		       (unsigned)frame->type, wire_type_name(wanted));
+}
+
+int wire_expect(struct wire_channel *ch, enum wire_type type, struct wire_frame *ret,
+		struct err *err)
+{
+	if (wire_receive_some(ch, ret, err) < 0)
+		return -1;
+	return ret->type == type ? 0 : wire_unexpected(ret, type, err);
 }
 
 int wire_message_of(const struct wire_frame *frame, const ProtobufCMessageDescriptor *descriptor,

@@ -83,6 +83,10 @@ int wire_flush(struct wire_channel *ch, struct err *err);
 /* 1: a frame, 0: the stream ended between two frames, -1: ERR_CORRUPT says at which byte what is wrong,
  * ERR_UNREACHABLE where the other side has gone or is silent. */
 int wire_receive(struct wire_channel *ch, struct wire_frame *ret, struct err *err);
+/* As wire_receive, but the stream must not end: 0. */
+int wire_receive_some(struct wire_channel *ch, struct wire_frame *ret, struct err *err);
+/* The error that it is another than `wanted`; -1. */
+int wire_unexpected(const struct wire_frame *frame, enum wire_type wanted, struct err *err);
 /* The next frame must be of that type. */
 int wire_expect(struct wire_channel *ch, enum wire_type type, struct wire_frame *ret,
 		struct err *err);

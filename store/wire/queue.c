@@ -6,6 +6,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/storedpages.h"
+#include "store/wire/convert.h"
 
 #define LEVEL 1
 
@@ -64,16 +65,30 @@ static int send_batch(struct wire_queue *queue, struct wire_batch *batch, struct
 	return wire_send(ch, queue->stored ? WIRE_STORED : WIRE_PAGES, queue->buf, len, err);
 }
 
+/* The receiver has given up, and says why. */
+static int refused(const struct wire_frame *frame, struct err *err)
+{
+	Wire__Done *done;
+
+	if (wire_message_of(frame, &wire__done__descriptor, &done, err) < 0)
+		return -1;
+	wire_error_unpack(done->error_kind ? done->error_kind : ERR_CORRUPT, &done->error, err);
+	wire__done__free_unpacked(done, NULL);
+	return -1;
+}
+
 /* The answer for the batch that has waited longest, and the batch itself. */
 static int settle_first(struct wire_queue *queue, struct err *err)
 {
 	struct wire_batch *batch = &queue->batches[queue->first];
 	struct wire_frame have;
 
-	if (wire_flush(queue->ch, err) < 0)
+	if (wire_flush(queue->ch, err) < 0 || wire_receive_some(queue->ch, &have, err) < 0)
 		return -1;
-	if (wire_expect(queue->ch, WIRE_HAVE, &have, err) < 0)
-		return -1;
+	if (have.type == WIRE_DONE)
+		return refused(&have, err);
+	if (have.type != WIRE_HAVE)
+		return wire_unexpected(&have, WIRE_HAVE, err);
 	if (have.len != (batch->n_pages + 7) / 8)
 		return err_set(err, ERR_CORRUPT, "the stream's answer is of another length");
 	wire_batch_drop_known(batch, have.payload);

@@ -433,6 +433,40 @@ static void test_stored_frame(void **state)
 }
 
 /* Buffers take the first megabytes at any rate. */
+/* What an earlier hash state of that seed would leave on the stack, if all but its seed was overwritten since. */
+static void __attribute__((noinline)) leave_on_stack(uint64_t seed)
+{
+	_Alignas(64) volatile uint64_t stack[4096];
+
+	for (size_t i = 0; i < 4096; i++)
+		stack[i] = i % 8 == offsetof(XXH3_state_t, seed) / 8 % 8 ? seed : 0;
+	assert_int_equal(stack[0], 0);
+}
+
+static void test_checksums_depend_on_nothing_else(void **state)
+{
+	uint8_t payload[3000] = {1, 2, 3};
+	struct wire_channel out, in;
+	struct wire_frame frame;
+	uint32_t flags;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	wire_channel_init(&out, -1, fds[1]);
+	wire_channel_init(&in, fds[0], -1);
+	ok(wire_open(&out, 0, &err));
+	ok(wire_accept(&in, &flags, &err));
+	leave_on_stack(out.nonce_out);
+	ok(wire_send(&out, WIRE_PAGES, payload, sizeof(payload), &err));
+	ok(wire_flush(&out, &err));
+	assert_int_equal(wire_receive(&in, &frame, &err), 1);
+	assert_memory_equal(frame.payload, payload, sizeof(payload));
+	wire_channel_clear(&out);
+	wire_channel_clear(&in);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 static void test_slow_way(void **state)
 {
 	assert_false(wire_is_slow(1u << 20, 10000000000));
@@ -515,6 +549,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_negotiated, set_up, tear_down),
 		cmocka_unit_test(test_stored_frame),
 		cmocka_unit_test(test_slow_way),
+		cmocka_unit_test(test_checksums_depend_on_nothing_else),
 		cmocka_unit_test_setup_teardown(test_content, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_interrupted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_fenced, set_up, tear_down),
