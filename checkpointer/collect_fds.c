@@ -10,6 +10,7 @@
 #include "checkpointer/descriptor.h"
 #include "store/base/cleanup.h"
 #include "store/base/parallel.h"
+#include "store/base/search.h"
 
 /*
  * Descriptors, and the open file descriptions that they lead to.
@@ -158,17 +159,9 @@ static const struct collected_process *find_ancestor(const struct collection *c,
 /* They are in ascending order. */
 const Snap__Fd *find_number(const Snap__Process *m, int number)
 {
-	size_t low = 0, high = m->n_fds;
+	size_t at = COUNT_BEFORE(m->n_fds, i, m->fds[i]->number < number);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (m->fds[middle]->number < number)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < m->n_fds && m->fds[low]->number == number ? m->fds[low] : NULL;
+	return at < m->n_fds && m->fds[at]->number == number ? m->fds[at] : NULL;
 }
 
 static int32_t find_inherited(const struct readings *r, int fd)

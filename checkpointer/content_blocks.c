@@ -9,6 +9,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/parallel.h"
+#include "store/base/search.h"
 
 #define BLOCK_PAGES  (BLOCK_BYTES / STORE_PAGE_SIZE)
 #define MAX_READERS  4
@@ -92,18 +93,7 @@ static bool read_piece(const struct file_piece *piece, uint64_t at, char *buf, s
 /* First piece that ends behind offset `at`. */
 static size_t find_piece(const struct content_source *source, uint64_t at)
 {
-	size_t low = 0, high = source->n_pieces;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		const struct file_piece *p = &source->pieces[middle];
-
-		if (p->offset + p->len <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return COUNT_BEFORE(source->n_pieces, i, source->pieces[i].offset + source->pieces[i].len <= at);
 }
 
 /* A mapping may reach beyond the end of the file, where reading is SIGBUS: then page by page. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/base/log.h"
+#include "store/base/search.h"
 
 /* Set and cleared by the tracker and the kernel: no part of what the job has asked for. */
 #define NOT_THE_JOBS (VMF_UFFD_WP | VMF_SOFTDIRTY)
@@ -22,17 +23,7 @@ static bool same_kind(const struct proc_map *a, const struct proc_map *b)
 /* The first mapping of ascending `list` that ends behind `at`. */
 static size_t first_behind(const struct map_list *list, uint64_t at)
 {
-	size_t low = 0, high = list->n;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (list->maps[middle].end <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return COUNT_BEFORE(list->n, i, list->maps[i].end <= at);
 }
 
 static bool same_flags(const struct proc_map *a, const struct proc_map *b)

@@ -6,6 +6,7 @@
 
 #include "checkpointer/reading.h"
 #include "checkpointer/tracee/tracee.h"
+#include "store/base/search.h"
 
 #define CHUNK_PAGES (CHUNK_BYTES / STORE_PAGE_SIZE)
 
@@ -179,17 +180,7 @@ static int clear_bytes(struct page_table *table, uint64_t start, uint64_t end, s
 /* First range of ascending r that ends behind `at`. */
 static size_t first_behind(const struct scan_result *r, uint64_t at)
 {
-	size_t low = 0, high = r->n;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (r->ranges[middle].end <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return COUNT_BEFORE(r->n, i, r->ranges[i].end <= at);
 }
 
 int pages_clear_gone(struct page_table *table, const struct scan_result *before,

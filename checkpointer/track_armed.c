@@ -13,6 +13,7 @@
 #include "checkpointer/pagemap_scan.h"
 #include "store/base/cleanup.h"
 #include "store/base/parallel.h"
+#include "store/base/search.h"
 
 #define THERE	    (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)
 #define TABLE_BYTES (2ull << 20) /* of address space, that a page table describes */
@@ -260,17 +261,7 @@ int scan_armed_memory(struct tracker *t, uint64_t start, uint64_t end, unsigned 
 /* The place of the first known guard that begins at `start` or behind it. */
 static size_t guard_place(const struct tracker *t, uint64_t start)
 {
-	size_t low = 0, high = t->guards.n;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (t->guards.ranges[middle].start < start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return COUNT_BEFORE(t->guards.n, i, t->guards.ranges[i].start < start);
 }
 
 static void note_guard(struct tracker *t, const struct scan_range *guard)

@@ -14,6 +14,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/base/search.h"
 
 #define RANGE_LEAST (1ull << 20) /* bytes: below, registering costs more than it saves */
 
@@ -156,18 +157,10 @@ void fill_ranges_close(struct fill_ranges *ranges)
 
 bool fill_ranges_find(const struct fill_ranges *ranges, uint64_t addr, uint64_t *ret_end)
 {
-	size_t low = 0, high = ranges->n;
+	size_t at = COUNT_BEFORE(ranges->n, i, ranges->list[i].end <= addr);
 
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (ranges->list[middle].end <= addr)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low == ranges->n || ranges->list[low].start > addr)
+	if (at == ranges->n || ranges->list[at].start > addr)
 		return false;
-	*ret_end = ranges->list[low].end;
+	*ret_end = ranges->list[at].end;
 	return true;
 }

@@ -3,20 +3,11 @@
 #include <stdlib.h>
 
 #include "recovery/plan.h"
+#include "store/base/search.h"
 
 size_t image_find(const struct region_image *image, uint64_t at)
 {
-	size_t low = 0, high = image->n;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (image->pieces[middle].region.end <= at)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return COUNT_BEFORE(image->n, i, image->pieces[i].region.end <= at);
 }
 
 uint64_t inherit_end(const struct region_image *image, const Snap__Region *r)

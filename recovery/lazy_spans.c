@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/base/search.h"
+
 void lazy_spans_clear(struct lazy_spans *spans)
 {
 	free(spans->list);
@@ -47,17 +49,7 @@ static bool is_moved(const struct lazy_span *span)
 /* First span that ends behind address; n: none. */
 static size_t first_behind(const struct lazy_spans *spans, uint64_t address)
 {
-	size_t low = 0, high = spans->n;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (spans->list[middle].end <= address)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
+	return COUNT_BEFORE(spans->n, i, spans->list[i].end <= address);
 }
 
 static void put_at(struct lazy_spans *spans, size_t at, const struct lazy_span *span)

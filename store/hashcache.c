@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/base/search.h"
+
 #define CACHED_PACKS 1024u
 
 static void free_pack(struct hash_pack *pack)
@@ -24,23 +26,13 @@ void hash_cache_clear(struct hash_cache *cache)
 /* How many packs start at or below id. */
 static size_t count_upto(const struct hash_cache *cache, uint64_t id)
 {
-	size_t low = 0, high = cache->n;
-
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-
-		if (cache->packs[mid].first <= id)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return COUNT_BEFORE(cache->n, i, cache->packs[i].first <= id);
 }
 
 static bool find_in(const struct hash_pack *pack, uint64_t id, struct page_hash *ret)
 {
 	uint64_t delta = id - pack->first;
-	uint32_t low = 0, high = pack->count;
+	size_t at;
 
 	if (id < pack->first || delta > pack->span)
 		return false;
@@ -48,17 +40,10 @@ static bool find_in(const struct hash_pack *pack, uint64_t id, struct page_hash 
 		*ret = pack->hash[delta];
 		return true;
 	}
-	while (low < high) {
-		uint32_t mid = low + (high - low) / 2;
-
-		if (pack->delta[mid] == delta) {
-			*ret = pack->hash[mid];
-			return true;
-		}
-		if (pack->delta[mid] < delta)
-			low = mid + 1;
-		else
-			high = mid;
+	at = COUNT_BEFORE(pack->count, i, pack->delta[i] < delta);
+	if (at < pack->count && pack->delta[at] == delta) {
+		*ret = pack->hash[at];
+		return true;
 	}
 	return false;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <zstd.h>
 
+#include "store/base/search.h"
 #include "store/bytes.h"
 
 #define PACK_MAGIC   0x4b434150u /* "PACK" */
@@ -85,25 +86,15 @@ struct pack_entry pack_entry(const struct pack_view *view, uint32_t i)
 int64_t pack_find(const struct pack_view *view, uint64_t id)
 {
 	const uint8_t *table = view->bytes + view->entries;
-	uint32_t low = 0, high = view->count;
 	uint64_t delta = id - view->first;
+	size_t at;
 
 	if (id < view->first || delta > view->span)
 		return -1;
 	if (view->count - 1 == view->span) /* no gaps */
 		return get_le32(table + delta * PACK_ENTRY) == delta ? (int64_t)delta : -1;
-	while (low < high) {
-		uint32_t mid = low + (high - low) / 2;
-		uint32_t d = get_le32(table + (size_t)mid * PACK_ENTRY);
-
-		if (d == delta)
-			return mid;
-		if (d < delta)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return -1;
+	at = COUNT_BEFORE(view->count, i, get_le32(table + i * PACK_ENTRY) < delta);
+	return at < view->count && get_le32(table + at * PACK_ENTRY) == delta ? (int64_t)at : -1;
 }
 
 int page_decode(const struct stored_page *stored, void *dctx, void *page)

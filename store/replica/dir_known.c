@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "store/base/cleanup.h"
+#include "store/base/search.h"
 #include "store/replica/dir.h"
 #include "store/replica/dirfile.h"
 #include "store/txn.h"
@@ -18,17 +19,7 @@ void known_free(struct dir_known *known)
 
 size_t known_seek(const struct dir_known *known, uint64_t id)
 {
-	size_t low = 0, high = known->n_ranges;
-
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-
-		if (known->ranges[mid].end <= id)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return COUNT_BEFORE(known->n_ranges, i, known->ranges[i].end <= id);
 }
 
 /* ---- adding -------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
+#include "store/base/search.h"
 #include "store/bytes.h"
 #include "store/record.h"
 #include "store/replica/dirfile.h"
@@ -297,22 +298,16 @@ void packfile_close(struct packfile *file)
 	file->entries = NULL;
 }
 
+static uint64_t entry_id(const struct packfile *file, size_t i)
+{
+	return get_le64(file->entries + i * ENTRY_BYTES);
+}
+
 int64_t packfile_find(const struct packfile *file, uint64_t id)
 {
-	uint32_t low = 0, high = file->count;
+	size_t at = COUNT_BEFORE(file->count, i, entry_id(file, i) < id);
 
-	while (low < high) {
-		uint32_t mid = low + (high - low) / 2;
-		uint64_t here = get_le64(file->entries + (size_t)mid * ENTRY_BYTES);
-
-		if (here == id)
-			return mid;
-		if (here < id)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return -1;
+	return at < file->count && entry_id(file, at) == id ? (int64_t)at : -1;
 }
 
 int packfile_read(const struct packfile *file, uint32_t i, uint32_t n,
