@@ -112,9 +112,12 @@ void source_read_ahead(struct page_source *source)
 	const struct pack_view *view = &source->view;
 	uintptr_t start = (uintptr_t)view->bytes & ~(uintptr_t)(STORE_PAGE_SIZE - 1);
 
-	if (!source->has_view || view->first == source->ahead)
+	if (!source->has_view)
 		return;
-	source->ahead = view->first;
+	for (unsigned i = 0; i < SOURCE_AHEAD; i++)
+		if (source->ahead[i] == view->first)
+			return;
+	source->ahead[source->n_ahead++ % SOURCE_AHEAD] = view->first;
 	madvise((void *)start, READ_AHEAD, MADV_WILLNEED);
 }
 

@@ -11,6 +11,9 @@
 #include "store/node.h"
 #include "store/txn.h"
 
+/* Neighbours in memory that were stored in several passes are read from as many packs in turns. */
+#define SOURCE_AHEAD 16u
+
 struct page_source { /* starts as {0} */
 	struct store *store;
 	MDB_txn *txn;
@@ -19,7 +22,8 @@ struct page_source { /* starts as {0} */
 	bool has_view;
 	struct pack_view view; /* checked */
 	void *dctx;
-	uint64_t ahead; /* the pack that was read ahead from last */
+	uint64_t ahead[SOURCE_AHEAD]; /* packs that were read ahead from, newest last: a ring */
+	unsigned n_ahead;
 };
 
 int source_open(struct page_source *source, struct store *store, struct err *err);

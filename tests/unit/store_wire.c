@@ -470,9 +470,10 @@ static void test_checksums_depend_on_nothing_else(void **state)
 static void test_slow_way(void **state)
 {
 	assert_false(wire_is_slow(1u << 20, 10000000000));
-	assert_true(wire_is_slow(16u << 20, 1000000000));
+	assert_true(wire_is_slow(16u << 20, 2000000000));
+	assert_false(wire_is_slow(32u << 20, 1000000000));
 	assert_false(wire_is_slow(1u << 30, 1000000000));
-	assert_true(wire_is_slow(1ull << 40, 1000000000ull * (1 << 16)));
+	assert_true(wire_is_slow(1ull << 40, 1000000000ull * (1 << 17)));
 }
 
 /* No snapshot in common, but content: found by its hashes. */
