@@ -142,26 +142,37 @@ static void accept_one(struct control *control)
 static int understand_move(json_t *request, struct control_wishes *wishes, struct err *err)
 {
 	const char *to = json_string_value(json_object_get(request, "to"));
-	json_t *told = json_object_get(request, "environment");
-	cleanup_free char **theirs = calloc(json_array_size(told) + 1, sizeof(*theirs));
-	char **environment, *copy = NULL;
-	size_t n = 0;
+	char *copy;
 
 	if (!to || !*to || strlen(to) >= JOB_DESTINATION)
 		return err_set(err, ERR_INVALID, "the destination is missing, or too long");
-	for (size_t i = 0; theirs && i < json_array_size(told); i++) {
-		theirs[n] = (char *)json_string_value(json_array_get(told, i));
-		n += theirs[n] != NULL;
-	}
-	if (!theirs || !(copy = strdup(to)))
+	copy = strdup(to);
+	if (!copy)
 		return err_sys(err, "cannot move the job");
-	if (ssh_environment_as(theirs, &environment, err) < 0) {
-		free(copy);
-		return -1;
-	}
 	free(wishes->move_to);
-	free(wishes->environment);
 	wishes->move_to = copy;
+	return 0;
+}
+
+/* Whoever asked last knows best. */
+static int understand_environment(json_t *request, struct control_wishes *wishes, struct err *err)
+{
+	json_t *told = json_object_get(request, "environment");
+	cleanup_free const char **list = calloc(json_array_size(told) + 1, sizeof(*list));
+	char **environment;
+	size_t n = 0;
+
+	if (!list)
+		return err_sys(err, "the request");
+	for (size_t i = 0; i < json_array_size(told); i++) {
+		list[n] = json_string_value(json_array_get(told, i));
+		n += list[n] != NULL;
+	}
+	if (n == 0)
+		return 0;
+	if (strings_copy(list, n, &environment, err) < 0)
+		return -1;
+	free(wishes->environment);
 	wishes->environment = environment;
 	return 0;
 }
@@ -170,6 +181,8 @@ static int understand(struct client *client, json_t *request, struct control_wis
 {
 	const char *cmd = json_string_value(json_object_get(request, "cmd"));
 
+	if (understand_environment(request, wishes, err) < 0)
+		return -1;
 	if (cmd && strcmp(cmd, "snapshot") == 0) {
 		client->state = CLIENT_SNAPSHOT;
 		wishes->snapshot = true;

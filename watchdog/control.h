@@ -2,7 +2,7 @@
  * control.h: requests to a running watchdog, over a Unix stream socket beside the store.
  *
  * A client sends one JSON line of at most CONTROL_LINE_MOST bytes, {"cmd": "snapshot" | "stop" | "status"} or {"cmd":
- * "move", "to": "ssh://…", "environment": ["NAME=VALUE", …]}, and gets one JSON line:
+ * "move", "to": "ssh://…"}, any with "environment": ["NAME=VALUE", …], and gets one JSON line:
  * {"ok": true, "snapshot": {…}} or {"ok": true, "status": {…}}, or {"ok": false, "kind": N,
  * "error": "…"} with the numbers of enum err_kind. Only processes of the same user, and root, are
  * heard (SO_PEERCRED).
@@ -39,7 +39,7 @@ struct control_wishes {
 	bool snapshot, stop, status;
 	bool urgent;        /* the snapshot is to be sent at once: somebody waits for it */
 	char *move_to;      /* the job is to go on there; NULL: it is not. The caller's to free, as is: */
-	char **environment; /* … by ssh in this one (ssh_connect.h) */
+	char **environment; /* how who has asked goes by ssh (ssh_environment_get); NULL: that was not told */
 };
 /* Reads what has come; the wishes of new requests. Of several moves the last counts. */
 struct control_wishes control_read(struct control *control, const struct pollfd *fds, size_t n);

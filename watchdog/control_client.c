@@ -117,18 +117,6 @@ static int ask(struct store *store, const char *job, const char *request, struct
 	return understand(line, ret, err);
 }
 
-int control_snapshot(struct store *store, const char *job, struct snapshot_info *ret,
-		     struct err *err)
-{
-	return ask(store, job, "{\"cmd\": \"snapshot\"}\n", ret, err);
-}
-
-int control_snapshot_now(struct store *store, const char *job, struct snapshot_info *ret,
-			 struct err *err)
-{
-	return ask(store, job, "{\"cmd\": \"snapshot\", \"urgent\": true}\n", ret, err);
-}
-
 /* As a JSON array. What is not UTF-8 is left out: the watchdog's own will do. */
 static json_t *pack_environment(struct err *err)
 {
@@ -143,27 +131,48 @@ static json_t *pack_environment(struct err *err)
 	return array;
 }
 
-int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
-		 struct err *err)
+/* Steals the request. */
+static int ask_for(struct store *store, const char *job, json_t *request, struct snapshot_info *ret, struct err *err)
 {
-	json_t *environment = pack_environment(err), *request;
+	json_t *environment = pack_environment(err);
 	cleanup_free char *text = NULL, *line = NULL;
 
+	if (environment)
+		json_object_set_new(request, "environment", environment);
+	text = environment ? json_dumps(request, JSON_COMPACT) : NULL;
+	json_decref(request);
 	if (!environment)
 		return -1;
-	request = json_pack("{s:s, s:s, s:o}", "cmd", "move", "to", to, "environment", environment);
-	text = request ? json_dumps(request, JSON_COMPACT) : NULL;
-	json_decref(request);
-	if (!text)
-		return err_set(err, ERR_INVALID, "destination '%.100s' is not text", to);
-	if (asprintf(&line, "%s\n", text) < 0)
+	if (!text || asprintf(&line, "%s\n", text) < 0)
 		return err_sys(err, "cannot ask the watchdog of job '%s'", job);
 	return ask(store, job, line, ret, err);
 }
 
+int control_snapshot(struct store *store, const char *job, struct snapshot_info *ret,
+		     struct err *err)
+{
+	return ask_for(store, job, json_pack("{s:s}", "cmd", "snapshot"), ret, err);
+}
+
+int control_snapshot_now(struct store *store, const char *job, struct snapshot_info *ret,
+			 struct err *err)
+{
+	return ask_for(store, job, json_pack("{s:s, s:b}", "cmd", "snapshot", "urgent", 1), ret, err);
+}
+
+int control_move(struct store *store, const char *job, const char *to, struct snapshot_info *ret,
+		 struct err *err)
+{
+	json_t *request = json_pack("{s:s, s:s}", "cmd", "move", "to", to);
+
+	if (!request)
+		return err_set(err, ERR_INVALID, "destination '%.100s' is not text", to);
+	return ask_for(store, job, request, ret, err);
+}
+
 int control_stop(struct store *store, const char *job, struct snapshot_info *ret, struct err *err)
 {
-	return ask(store, job, "{\"cmd\": \"stop\"}\n", ret, err);
+	return ask_for(store, job, json_pack("{s:s}", "cmd", "stop"), ret, err);
 }
 
 int control_status(struct store *store, const char *job, struct job_status *ret, struct err *err)

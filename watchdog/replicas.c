@@ -321,6 +321,13 @@ void wd_replicas_nudge(struct watchdog *w)
 			replicator_nudge(w->replicas[i].replicator);
 }
 
+void wd_replicas_environment(struct watchdog *w, char *const *theirs)
+{
+	for (size_t i = 0; i < w->n_replicas; i++)
+		if (w->replicas[i].replicator)
+			replicator_environment(w->replicas[i].replicator, theirs);
+}
+
 void wd_replicas_look(struct watchdog *w)
 {
 	eventfd_t count;

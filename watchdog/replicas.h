@@ -15,6 +15,8 @@ int wd_replicas_begin(struct watchdog *w, struct err *err);
 /* The job runs: from here on snapshots are copied. */
 int wd_replicas_start(struct watchdog *w, struct err *err);
 void wd_replicas_nudge(struct watchdog *w);
+/* As replicator_environment, for all. */
+void wd_replicas_environment(struct watchdog *w, char *const *theirs);
 /* Somebody else has resumed the job: told once, and the job ended where the user wants that. */
 void wd_replicas_look(struct watchdog *w);
 /* Waits, within a bound, until what there is has arrived; says what is where. True: a thread is left that uses the

@@ -14,6 +14,7 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 #include "store/base/units.h"
+#include "store/replica/ssh_connect.h"
 #include "store/replicas.h"
 #include "watchdog/policy.h"
 
@@ -34,11 +35,13 @@ struct replicator {
 	pthread_cond_t changed;
 	bool nudged, ending, done, fenced, complete;
 	struct job_info end_record; /* borrowed from replicator_end's caller */
+	char **environment; /* that the next connection is made in; NULL: no other than so far */
 	struct err failure; /* the last one; kind ERR_NONE: none */
 
 	/* The thread's own. */
 	bool held;
 	struct replica_hold hold;
+	char **in_environment;
 	char said[sizeof(((struct err *)0)->msg)];
 	uint64_t wait;
 };
@@ -286,7 +289,8 @@ static void wait_until(struct replicator *r, uint64_t ns)
 	uint64_t end = clock_ns(CLOCK_REALTIME) + ns;
 	const struct timespec until = {(time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC)};
 
-	while (!r->ending && pthread_cond_timedwait(&r->changed, &r->lock, &until) == 0)
+	/* Who has asked for something may know a way there. */
+	while (!r->ending && !r->environment && pthread_cond_timedwait(&r->changed, &r->lock, &until) == 0)
 		;
 }
 
@@ -309,8 +313,23 @@ static bool next_turn(struct replicator *r, bool failed)
 	return !atomic_load(&r->cancelled);
 }
 
+static void adopt_environment(struct replicator *r)
+{
+	char **environment;
+
+	pthread_mutex_lock(&r->lock);
+	environment = steal_ptr(&r->environment);
+	pthread_mutex_unlock(&r->lock);
+	if (!environment)
+		return;
+	destination_environment(r->d, environment);
+	free(r->in_environment);
+	r->in_environment = environment;
+}
+
 static int attempt(struct replicator *r, bool ending, struct err *err)
 {
+	adopt_environment(r);
 	if (replicate(r, err) < 0)
 		return -1;
 	return ending ? destination_put_job(r->d, &r->hold, &r->end_record, err) : 0;
@@ -367,6 +386,20 @@ int replicator_start(struct replicator **ret, const struct replicator_config *co
 	}
 	*ret = r;
 	return 0;
+}
+
+void replicator_environment(struct replicator *r, char *const *theirs)
+{
+	char **environment;
+	struct err err;
+
+	if (ssh_environment_as(theirs, &environment, &err) < 0)
+		return;
+	pthread_mutex_lock(&r->lock);
+	free(r->environment);
+	r->environment = environment;
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
 }
 
 void replicator_nudge(struct replicator *r)
@@ -441,6 +474,8 @@ bool replicator_finish(struct replicator *r, uint64_t deadline, bool *ret_left, 
 		return complete;
 	pthread_join(r->thread, NULL);
 	destination_close(r->d);
+	free(r->environment);
+	free(r->in_environment);
 	pthread_mutex_destroy(&r->lock);
 	pthread_cond_destroy(&r->changed);
 	free(r);

@@ -33,6 +33,9 @@ int replicator_start(struct replicator **ret, const struct replicator_config *co
 		     struct destination *d, const struct replica_hold *hold, struct err *err);
 /* There may be a new snapshot. */
 void replicator_nudge(struct replicator *r);
+/* Somebody has asked the watchdog for something, and gets there by ssh as `theirs` says (ssh_environment_get): from the
+ * next connection on so do we, who may have been started long ago. */
+void replicator_environment(struct replicator *r, char *const *theirs);
 /* True once somebody else has resumed the job: *ret says who. Nothing is sent any more. */
 bool replicator_fenced(struct replicator *r, struct err *ret);
 const char *replicator_destination(const struct replicator *r);

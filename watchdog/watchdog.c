@@ -14,6 +14,7 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 #include "store/base/units.h"
+#include "store/replica/ssh_connect.h"
 #include "watchdog/signals.h"
 #include "watchdog/supervise.h"
 
@@ -294,20 +295,27 @@ static json_t *describe(const struct watchdog *w)
 	return object;
 }
 
-/* Takes both. Where a stop is under way already, or nothing runs, there is nothing to move. */
-static void move_to(struct watchdog *w, char *destination, char **environment)
+/* Where a stop is under way already, or nothing runs, there is nothing to move. */
+static int may_move(const struct watchdog *w, struct err *err)
 {
+	if (w->state == WD_RUNNING || w->state == WD_SNAPSHOT || w->state == WD_UNSTOPPABLE)
+		return 0;
+	return err_set(err, ERR_BUSY, "job '%s' cannot be moved now: it is %s", w->job.name, wd_state_name(w->state));
+}
+
+/* Takes destination. */
+static void move_to(struct watchdog *w, char *destination, char *const *theirs)
+{
+	char **environment = NULL;
 	struct err err;
 
-	if (w->state == WD_RUNNING || w->state == WD_SNAPSHOT || w->state == WD_UNSTOPPABLE) {
-		wd_move_to(w, destination, environment);
-		wd_handle(w, WE_STOP);
+	if (may_move(w, &err) < 0 || (theirs && ssh_environment_as(theirs, &environment, &err) < 0)) {
+		free(destination);
+		control_refuse_move(w->control, &err);
 		return;
 	}
-	free(destination);
-	free(environment);
-	err_set(&err, ERR_BUSY, "job '%s' cannot be moved now: it is %s", w->job.name, wd_state_name(w->state));
-	control_refuse_move(w->control, &err);
+	wd_move_to(w, destination, environment);
+	wd_handle(w, WE_STOP);
 }
 
 static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
@@ -317,6 +325,8 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 	if (!w->control || n == 0)
 		return;
 	wishes = control_read(w->control, fds, n);
+	if (wishes.environment)
+		wd_replicas_environment(w, wishes.environment);
 	if (wishes.status)
 		control_answer_status(w->control, describe(w));
 	w->urgent |= wishes.urgent;
@@ -326,6 +336,7 @@ static void read_control(struct watchdog *w, const struct pollfd *fds, size_t n)
 		move_to(w, wishes.move_to, wishes.environment);
 	if (wishes.stop)
 		wd_handle(w, WE_STOP);
+	free(wishes.environment);
 }
 
 /* ---- time ---------------------------------------------------------------------------------- */

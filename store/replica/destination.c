@@ -104,6 +104,12 @@ static int check_name(const struct destination *d, const char *job, struct err *
 	return job_name_check(job, err) < 0 ? err_wrap(err, "%s", d->text) : 0;
 }
 
+void destination_environment(struct destination *d, char **environment)
+{
+	if (d->ops->environment)
+		d->ops->environment(d->self, environment);
+}
+
 int destination_look(struct destination *d, const char *job, struct replica_job *ret,
 		     struct err *err)
 {

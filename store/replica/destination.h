@@ -77,6 +77,8 @@ int destination_check(const char *text, struct err *err);
 int destination_open(struct destination **ret, const char *text, struct err *err);
 void destination_close(struct destination *d); /* takes NULL */
 const char *destination_text(const struct destination *d);
+/* What helps to get there is started in this environment (ssh_connect.h) from the next connection on; borrowed. */
+void destination_environment(struct destination *d, char **environment);
 
 /* ERR_NOT_FOUND: it is reachable and knows no such job. */
 int destination_look(struct destination *d, const char *job, struct replica_job *ret,
@@ -122,6 +124,7 @@ struct destination_ops {
 		    struct err *err);
 	int (*pull)(void *self, const char *job, uint64_t seq, struct store *store,
 		    const struct replica_watch *watch, struct replica_stats *ret, struct err *err);
+	void (*environment)(void *self, char **environment); /* may be NULL */
 	void (*close)(void *self);
 };
 

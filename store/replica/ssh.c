@@ -217,6 +217,13 @@ static int ssh_pull(void *self, const char *job, uint64_t seq, struct store *sto
 	return 0;
 }
 
+static void ssh_environment(void *self, char **environment)
+{
+	struct ssh_destination *d = self;
+
+	d->target.environment = environment;
+}
+
 static void ssh_close(void *self)
 {
 	struct ssh_destination *d = self;
@@ -236,6 +243,7 @@ int ssh_destination_open(void **ret_self, const struct destination_ops **ret_ops
 		.put_job = ssh_put_job,
 		.drop = ssh_drop,
 		.pull = ssh_pull,
+		.environment = ssh_environment,
 		.close = ssh_close,
 	};
 	struct ssh_destination *d = calloc(1, sizeof(*d));

@@ -26,6 +26,8 @@ int ssh_environment_get(char ***ret, struct err *err);
 /* Our environment, with those of them that another process has told as they are there; what else it tells is not
  * looked at. *ret as above. */
 int ssh_environment_as(char *const *theirs, char ***ret, struct err *err);
+/* A copy in one piece, with NULL at its end; free(). */
+int strings_copy(const char *const *list, size_t n, char ***ret, struct err *err);
 /* NULL where it is not set, or empty. environment NULL: our own. */
 const char *ssh_environment_value(char *const *environment, const char *name);
 

@@ -36,8 +36,7 @@ static const char *name_of(const char *entry)
 	return NULL;
 }
 
-/* A copy in one piece. */
-static int copy(const char *const *list, size_t n, char ***ret, struct err *err)
+int strings_copy(const char *const *list, size_t n, char ***ret, struct err *err)
 {
 	size_t bytes = (n + 1) * sizeof(char *);
 	char **made, *at;
@@ -46,7 +45,7 @@ static int copy(const char *const *list, size_t n, char ***ret, struct err *err)
 		bytes += strlen(list[i]) + 1;
 	made = malloc(bytes);
 	if (!made)
-		return err_sys(err, "the environment of ssh");
+		return err_sys(err, "a list of %zu texts", n);
 	at = (char *)(made + n + 1);
 	for (size_t i = 0; i < n; i++) {
 		made[i] = at;
@@ -66,7 +65,7 @@ int ssh_environment_get(char ***ret, struct err *err)
 		if (!list[i])
 			list[i] = names[i];
 	}
-	return copy(list, N_NAMES, ret, err);
+	return strings_copy(list, N_NAMES, ret, err);
 }
 
 int ssh_environment_as(char *const *theirs, char ***ret, struct err *err)
@@ -92,7 +91,7 @@ int ssh_environment_as(char *const *theirs, char ***ret, struct err *err)
 		if (entry && strchr(entry, '='))
 			list[n++] = entry;
 	}
-	return copy(list, n, ret, err);
+	return strings_copy(list, n, ret, err);
 }
 
 const char *ssh_environment_value(char *const *environment, const char *name)

@@ -95,6 +95,25 @@ def cut_off_for_a_minute(lab):
     cut_off(lab, 60)
 
 
+@case()
+def by_the_ssh_of_who_asks(lab):
+    """The watchdog was started with an agent, say, that is gone; whoever asks for a snapshot or the end has one."""
+    server = local_sshd(lab)
+    there = os.path.join(lab.dir, "there")
+    ours, lab.env["PAWL_SSH"] = lab.env["PAWL_SSH"], "false"
+    watchdog = lab.run("python3", "-c", JOB, options=["--replicate", server.url(there), "--fresh"])
+    wait_until(lambda: watchdog.out or not watchdog.alive(), 60, "it runs")
+    lab.snapshot()
+    lab.env["PAWL_SSH"] = ours
+    lab.pawl("snapshot", "job")
+    wait_until(lambda: server.url(there) in lab.json("show", "job")["durable"], 60,
+               f"it is replicated: {watchdog.err[-300:]!r}")
+    lab.pawl("stop", "job")
+    check_equal(watchdog.wait().status, STOPPED_EXIT, "exit status")
+    check(server.url(there) in lab.json("show", "job")["durable"], "the final snapshot is there")
+    lab.pawl("verify", "--store", there)
+
+
 def fill(path):
     """To the last byte."""
     with open(path, "wb", buffering=0) as ballast:
