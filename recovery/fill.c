@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/uio.h>
@@ -19,14 +20,17 @@
 #include "store/base/parallel.h"
 
 #define WINDOW (1u << 20) /* pages listed at once: 16 MiB of list for 4 GiB */
-#define SLICE  1024u	 /* pages */
+#define SLICE  256u	 /* pages at least that a thread takes at a time: a pack, mostly */
+#define THREADS_A_CPU 3	 /* where nothing else is to run: some wait for the disk meanwhile */
 
 struct fill {
 	struct store *store;
 	page_sink *sink;
 	void *ctx;
+	size_t threads_a_cpu;
 	struct page_places places;
-	atomic_size_t next;
+	pthread_mutex_t lock; /* of next */
+	size_t next;
 	atomic_bool failed;
 };
 
@@ -107,14 +111,31 @@ static int put_pages(void *ctx, const struct page_place *places, size_t n, const
 
 /* ---- threads ------------------------------------------------------------------------------- */
 
+/* The next places that nobody has; *ret_n 0: there are none. */
+static int take(struct fill *fill, struct page_fetcher *fetcher, const struct page_place **ret, size_t *ret_n,
+		struct err *err)
+{
+	int result;
+
+	pthread_mutex_lock(&fill->lock);
+	*ret = fill->places.list + fill->next;
+	result = page_fetch_reach(fetcher, *ret, fill->places.n - fill->next, SLICE, ret_n, err);
+	fill->next += result == 0 ? *ret_n : 0;
+	pthread_mutex_unlock(&fill->lock);
+	return result;
+}
+
 static int work_on(struct fill *fill, struct page_fetcher *fetcher, struct err *err)
 {
-	size_t i;
+	const struct page_place *places;
+	size_t n;
 
-	while (!fill->failed && (i = atomic_fetch_add(&fill->next, SLICE)) < fill->places.n) {
-		size_t n = fill->places.n - i < SLICE ? fill->places.n - i : SLICE;
-
-		if (page_fetch(fetcher, fill->places.list + i, n, fill->sink, fill->ctx, err) < 0)
+	while (!fill->failed) {
+		if (take(fill, fetcher, &places, &n, err) < 0)
+			return -1;
+		if (n == 0)
+			break;
+		if (page_fetch(fetcher, places, n, fill->sink, fill->ctx, err) < 0)
 			return -1;
 	}
 	return 0;
@@ -137,7 +158,7 @@ static int work(void *ctx, struct err *err)
 
 static int run_workers(struct fill *fill, struct err *err)
 {
-	size_t n = parallel_cpus(), worth = fill->places.n / SLICE + 1;
+	size_t n = parallel_cpus() * fill->threads_a_cpu, worth = fill->places.n / (4 * SLICE) + 1;
 
 	fill->next = 0;
 	return parallel_run(n > worth ? worth : n, work, fill, err);
@@ -187,9 +208,16 @@ static int list_piece(struct fill *fill, struct readers *readers, const struct f
 	return 0;
 }
 
-int fill_run(struct store *store, const struct fill_pieces *pieces, page_sink *sink, void *ctx, struct err *err)
+int fill_run(struct store *store, const struct fill_pieces *pieces, bool gently, page_sink *sink, void *ctx,
+	     struct err *err)
 {
-	struct fill fill = {.store = store, .sink = sink, .ctx = ctx};
+	struct fill fill = {
+		.store = store,
+		.sink = sink,
+		.ctx = ctx,
+		.threads_a_cpu = gently ? 1 : THREADS_A_CPU,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+	};
 	struct readers readers = {.store = store};
 	int result = 0;
 
@@ -208,7 +236,7 @@ static int run_pieces(struct store *store, struct target *target, const struct f
 	for (size_t i = 0; i < pieces->n; i++)
 		if (pieces->list[i].zero && write_zeroes(target->pid, &pieces->list[i], err) < 0)
 			return -1;
-	return fill_run(store, pieces, put_pages, target, err);
+	return fill_run(store, pieces, false, put_pages, target, err);
 }
 
 /* What can come later is left to that: lazy.h. */

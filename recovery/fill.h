@@ -27,8 +27,9 @@ struct fill_ranges;
 int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, const struct fill_ranges *but,
 	      struct fill_pieces *ret, struct err *err);
 /* Fetches all stored pages of pieces, by several threads, and gives them to the sink, which is called by all of
- * them. What is zero or absent is not told. */
-int fill_run(struct store *store, const struct fill_pieces *pieces, page_sink *sink, void *ctx, struct err *err);
+ * them. What is zero or absent is not told. gently: the job runs already. */
+int fill_run(struct store *store, const struct fill_pieces *pieces, bool gently, page_sink *sink, void *ctx,
+	     struct err *err);
 
 /*
  * Memory that is filled through a userfaultfd: UFFDIO_COPY takes a page, fills it and puts it into the

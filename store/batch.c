@@ -93,22 +93,6 @@ int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, st
 	return rc ? err_lmdb(err, rc, "cannot write pages") : 0;
 }
 
-/* Where LMDB has mapped its file, which it does not tell: a small value stands in a page that begins with its
- * number (struct MDB_page of mdb.c). NULL: not to be told. */
-static const char *map_base(struct store *store, MDB_txn *txn)
-{
-	const char *page = NULL;
-	MDB_cursor *cursor;
-	MDB_val key, value;
-
-	if (mdb_cursor_open(txn, store->meta, &cursor))
-		return NULL;
-	if (mdb_cursor_get(cursor, &key, &value, MDB_FIRST) == 0)
-		page = (const char *)((uintptr_t)value.mv_data & ~(uintptr_t)4095);
-	mdb_cursor_close(cursor);
-	return page ? page - get_le64((const uint8_t *)page) * 4096 : NULL;
-}
-
 /* A file system keeps what was written in one go in folios of up to 2 MiB, which are let go only whole. */
 #define FOLIO_MOST (2 << 20)
 
@@ -133,7 +117,7 @@ static void leave_batch(const struct batch *batch, struct store *store)
 
 	if (mdb_env_get_fd(store->env, &fd) || txn_read(store, &txn, &ignored) < 0)
 		return;
-	base = map_base(store, txn);
+	base = txn_map_base(store, txn);
 	for (size_t i = 0; base && i < batch->n_packs; i++) {
 		struct id_key key = id_key(batch->packs[i].view.first);
 		MDB_val value;

@@ -76,31 +76,64 @@ static int seek_pack(struct page_source *source, uint64_t id, MDB_val *key, MDB_
 	return mdb_cursor_get(source->cursor, key, value, MDB_PREV);
 }
 
-int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct err *err)
+static int err_missing(uint64_t id, struct err *err)
 {
-	int64_t i = source->has_view ? pack_find(&source->view, id) : -1;
-	MDB_val key, value;
-	int rc;
+	return err_set(err, ERR_CORRUPT, "stored page %" PRIu64 " is missing", id);
+}
 
-	if (i >= 0) {
-		*ret = (uint32_t)i;
-		return 0;
-	}
-	source->has_view = false;
-	rc = seek_pack(source, id, &key, &value);
+int source_seek(struct page_source *source, uint64_t id, struct stored_pack *ret, struct err *err)
+{
+	MDB_val key, value;
+	int rc = seek_pack(source, id, &key, &value);
+
 	if (rc && rc != MDB_NOTFOUND)
 		return err_lmdb(err, rc, "cannot read stored page %" PRIu64, id);
 	if (rc == MDB_NOTFOUND)
-		return err_set(err, ERR_CORRUPT, "stored page %" PRIu64 " is missing", id);
-	if (pack_open(&source->view, value.mv_data, value.mv_size, get_le64(key.mv_data),
+		return err_missing(id, err);
+	*ret = (struct stored_pack){.key = get_le64(key.mv_data), .value = value};
+	return 0;
+}
+
+int source_next_key(struct page_source *source, uint64_t *ret, struct err *err)
+{
+	MDB_val key, value;
+	int rc = mdb_cursor_get(source->cursor, &key, &value, MDB_NEXT);
+
+	if (rc && rc != MDB_NOTFOUND)
+		return err_lmdb(err, rc, "cannot read packs");
+	*ret = rc ? UINT64_MAX : get_le64(key.mv_data);
+	return 0;
+}
+
+int source_look(struct page_source *source, const struct stored_pack *pack, struct err *err)
+{
+	source->has_view = false;
+	if (pack_open(&source->view, pack->value.mv_data, pack->value.mv_size, pack->key,
 		      &source->store->secret, err) < 0)
 		return -1;
 	source->has_view = true;
-	i = pack_find(&source->view, id);
-	if (i < 0)
-		return err_set(err, ERR_CORRUPT, "stored page %" PRIu64 " is missing", id);
-	*ret = (uint32_t)i;
 	return 0;
+}
+
+bool source_has(const struct page_source *source, uint64_t id, uint32_t *ret)
+{
+	int64_t i = source->has_view ? pack_find(&source->view, id) : -1;
+
+	if (i >= 0)
+		*ret = (uint32_t)i;
+	return i >= 0;
+}
+
+int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct err *err)
+{
+	struct stored_pack pack;
+
+	if (source_has(source, id, ret))
+		return 0;
+	source->has_view = false;
+	if (source_seek(source, id, &pack, err) < 0 || source_look(source, &pack, err) < 0)
+		return -1;
+	return source_has(source, id, ret) ? 0 : err_missing(id, err);
 }
 
 /* The kernel's own read-ahead in a mapping is far shorter. The map is larger than the file; what is behind its end

@@ -31,6 +31,21 @@ void source_close(struct page_source *source); /* also of {0} */
 int source_begin(struct page_source *source, struct err *err);
 void source_end(struct page_source *source);
 
+/* A pack as it is stored. */
+struct stored_pack {
+	uint64_t key;
+	MDB_val value; /* in the map, unless it was copied (packdisk.h) */
+};
+
+/* The one that id is in, if it is anywhere. Nothing of the value is read. ERR_CORRUPT: there is none. */
+int source_seek(struct page_source *source, uint64_t id, struct stored_pack *ret, struct err *err);
+/* After that: first id of the pack behind it, UINT64_MAX: it is the last. */
+int source_next_key(struct page_source *source, uint64_t *ret, struct err *err);
+/* Checks it and points source->view at it. */
+int source_look(struct page_source *source, const struct stored_pack *pack, struct err *err);
+/* Whether id is in source->view, and *ret its entry. */
+bool source_has(const struct page_source *source, uint64_t id, uint32_t *ret);
+
 /* Points source->view at id's pack and *ret at its entry. ERR_CORRUPT: damaged or missing. */
 int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct err *err);
 /* The next pages come from the pack in view and, mostly, from what lies behind it in the file: they are asked for

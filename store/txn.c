@@ -163,6 +163,20 @@ void txn_end(struct store *store, MDB_txn *txn)
 	pthread_rwlock_unlock(&store->map_lock);
 }
 
+const char *txn_map_base(struct store *store, MDB_txn *txn)
+{
+	const char *page = NULL;
+	MDB_cursor *cursor;
+	MDB_val key, value;
+
+	if (mdb_cursor_open(txn, store->meta, &cursor))
+		return NULL;
+	if (mdb_cursor_get(cursor, &key, &value, MDB_FIRST) == 0)
+		page = (const char *)((uintptr_t)value.mv_data & ~(uintptr_t)4095);
+	mdb_cursor_close(cursor);
+	return page ? page - get_le64((const uint8_t *)page) * 4096 : NULL;
+}
+
 struct id_key id_key(uint64_t id)
 {
 	struct id_key key;

@@ -56,6 +56,10 @@ int txn_commit(struct store *store, MDB_txn *txn, bool sync, struct err *err);
 void txn_end(struct store *store, MDB_txn *txn);
 int store_sync(struct store *store, struct err *err);
 
+/* Where LMDB has mapped its file during this transaction, which it does not tell: a small value stands in a page
+ * that begins with its number (struct MDB_page of mdb.c). NULL: not to be told. */
+const char *txn_map_base(struct store *store, MDB_txn *txn);
+
 /* ---- keys ---------------------------------------------------------------------------------- */
 
 struct id_key { /* packs, nodes, sessions: MDB_INTEGERKEY */

@@ -1,0 +1,63 @@
+#include "store/packdisk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "store/base/cleanup.h"
+#include "store/bytes.h"
+#include "store/pack.h"
+
+#define LMDB_HEADER 16u /* of the first of the pages that hold a value of this size (struct MDB_page) */
+#define ROOM_PAGES  ((PACK_SIZE + LMDB_HEADER) / STORE_PAGE_SIZE)
+
+void pack_disk_open(struct pack_disk *disk, struct store *store)
+{
+	disk->room = NULL;
+	disk->fd = openat(store->dir_fd, "data.mdb", O_RDONLY | O_DIRECT | O_CLOEXEC);
+}
+
+void pack_disk_close(struct pack_disk *disk)
+{
+	cleanup_fd_p(&disk->fd);
+	free(disk->room);
+	*disk = (struct pack_disk){.fd = -1};
+}
+
+/* mincore(2) tells of a file only to those who may write it; to others all seems to be there. */
+static bool is_cached(const char *pages, size_t n)
+{
+	unsigned char there[ROOM_PAGES];
+	size_t count = 0;
+
+	if (mincore((void *)(uintptr_t)pages, n * STORE_PAGE_SIZE, there) < 0)
+		return true;
+	for (size_t i = 0; i < n; i++)
+		count += there[i] & 1;
+	return count > n / 2;
+}
+
+void pack_disk_read(struct pack_disk *disk, const char *base, MDB_val *value)
+{
+	const char *page = (const char *)value->mv_data - LMDB_HEADER;
+	size_t len = value->mv_size + LMDB_HEADER;
+	ssize_t got;
+
+	if (disk->fd < 0 || !base || page < base || (page - base) % STORE_PAGE_SIZE != 0 ||
+	    len % STORE_PAGE_SIZE != 0 || len > ROOM_PAGES * STORE_PAGE_SIZE ||
+	    is_cached(page, len / STORE_PAGE_SIZE))
+		return;
+	if (!disk->room)
+		disk->room = aligned_alloc(STORE_PAGE_SIZE, ROOM_PAGES * STORE_PAGE_SIZE);
+	if (!disk->room)
+		return;
+	got = pread(disk->fd, disk->room, len, page - base);
+	if (got < 0 && errno == EINVAL) /* not every file system says so when it is opened */
+		pack_disk_close(disk);
+	if (got != (ssize_t)len ||
+	    get_le64(disk->room) != (uint64_t)(page - base) / STORE_PAGE_SIZE)
+		return;
+	value->mv_data = disk->room + LMDB_HEADER;
+}
