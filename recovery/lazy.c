@@ -117,28 +117,27 @@ static int make_lock(pthread_rwlock_t *lock)
 	return code;
 }
 
-static int begin(struct lazy *lazy, const char *job, uint64_t seq, struct err *err)
+static int begin(struct lazy *lazy, struct err *err)
 {
 	if (lazy->wake < 0 || lazy->told < 0)
 		return err_sys(err, "lazy recovery");
-	if (session_begin(&lazy->hold, lazy->store, job, seq, CODEC_NONE, err) < 0)
-		return -1;
 	return start_thread(&lazy->server, &lazy->serving, lazy_serve, lazy, err);
 }
 
-int lazy_begin(struct lazy **ret, struct store *store, const char *job, uint64_t seq, struct err *err)
+int lazy_begin(struct lazy **ret, struct store *store, struct store_session **hold, struct err *err)
 {
 	struct lazy *lazy = calloc(1, sizeof(*lazy));
 
 	if (!lazy)
 		return err_sys(err, "lazy recovery");
 	lazy->store = store;
+	lazy->hold = steal_ptr(hold);
 	make_lock(&lazy->lock);
 	pthread_mutex_init(&lazy->state_lock, NULL);
 	pthread_cond_init(&lazy->changed, NULL);
 	lazy->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	lazy->told = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (begin(lazy, job, seq, err) < 0) {
+	if (begin(lazy, err) < 0) {
 		lazy_free(lazy);
 		return -1;
 	}

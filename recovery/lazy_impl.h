@@ -57,8 +57,8 @@ struct lazy {
  * all of it at once. Pure. */
 bool lazy_region_fits(const Snap__Process *p, const Snap__Region *r);
 
-/* Holds snapshot seq of the job. The server runs from here on: recovery itself may touch what is not there yet. */
-int lazy_begin(struct lazy **ret, struct store *store, const char *job, uint64_t seq, struct err *err);
+/* Takes *hold, which keeps the snapshot in the store. The server runs from here on: recovery itself may touch what is not there yet. */
+int lazy_begin(struct lazy **ret, struct store *store, struct store_session **hold, struct err *err);
 /* These ranges get their pages from the page table at root; takes their userfaultfd. Before lazy_go. */
 int lazy_take(struct lazy *lazy, struct fill_ranges *ranges, uint64_t root, struct err *err);
 /* The job runs: the rest comes, too. */

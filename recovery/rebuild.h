@@ -71,6 +71,7 @@ struct recovery {
 	size_t n_stubs;
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
+	struct store_session *hold; /* keeps the snapshot in the store while it is read; NULL: not (any more) */
 	struct lazy *lazy;	 /* fills the rest later; NULL: not so */
 	int *queues;		 /* as model->posix_queues: ours, to read and write; -1: not made */
 	void **segments;	 /* as model->segments: where they are attached to us; NULL: not */

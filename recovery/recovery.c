@@ -219,6 +219,27 @@ static int begin(struct recovery *rec, struct err *err)
 	return 0;
 }
 
+/* Whoever removes the snapshot meanwhile takes nothing that is still to be read. On a full disk it has to do
+ * without. */
+static int hold_snapshot(struct recovery *rec, struct err *err)
+{
+	const struct recovery_options *options = rec->options;
+
+	if (!options->job ||
+	    session_begin(&rec->hold, rec->store, options->job, options->seq, CODEC_NONE, err) == 0)
+		return 0;
+	if (options->lazy || err->kind == ERR_NOT_FOUND)
+		return -1;
+	log_debug("the snapshot can be removed from the store while it is read: %s", err->msg);
+	return 0;
+}
+
+static void let_go_of_snapshot(struct recovery *rec)
+{
+	session_abort(rec->hold);
+	rec->hold = NULL;
+}
+
 static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 {
 	char text[512];
@@ -228,8 +249,8 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 		return -1;
 	if (out)
 		plan_print(&rec->plan, rec->model, out);
-	if (rec->options->lazy &&
-	    lazy_begin(&rec->lazy, rec->store, rec->options->job, rec->options->seq, err) < 0)
+	if (hold_snapshot(rec, err) < 0 ||
+	    (rec->options->lazy && lazy_begin(&rec->lazy, rec->store, &rec->hold, err) < 0))
 		return -1;
 	for (size_t i = 0; i < rec->plan.n_steps; i++) {
 		log_debug("recovery: %s",
@@ -285,6 +306,7 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 		recovery_free(rec);
 		return -1;
 	}
+	let_go_of_snapshot(rec);
 	close_files(rec);
 	free_trees(rec);
 	rec->options = NULL;
@@ -368,6 +390,7 @@ void recovery_free(struct recovery *rec)
 {
 	if (!rec)
 		return;
+	let_go_of_snapshot(rec);
 	unix_remove_paths(rec);
 	for (size_t i = 0; rec->stubs && i < rec->n_stubs; i++)
 		stub_kill(&rec->stubs[i]);

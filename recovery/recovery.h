@@ -46,11 +46,12 @@ struct recovery_options {
 	/* In a trial: told of each run of pages that are not as stored; may be NULL. pid: the model's. */
 	void (*differs)(void *ctx, pid_t pid, uint64_t address, uint64_t pages);
 	void *ctx;
-	/* What of the memory can be filled while the job runs is left to that (lazy.h). The snapshot is `seq` of
-	 * `job`: it is kept in the store until then. */
-	bool lazy;
+	/* The snapshot is `seq` of `job`: it is kept in the store while it is read. NULL: that is the caller's
+	 * affair. */
 	const char *job;
 	uint64_t seq;
+	/* What of the memory can be filled while the job runs is left to that (lazy.h). Needs job. */
+	bool lazy;
 };
 
 struct recovery;
@@ -72,7 +73,8 @@ int recovery_check(const Snap__Snapshot *model, struct store *store,
  * work. ERR_UNSUPPORTED names the process. For checkpoint_config's check_model. */
 int recovery_check_relations(const Snap__Snapshot *model, struct err *err);
 
-/* Rebuilds all of it, stopped. The model and host must outlive it. */
+/* Rebuilds all of it, stopped. The model and host must outlive it. ERR_NOT_FOUND where the snapshot has been removed
+ * before anything was done; later that does no harm. */
 int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
 		     const struct recovery_host *host, const struct recovery_options *options,
 		     struct recovery_result *ret_result, struct err *err);

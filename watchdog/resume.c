@@ -13,13 +13,20 @@
 
 /* ---- candidates ---------------------------------------------------------------------------- */
 
-static void say_damaged(struct watchdog *w, uint64_t seq, const struct err *why)
+/* Another process may remove a snapshot at any time. */
+static void say_skipped(struct watchdog *w, uint64_t seq, const struct err *why)
 {
 	const struct resume *r = &w->resume;
+	const char *name = w->job.name;
 
-	if (r->next < r->n)
-		wd_notice(w, "snapshot %s@%" PRIu64 " is damaged (%s), taking %s@%" PRIu64,
-			  w->job.name, seq, why->msg, w->job.name, r->seqs[r->next]);
+	if (r->next == r->n)
+		return;
+	if (why->kind == ERR_NOT_FOUND)
+		wd_notice(w, "snapshot %s@%" PRIu64 " has been removed meanwhile, taking %s@%" PRIu64, name, seq,
+			  name, r->seqs[r->next]);
+	else
+		wd_notice(w, "snapshot %s@%" PRIu64 " is damaged (%s), taking %s@%" PRIu64, name, seq, why->msg,
+			  name, r->seqs[r->next]);
 }
 
 static void drop_model(struct resume *r)
@@ -29,7 +36,7 @@ static void drop_model(struct resume *r)
 	r->model = NULL;
 }
 
-/* The next candidate whose record is good. 1, 0: none left (err says why the last was not), -1. */
+/* The next candidate whose record is there and good. 1, 0: none left (err says why the last was not), -1. */
 static int load_next(struct watchdog *w, struct err *err)
 {
 	struct resume *r = &w->resume;
@@ -37,14 +44,14 @@ static int load_next(struct watchdog *w, struct err *err)
 	while (r->next < r->n) {
 		r->seq = r->seqs[r->next++];
 		drop_model(r);
-		if (store_snapshot_load(w->store, w->job.name, r->seq, NULL, &r->model, err) == 0) {
+		if (store_snapshot_load(w->store, w->job.name, r->seq, &r->info, &r->model, err) == 0) {
 			if (r->model->capsule && r->model->clocks)
 				return 1;
 			err_set(err, ERR_CORRUPT, "it lacks the capsule or the clocks");
 		}
-		if (err->kind != ERR_CORRUPT)
+		if (err->kind != ERR_CORRUPT && err->kind != ERR_NOT_FOUND)
 			return -1;
-		say_damaged(w, r->seq, err);
+		say_skipped(w, r->seq, err);
 	}
 	return 0;
 }
@@ -188,12 +195,22 @@ int wd_resume_next(struct watchdog *w, struct err *err)
 	return 1;
 }
 
+static bool is_removed(struct watchdog *w)
+{
+	struct snapshot_info ignored;
+	struct err err;
+
+	return store_snapshot_load(w->store, w->job.name, w->resume.seq, &ignored, NULL, &err) < 0 &&
+	       err.kind == ERR_NOT_FOUND;
+}
+
 int wd_resume_failed(struct watchdog *w, const struct err *why)
 {
 	struct err err = *why;
 
-	if (why->kind == ERR_CORRUPT && w->resume.next < w->resume.n) {
-		say_damaged(w, w->resume.seq, why);
+	if ((why->kind == ERR_CORRUPT || (why->kind == ERR_NOT_FOUND && is_removed(w))) &&
+	    w->resume.next < w->resume.n) {
+		say_skipped(w, w->resume.seq, why);
 		return 0;
 	}
 	err_wrap(&err, "cannot recover %s@%" PRIu64, w->job.name, w->resume.seq);
@@ -254,13 +271,11 @@ static int roll_back_logs(struct watchdog *w, struct err *err)
 
 static int note_generation(struct watchdog *w, const struct recovery_result *built, struct err *err)
 {
-	struct snapshot_info info;
+	const struct snapshot_info *info = &w->resume.info;
 
-	if (store_snapshot_load(w->store, w->job.name, w->resume.seq, &info, NULL, err) < 0)
-		return -1;
-	if (info.generation < w->job.first_generation)
-		w->job.first_generation = info.generation;
-	wd_account_restart(w, &info);
+	if (info->generation < w->job.first_generation)
+		w->job.first_generation = info->generation;
+	wd_account_restart(w, info);
 	w->job.generation++;
 	w->job.leader_pid = built->leader;
 	w->job.attached = false;

@@ -43,7 +43,8 @@
 struct resume {
 	uint64_t *seqs; /* candidates, best first; owned */
 	size_t n, next;
-	uint64_t seq; /* the one being rebuilt */
+	uint64_t seq; /* the one being rebuilt, … */
+	struct snapshot_info info; /* … as it was when it was chosen */
 	Snap__Snapshot *model;
 	struct recovery_host host;
 };

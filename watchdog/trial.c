@@ -58,7 +58,11 @@ static int make_capsule(struct capsule **ret, const Snap__Snapshot *model, struc
 static int rebuild_and_compare(struct trial *t, struct store *store, const Snap__Snapshot *model,
 			       struct capsule *capsule, struct trial_result *ret, struct err *err)
 {
-	const struct recovery_options options = {.leave_files = true, .differs = say_differs, .ctx = t};
+	const struct recovery_options options = {.leave_files = true,
+						  .differs = say_differs,
+						  .ctx = t,
+						  .job = t->job,
+						  .seq = t->seq};
 	const struct recovery_host host = capsule_recovery_host(capsule);
 	struct recovery_result built;
 	struct recovery *recovery;

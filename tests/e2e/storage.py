@@ -1,6 +1,7 @@
 """Damage, full disks, retention, space: what a store must survive."""
 import os
 import shutil
+import signal
 import time
 
 import harness
@@ -298,6 +299,37 @@ def saved_without_its_parent(lab):
     check_equal(lab.snapshot()["parent"], None, "parent, where that one is damaged")
     lab.kill(watchdog)
     lab.pawl("recover", "job")
+    check_equal(lab.log(), expected, "log")
+
+
+def rm_while_it_is_read(lab, seq, which):
+    """`pawl recover` of a job is stopped when it is about to fill the memory from snapshot `seq`; then others go."""
+    again = lab.start("recover", "job", "-i", "1h", "-v")
+    wait_until(lambda: b"map and fill" in again.err, 30, f"job@{seq} is read: {again.err!r}")
+    again.process.send_signal(signal.SIGSTOP)
+    lab.pawl("rm", which)
+    lab.pawl("gc")
+    again.process.send_signal(signal.SIGCONT)
+    check_equal(again.wait(60).status, 0, f"the job ({again.err[-500:]!r}) ends with")
+    return again
+
+
+@case()
+def removed_while_it_is_recovered(lab):
+    """What a recovery has begun to read stays in the store until it has been read."""
+    expected = saved_and_killed(lab, snapshots=1, args=("128", "4", "20", "250", "2"))
+    rm_while_it_is_read(lab, 1, "job@1")
+    check_equal(lab.log(), expected, "log")
+
+
+@case()
+def removed_before_it_is_recovered(lab):
+    """The newest is damaged, the one before it is removed while that comes out: the one before that is taken."""
+    expected = saved_and_killed(lab, args=("64", "4", "20", "400", "2"))
+    flip(lab, "packs", -1, 150, 2000)
+    again = rm_while_it_is_read(lab, 3, "job@2")
+    check(b"job@3 is damaged" in again.err and b"job@2 has been removed meanwhile, taking job@1" in again.err,
+          f"{again.err!r}")
     check_equal(lab.log(), expected, "log")
 
 
