@@ -27,7 +27,7 @@ struct fill {
 	struct store *store;
 	page_sink *sink;
 	void *ctx;
-	size_t threads_a_cpu;
+	int flags;
 	struct page_places places;
 	pthread_mutex_t lock; /* of next */
 	size_t next;
@@ -145,7 +145,7 @@ static int work(void *ctx, struct err *err)
 {
 	struct page_fetcher *fetcher;
 	struct fill *fill = ctx;
-	int result = page_fetcher_open(&fetcher, fill->store, err);
+	int result = page_fetcher_open(&fetcher, fill->store, !(fill->flags & FILL_AGAIN), err);
 
 	if (result == 0) {
 		result = work_on(fill, fetcher, err);
@@ -158,7 +158,7 @@ static int work(void *ctx, struct err *err)
 
 static int run_workers(struct fill *fill, struct err *err)
 {
-	size_t n = parallel_cpus() * fill->threads_a_cpu, worth = fill->places.n / (4 * SLICE) + 1;
+	size_t n = parallel_cpus() * (fill->flags & FILL_GENTLY ? 1 : THREADS_A_CPU), worth = fill->places.n / (4 * SLICE) + 1;
 
 	fill->next = 0;
 	return parallel_run(n > worth ? worth : n, work, fill, err);
@@ -208,14 +208,14 @@ static int list_piece(struct fill *fill, struct readers *readers, const struct f
 	return 0;
 }
 
-int fill_run(struct store *store, const struct fill_pieces *pieces, bool gently, page_sink *sink, void *ctx,
+int fill_run(struct store *store, const struct fill_pieces *pieces, int flags, page_sink *sink, void *ctx,
 	     struct err *err)
 {
 	struct fill fill = {
 		.store = store,
 		.sink = sink,
 		.ctx = ctx,
-		.threads_a_cpu = gently ? 1 : THREADS_A_CPU,
+		.flags = flags,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 	struct readers readers = {.store = store};
@@ -230,13 +230,13 @@ int fill_run(struct store *store, const struct fill_pieces *pieces, bool gently,
 	return result;
 }
 
-static int run_pieces(struct store *store, struct target *target, const struct fill_pieces *pieces,
+static int run_pieces(struct store *store, struct target *target, const struct fill_pieces *pieces, int flags,
 		      struct err *err)
 {
 	for (size_t i = 0; i < pieces->n; i++)
 		if (pieces->list[i].zero && write_zeroes(target->pid, &pieces->list[i], err) < 0)
 			return -1;
-	return fill_run(store, pieces, false, put_pages, target, err);
+	return fill_run(store, pieces, flags, put_pages, target, err);
 }
 
 /* What can come later is left to that: lazy.h. */
@@ -252,6 +252,7 @@ static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t 
 	struct target target = {.pid = pid, .ranges.uffd = -1};
 	struct fill_ranges lazy = {.uffd = -1};
 	struct fill_pieces pieces = {0};
+	int flags = stub_inherited(stub) || fill_has_heirs(rec, stub) ? FILL_AGAIN : 0;
 	int result = rec->lazy && pid && !late ? leave_to_lazy(rec, stub, &lazy, err) : 0;
 
 	if (result == 0)
@@ -259,7 +260,7 @@ static int fill_pages(struct recovery *rec, struct stub *stub, bool late, pid_t 
 	if (result == 0 && pid && !late && !lazy.n)
 		result = fill_ranges_open(rec, stub, &target.ranges, err);
 	if (result == 0)
-		result = run_pieces(rec->store, &target, &pieces, err);
+		result = run_pieces(rec->store, &target, &pieces, flags, err);
 	for (size_t i = 0; i < pieces.n && pid; i++)
 		rec->pages += pieces.list[i].n;
 	fill_ranges_close(&target.ranges);

@@ -27,8 +27,12 @@ struct fill_ranges;
 int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, const struct fill_ranges *but,
 	      struct fill_pieces *ret, struct err *err);
 /* Fetches all stored pages of pieces, by several threads, and gives them to the sink, which is called by all of
- * them. What is zero or absent is not told. gently: the job runs already. */
-int fill_run(struct store *store, const struct fill_pieces *pieces, bool gently, page_sink *sink, void *ctx,
+ * them. What is zero or absent is not told. flags: enum fill_flags. */
+enum fill_flags {
+	FILL_GENTLY = 1 << 0, /* the job runs already */
+	FILL_AGAIN = 1 << 1,  /* much of it is filled into other processes too */
+};
+int fill_run(struct store *store, const struct fill_pieces *pieces, int flags, page_sink *sink, void *ctx,
 	     struct err *err);
 
 /*
@@ -43,6 +47,8 @@ struct fill_ranges { /* starts as {.uffd = -1} */
 	size_t n, room;
 };
 
+/* Whether another process is created with what is filled here. */
+bool fill_has_heirs(const struct recovery *rec, const struct stub *stub);
 /* Prepares the stub's fresh early regions of some size where huge pages would not be used. Best effort: what
  * is not among ret's ranges is written the ordinary way. */
 int fill_ranges_open(struct recovery *rec, struct stub *stub, struct fill_ranges *ret, struct err *err);

@@ -104,8 +104,7 @@ int fill_ranges_open(struct recovery *rec, struct stub *stub, struct fill_ranges
 	return 0;
 }
 
-/* Whether another is created with what is filled here: then it must be there before. */
-static bool has_heirs(const struct recovery *rec, const struct stub *stub)
+bool fill_has_heirs(const struct recovery *rec, const struct stub *stub)
 {
 	const struct inheritance *in = &rec->plan.inheritance;
 
@@ -135,7 +134,7 @@ int fill_ranges_open_lazy(struct recovery *rec, struct stub *stub, struct fill_r
 
 		if (!r || !lazy_region_fits(stub->model, r) || inherit_end(stub_inherited(stub), r) > r->start)
 			continue;
-		if (ret->uffd < 0 && has_heirs(rec, stub))
+		if (ret->uffd < 0 && fill_has_heirs(rec, stub)) /* it must be there before they are */
 			return 0;
 		if (ret->uffd < 0)
 			opened = open_lazy(stub, &ret->uffd, err);

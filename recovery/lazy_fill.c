@@ -30,7 +30,7 @@ static int fill_memories(struct lazy *lazy, struct err *err)
 	for (size_t i = 0; i < lazy->n_memories; i++) {
 		struct destination to = {lazy, i};
 
-		if (fill_run(lazy->store, &lazy->memories[i].pieces, true, put_pages, &to, err) < 0 &&
+		if (fill_run(lazy->store, &lazy->memories[i].pieces, FILL_GENTLY, put_pages, &to, err) < 0 &&
 		    (err->kind != ERR_GONE || lazy->quit))
 			return -1;
 	}

@@ -394,7 +394,7 @@ void *lazy_serve(void *arg)
 
 	s.readers.store = s.lazy->store;
 	setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) - HASTE);
-	result = page_fetcher_open(&s.fetcher, s.lazy->store, &err);
+	result = page_fetcher_open(&s.fetcher, s.lazy->store, false, &err);
 	if (result == 0) {
 		result = serve(&s, &err);
 		page_fetcher_close(s.fetcher);

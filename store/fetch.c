@@ -84,7 +84,7 @@ struct page_fetcher {
 	char *pages;   /* FETCH_PAGES */
 };
 
-int page_fetcher_open(struct page_fetcher **ret, struct store *store, struct err *err)
+int page_fetcher_open(struct page_fetcher **ret, struct store *store, bool once, struct err *err)
 {
 	struct page_fetcher *fetcher = calloc(1, sizeof(*fetcher));
 
@@ -103,7 +103,8 @@ int page_fetcher_open(struct page_fetcher **ret, struct store *store, struct err
 		page_fetcher_close(fetcher);
 		return -1;
 	}
-	pack_disk_open(&fetcher->disk, store);
+	if (once)
+		pack_disk_open(&fetcher->disk, store);
 	*ret = fetcher;
 	return 0;
 }
@@ -150,7 +151,7 @@ static int enter_pack(struct page_fetcher *fetcher, const struct page_place *pla
 		return -1;
 	in_map = pack.value.mv_data;
 	if (wanted >= WHOLE)
-		pack_disk_read(&fetcher->disk, fetcher->base, &pack.value);
+		pack_disk_read(&fetcher->disk, fetcher->base, pack.key, &pack.value);
 	if (source_look(source, &pack, err) < 0)
 		return -1;
 	if (pack.value.mv_data == in_map)

@@ -4,7 +4,7 @@
  * The pages of a table that has been written for a while lie in as many packs as it has seen snapshots.
  * Read in the order of the table every page would open another pack, and check it, anew; read in the order
  * of their ids each pack is opened once, and the file is read from its beginning to its end; from the disk, past
- * the page cache, where it is not there and much of the pack is wanted (packdisk.h).
+ * the page cache, where it is not there and much of the pack is wanted, but only once (packdisk.h).
  *
  * List the pages of any number of tables, sort, and fetch: the list may be cut anywhere, and the parts fetched
  * by several threads, each with a fetcher of its own.
@@ -40,7 +40,8 @@ struct page_fetcher;
 typedef int page_sink(void *ctx, const struct page_place *places, size_t n, const void *pages,
 		      struct err *err);
 
-int page_fetcher_open(struct page_fetcher **ret, struct store *store, struct err *err);
+/* once: what is read is not needed again soon. */
+int page_fetcher_open(struct page_fetcher **ret, struct store *store, bool once, struct err *err);
 void page_fetcher_close(struct page_fetcher *fetcher); /* takes NULL */
 /* How many of the places, at least one and about `least`, fill whole packs, so that no other part of the list has
  * to open one of these anew. */

@@ -15,6 +15,7 @@
 
 void pack_disk_open(struct pack_disk *disk, struct store *store)
 {
+	disk->store = store;
 	disk->room = NULL;
 	disk->fd = openat(store->dir_fd, "data.mdb", O_RDONLY | O_DIRECT | O_CLOEXEC);
 }
@@ -39,7 +40,17 @@ static bool is_cached(const char *pages, size_t n)
 	return count > n / 2;
 }
 
-void pack_disk_read(struct pack_disk *disk, const char *base, MDB_val *value)
+static bool is_first_time(struct store *store, uint64_t key)
+{
+	bool first;
+
+	pthread_mutex_lock(&store->past_mutex);
+	first = idset_add(&store->read_past, key) == 1;
+	pthread_mutex_unlock(&store->past_mutex);
+	return first;
+}
+
+void pack_disk_read(struct pack_disk *disk, const char *base, uint64_t key, MDB_val *value)
 {
 	const char *page = (const char *)value->mv_data - LMDB_HEADER;
 	size_t len = value->mv_size + LMDB_HEADER;
@@ -47,7 +58,7 @@ void pack_disk_read(struct pack_disk *disk, const char *base, MDB_val *value)
 
 	if (disk->fd < 0 || !base || page < base || (page - base) % STORE_PAGE_SIZE != 0 ||
 	    len % STORE_PAGE_SIZE != 0 || len > ROOM_PAGES * STORE_PAGE_SIZE ||
-	    is_cached(page, len / STORE_PAGE_SIZE))
+	    is_cached(page, len / STORE_PAGE_SIZE) || !is_first_time(disk->store, key))
 		return;
 	if (!disk->room)
 		disk->room = aligned_alloc(STORE_PAGE_SIZE, ROOM_PAGES * STORE_PAGE_SIZE);

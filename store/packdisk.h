@@ -12,6 +12,7 @@
 #include "store/txn.h"
 
 struct pack_disk {
+	struct store *store;
 	int fd; /* -1: the file system does not read so, or cannot tell what it has cached */
 	uint8_t *room;
 };
@@ -20,9 +21,10 @@ struct pack_disk {
 void pack_disk_open(struct pack_disk *disk, struct store *store);
 void pack_disk_close(struct pack_disk *disk);
 
-/* Where a pack's value stands in the map whose base (txn_map_base) is that, and mostly not in the page cache, *value
- * becomes a copy of it that lasts until the next call. Otherwise it stays. Nothing is checked but that it is LMDB's
- * page of that number. */
-void pack_disk_read(struct pack_disk *disk, const char *base, MDB_val *value);
+/* Where the pack's value stands in the map whose base (txn_map_base) is that, and mostly not in the page cache, *value
+ * becomes a copy of it that lasts until the next call. Otherwise it stays; so it does when that pack has been read so
+ * before: what several processes of a job have in common is read from the disk twice at most. Nothing is checked but
+ * that it is LMDB's page of that number. */
+void pack_disk_read(struct pack_disk *disk, const char *base, uint64_t key, MDB_val *value);
 
 #endif

@@ -96,6 +96,7 @@ static struct store *store_new(int flags)
 	store->dir_fd = store->lock_fd = -1;
 	pthread_rwlock_init(&store->map_lock, NULL);
 	pthread_mutex_init(&store->gc_mutex, NULL);
+	pthread_mutex_init(&store->past_mutex, NULL);
 	return store;
 }
 
@@ -129,6 +130,8 @@ void store_close(struct store *store)
 		close(store->dir_fd);
 	pthread_rwlock_destroy(&store->map_lock);
 	pthread_mutex_destroy(&store->gc_mutex);
+	pthread_mutex_destroy(&store->past_mutex);
+	idset_clear(&store->read_past);
 	explicit_bzero(&store->secret, sizeof(store->secret));
 	free(store->dir);
 	free(store);

@@ -18,6 +18,7 @@
 #include "catalogue.pb-c.h"
 #include "store/base/err.h"
 #include "store/hash.h"
+#include "store/idset.h"
 #include "store/store.h"
 
 /* Bytes of DIR/store.lock. */
@@ -39,6 +40,8 @@ struct store {
 	pthread_mutex_t gc_mutex;  /* LOCK_GC among our own threads */
 	atomic_int users;          /* open sessions and readers */
 	atomic_bool stay_cached;   /* store_stay_in_page_cache */
+	pthread_mutex_t past_mutex; /* of read_past: keys of packs that were read past the page cache */
+	struct idset read_past;
 };
 
 /* From LMDB's or errno's code. */

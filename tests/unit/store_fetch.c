@@ -136,7 +136,7 @@ static int fetch_parts(struct page_fetcher *fetcher, const struct page_places *p
 	return 0;
 }
 
-static int fetch_second(struct fetched *ret)
+static int fetch_second(struct fetched *ret, unsigned times)
 {
 	struct store *store = fixture_open(dir, NULL);
 	struct page_places places = {0};
@@ -145,16 +145,18 @@ static int fetch_second(struct fetched *ret)
 	Snap__Snapshot *model;
 	int rc;
 
-	*ret = (struct fetched){0};
 	ok(store_snapshot_load(store, "job", 2, NULL, &model, &err));
 	ok(page_reader_open(&reader, store, model->processes[0]->pages_root, &err));
 	ok(page_reader_places(reader, BASE, PAGES, &places, &err));
 	ok(page_places_sort(&places));
 	for (size_t i = 1; i < places.n; i++)
 		assert_true(places.list[i - 1].id <= places.list[i].id);
-	ok(page_fetcher_open(&fetcher, store, &err));
-	rc = fetch_parts(fetcher, &places, ret);
-	assert_true(rc < 0 || ret->n == places.n);
+	ok(page_fetcher_open(&fetcher, store, true, &err));
+	do {
+		*ret = (struct fetched){0};
+		rc = fetch_parts(fetcher, &places, ret);
+		assert_true(rc < 0 || ret->n == places.n);
+	} while (rc == 0 && --times);
 	page_fetcher_close(fetcher);
 	page_reader_close(reader);
 	page_places_clear(&places);
@@ -169,7 +171,7 @@ static void test_from_the_page_cache(void **state)
 	int fd = open_file();
 
 	read_all(fd);
-	ok(fetch_second(&fetched));
+	ok(fetch_second(&fetched, 1));
 	assert_true(fetched.n > PAGES * 9 / 10); /* some may be zero */
 	close(fd);
 }
@@ -183,13 +185,16 @@ static void test_past_the_page_cache(void **state)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
 	forget(fd);
-	ok(fetch_second(&fetched));
+	ok(fetch_second(&fetched, 1));
 	assert_true(fetched.n > PAGES * 9 / 10);
 	forget(fd);
 	if (direct < 0 || cached(fd) > 10)
 		skip(); /* such a file system */
-	ok(fetch_second(&fetched));
+	ok(fetch_second(&fetched, 1));
 	assert_true(cached(fd) < 50);
+	forget(fd);
+	ok(fetch_second(&fetched, 2));
+	assert_true(cached(fd) > 50); /* of use again: it stays */
 	close(direct);
 	close(fd);
 }
@@ -232,10 +237,10 @@ static void test_damage_is_seen(void **state)
 				flip(fd, at + i * step);
 			if (from_disk)
 				forget(fd);
-			assert_fails(fetch_second(&fetched), ERR_CORRUPT, &err);
+			assert_fails(fetch_second(&fetched, 1), ERR_CORRUPT, &err);
 			for (int i = 0; i < (part ? 64 : 1); i++)
 				flip(fd, at + i * step);
-			ok(fetch_second(&fetched));
+			ok(fetch_second(&fetched, 1));
 		}
 	}
 	close(fd);
