@@ -243,16 +243,34 @@ static int push_with_room(struct replicator *r, uint64_t seq, struct replica_sta
 	return destination_push(r->d, &r->hold, r->config.store, seq, &watch, stats, err);
 }
 
+/* The newest; *ret_seq 0: there is none. While a connection is made, retention may drop what was the newest when that
+ * began: then it is another's turn. */
+static int push_newest(struct replicator *r, uint64_t *ret_seq, struct err *err)
+{
+	struct replica_stats stats;
+	uint64_t seq, next;
+	struct err ignored;
+
+	if (newest_here(r, &next, err) < 0)
+		return -1;
+	do {
+		seq = next;
+		if (!seq || push_with_room(r, seq, &stats, err) == 0) {
+			*ret_seq = seq;
+			return 0;
+		}
+	} while (err->kind == ERR_NOT_FOUND && !atomic_load(&r->cancelled) &&
+		 newest_here(r, &next, &ignored) == 0 && next > seq);
+	return -1;
+}
+
 static int replicate(struct replicator *r, struct err *err)
 {
-	struct replica_stats stats = {0};
 	struct replica_job seen = {0};
 	uint64_t seq;
 	int rc;
 
-	if ((!r->held && take_late(r, err) < 0) || newest_here(r, &seq, err) < 0)
-		return -1;
-	if (seq && push_with_room(r, seq, &stats, err) < 0)
+	if ((!r->held && take_late(r, err) < 0) || push_newest(r, &seq, err) < 0)
 		return -1;
 	rc = look_and_thin(r, &seen, err);
 	if (rc >= 0) {
