@@ -6,54 +6,60 @@
 #include <sys/mman.h>
 
 #include "checkpointer/page_set.h"
+#include "checkpointer/putting.h"
 
 /* ---- buffers ------------------------------------------------------------------------------- */
 
-static void free_chunk(struct page_chunk *chunk)
+static bool make_room(void *list, size_t n, size_t *room)
 {
-	if (chunk && chunk->data)
-		munmap(chunk->data, CHUNK_BYTES);
-	free(chunk);
-}
+	void **more, **old = *(void ***)list;
+	size_t more_room = *room ? *room * 2 : 64;
 
-static struct page_chunk *new_chunk(void)
-{
-	struct page_chunk *chunk = malloc(sizeof(*chunk));
-	void *data;
-
-	if (!chunk)
-		return NULL;
-	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	chunk->data = data == MAP_FAILED ? NULL : data;
-	if (chunk->data)
-		return chunk;
-	free(chunk);
-	return NULL;
+	if (n < *room)
+		return true;
+	more = reallocarray(old, more_room, sizeof(*more));
+	if (!more)
+		return false;
+	*(void ***)list = more;
+	*room = more_room;
+	return true;
 }
 
 static bool push(struct page_chunk ***list, size_t *n, size_t *room, struct page_chunk *chunk)
 {
-	if (*n == *room) {
-		size_t more_room = *room ? *room * 2 : 64;
-		struct page_chunk **more = reallocarray(*list, more_room, sizeof(*more));
-
-		if (!more)
-			return false;
-		*list = more;
-		*room = more_room;
-	}
+	if (!make_room(list, *n, room))
+		return false;
 	(*list)[(*n)++] = chunk;
 	return true;
+}
+
+/* The chunks of another slab. */
+static bool more_chunks(struct page_copies *copies)
+{
+	char *slab = make_room(&copies->slabs, copies->n_slabs, &copies->slab_room) ? pages_map(HUGE_BYTES) : NULL;
+
+	if (!slab)
+		return false;
+	copies->slabs[copies->n_slabs++] = slab;
+	for (size_t at = HUGE_BYTES; at > 0; at -= CHUNK_BYTES) {
+		struct page_chunk *chunk = malloc(sizeof(*chunk));
+
+		if (chunk)
+			chunk->data = slab + at - CHUNK_BYTES;
+		if (!chunk || !push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
+			free(chunk);
+	}
+	return copies->n_unused > 0;
 }
 
 int page_copies_chunk(struct page_copies *copies, struct page_table *table, struct page_chunk **ret,
 		      struct err *err)
 {
-	struct page_chunk *chunk =
-		copies->n_unused ? copies->unused[--copies->n_unused] : new_chunk();
+	struct page_chunk *chunk;
 
-	if (!chunk)
+	if (!copies->n_unused && !more_chunks(copies))
 		return err_sys(err, "copies of changed pages");
+	chunk = copies->unused[--copies->n_unused];
 	chunk->table = table;
 	chunk->n_runs = chunk->n_pages = 0;
 	*ret = chunk;
@@ -63,7 +69,7 @@ int page_copies_chunk(struct page_copies *copies, struct page_table *table, stru
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
 {
 	if (chunk && !push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
-		free_chunk(chunk);
+		free(chunk); /* its memory stays in the slab */
 }
 
 void page_chunk_add(struct page_chunk *chunk, uint64_t page)
@@ -93,12 +99,17 @@ static int put_oldest(struct page_copies *copies, struct err *err)
 int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struct err *err)
 {
 	if (!push(&copies->chunks, &copies->n, &copies->room, chunk)) {
-		free_chunk(chunk);
+		free(chunk);
 		return err_sys(err, "copies of changed pages");
 	}
 	if (page_copies_left(copies) > 0)
 		return 0;
 	return put_oldest(copies, err);
+}
+
+uint64_t page_copies_ready(const struct page_copies *copies)
+{
+	return copies->n_unused * (uint64_t)CHUNK_BYTES;
 }
 
 uint64_t page_copies_left(const struct page_copies *copies)
@@ -112,16 +123,19 @@ void page_copies_rest(struct page_copies *copies)
 {
 	while (copies->n > 0)
 		page_copies_return(copies, copies->chunks[--copies->n]);
-	for (size_t i = 0; i < copies->n_unused; i++)
-		madvise(copies->unused[i]->data, CHUNK_BYTES, MADV_FREE);
+	for (size_t i = 0; i < copies->n_slabs; i++)
+		madvise(copies->slabs[i], HUGE_BYTES, MADV_FREE);
 }
 
 void page_copies_free(struct page_copies *copies)
 {
 	for (size_t i = 0; i < copies->n; i++)
-		free_chunk(copies->chunks[i]);
+		free(copies->chunks[i]);
 	for (size_t i = 0; i < copies->n_unused; i++)
-		free_chunk(copies->unused[i]);
+		free(copies->unused[i]);
+	for (size_t i = 0; i < copies->n_slabs; i++)
+		pages_unmap(copies->slabs[i], HUGE_BYTES);
+	free(copies->slabs);
 	free(copies->chunks);
 	free(copies->unused);
 	memset(copies, 0, sizeof(*copies));
@@ -145,33 +159,6 @@ int page_chunk_put(const struct page_chunk *chunk, struct err *err)
 static int no_memory(struct err *err)
 {
 	return err_sys(err, "copies of changed pages");
-}
-
-/* Puts what no later copy has superseded. */
-static int put_newest(struct page_set *later, struct page_chunk *chunk, struct err *err)
-{
-	const char *data = chunk->data;
-
-	for (size_t i = 0; i < chunk->n_runs; i++) {
-		uint64_t first = chunk->runs[i].first, end = first + chunk->runs[i].n;
-
-		while (first < end) {
-			uint64_t n = 0;
-			int added = 1;
-
-			while (first + n < end && (added = page_set_add(later, chunk->table, first + n)) > 0)
-				n++;
-			if (added < 0)
-				return no_memory(err);
-			if (n > 0 && page_table_put(chunk->table, first, data, n, NULL, err) < 0)
-				return -1;
-			if (first + n < end)
-				n++; /* the one that stopped us */
-			first += n;
-			data += n * STORE_PAGE_SIZE;
-		}
-	}
-	return 0;
 }
 
 /* Keeps of the chunk what no later copy has superseded. There are never more runs than pages. */
@@ -240,13 +227,19 @@ int page_copies_compact(struct page_copies *copies, struct err *err)
 static int put_all(struct page_copies *copies, bool gently, struct err *err)
 {
 	struct page_set later = {0};
+	struct putting *putting;
+	struct err end_err;
 	int result = 0;
 
-	while (result == 0 && copies->n > 0) {
-		if (gently)
-			yield_pace(&copies->yielding, CHUNK_BYTES);
-		result = put_newest(&later, copies->chunks[copies->n - 1], err);
-		page_copies_return(copies, copies->chunks[--copies->n]);
+	if (copies->n == 0)
+		return 0;
+	if (putting_begin(&putting, copies, &later, gently, err) < 0)
+		return -1;
+	while (result == 0 && copies->n > 0)
+		result = putting_add(putting, copies->chunks[--copies->n], err);
+	if (putting_end(putting, &end_err) < 0 && result == 0) {
+		*err = end_err;
+		result = -1;
 	}
 	page_set_clear(&later);
 	return result;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpointer/putting.h"
 #include "checkpointer/reading.h"
 #include "checkpointer/tracee/tracee.h"
 #include "store/base/search.h"
@@ -20,6 +21,7 @@ struct capture {
 	struct page_copies *copies;
 	enum capture_mode mode;
 	struct page_chunk *chunk;
+	struct putting *putting; /* CAPTURE_THROUGH */
 	struct page_reading reading;
 	uint64_t candidates;
 };
@@ -70,15 +72,10 @@ static int finish_chunk(struct capture *c, struct err *err)
 		return 0;
 	if (read_chunk(c, err) < 0)
 		return -1;
-	if (c->mode == CAPTURE_THROUGH) {
-		int result = page_chunk_put(c->chunk, err);
-
-		yield_pace(&c->copies->yielding, c->chunk->n_pages * STORE_PAGE_SIZE);
-		c->chunk->n_runs = c->chunk->n_pages = 0;
-		return result;
-	}
 	chunk = c->chunk;
 	c->chunk = NULL;
+	if (c->mode == CAPTURE_THROUGH)
+		return putting_add(c->putting, chunk, err);
 	return page_copies_keep(c->copies, chunk, err);
 }
 
@@ -156,13 +153,20 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 			    .copies = copies,
 			    .mode = mode,
 			    .reading = {.pid = pid, .pagemap = -1, .mem = -1}};
+	struct err end_err;
 	int result = 0;
 
+	if (mode == CAPTURE_THROUGH && putting_begin(&c.putting, copies, NULL, true, err) < 0)
+		return -1;
 	for (size_t i = 0; result == 0 && i < ranges->n; i++)
 		result = capture_range(&c, &ranges->ranges[i], err);
 	if (result == 0)
 		result = finish_chunk(&c, err);
 	page_copies_return(copies, c.chunk);
+	if (putting_end(c.putting, &end_err) < 0 && result == 0) {
+		*err = end_err;
+		result = -1;
+	}
 	page_reading_end(&c.reading);
 	if (result == 0)
 		*candidates += c.candidates;

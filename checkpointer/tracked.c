@@ -39,7 +39,6 @@ static void end_round(struct tracked *t)
 	page_table_free(t->table);
 	t->table = NULL;
 	scan_result_free(&t->now);
-	t->first = false;
 	scan_result_free(&t->precopied);
 	t->alive = false;
 }
@@ -210,6 +209,9 @@ static int next_round(struct tracked *t, struct scan_result *ret, struct err *er
 	return 0;
 }
 
+/* A smaller one is copied aside, into fresh memory if need be. */
+#define BIG_ROUND (64ull << 20)
+
 struct through {
 	struct tracked *tracked;
 	struct scan_result *round;
@@ -217,33 +219,22 @@ struct through {
 	uint64_t *candidates;
 };
 
-/* Waiting copies are older than what goes to the table now. */
-static int capture_through(void *arg, struct err *err)
+static int copy_big(void *arg, struct err *err)
 {
 	struct through *t = arg;
 
-	if (page_copies_put_gently(t->copies, err) < 0)
-		return -1;
-	return pages_capture(t->tracked->pid, t->tracked->table, t->round, t->copies, CAPTURE_THROUGH, t->candidates,
-			     err);
+	return tracked_copy_big(t->tracked, t->round, t->copies, t->candidates, err);
 }
 
-static int first_copy(void *arg, struct err *err)
-{
-	struct through *t = arg;
-
-	return tracked_first_copy(t->tracked, t->round, t->copies, t->candidates, err);
-}
-
-/* A later round is in a hurry: the job writes on. */
+/* A round that is copied aside is over soon: the job writes on. */
 static int copy_round(struct through *t, struct err *err)
 {
 	uint64_t size = pages_capture_size(t->round);
 
 	if (size > page_copies_left(t->copies) && page_copies_compact(t->copies, err) < 0)
 		return -1;
-	if (size > page_copies_left(t->copies))
-		return capture_through(t, err);
+	if (size > page_copies_left(t->copies) || (size > BIG_ROUND && size > page_copies_ready(t->copies)))
+		return yield_run(&t->copies->yielding, copy_big, t, err);
 	return pages_capture(t->tracked->pid, t->tracked->table, t->round, t->copies, CAPTURE_RUNNING,
 			     t->candidates, err);
 }
@@ -254,17 +245,13 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
 	struct scan_result round = {0};
 	uint64_t before = *candidates;
 	struct through through = {t, &round, copies, candidates};
-	bool whole = t->first;
 	int result = next_round(t, &round, err);
 
 	if (result == 0)
 		result = append(&t->precopied, &round, err);
-	if (result == 0 && whole)
-		result = yield_run(&copies->yielding, first_copy, &through, err);
-	else if (result == 0)
+	if (result == 0)
 		result = copy_round(&through, err);
 	scan_result_free(&round);
-	t->first = false;
 	/* Whatever this round has re-armed without storing it must be looked at again. */
 	if (result < 0)
 		t->distrust = true;
@@ -424,7 +411,6 @@ static int arm_approached(struct tracked *t, struct frozen_process *p, enum trac
 		*err = end_err;
 		result = -1;
 	}
-	t->first = result == 0;
 	return result;
 }
 

@@ -24,7 +24,6 @@ struct tracked {
 	struct page_table *table;
 	struct scan_result now;      /* populated at the freeze */
 	struct scan_result precopied; /* found in earlier rounds: may have been put */
-	bool first;                   /* nothing of it has been read before */
 	bool alive;
 };
 
@@ -49,8 +48,8 @@ int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind k
 int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
 			struct err *err);
 
-/* The first of these rounds, in which all of the process is read. */
-int tracked_first_copy(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
+/* One of these rounds for which there are not enough buffers: parts of it go straight to the table. */
+int tracked_copy_big(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
 		       uint64_t *candidates, struct err *err);
 
 /* In the pause: makes the tracker where there is none, and scans. */

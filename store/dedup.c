@@ -1,16 +1,37 @@
 #include "store/dedup.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 
+#include "store/base/pages.h"
 #include "store/hash.h"
 
 #define FIRST_SIZE 4096u
 #define MAX_SIZE   (2u << 20) /* 48 MiB */
 #define PROBES     32u
 
+static size_t bytes_of(const struct dedup *table)
+{
+	return table->size * sizeof(*table->slots);
+}
+
+/* Slots are met at random: where they fill huge pages, they are kept in such. */
+static bool in_huge_pages(const struct dedup *table)
+{
+	return bytes_of(table) % HUGE_BYTES == 0;
+}
+
+static void free_slots(struct dedup *table)
+{
+	if (in_huge_pages(table))
+		pages_unmap(table->slots, bytes_of(table));
+	else
+		free(table->slots);
+}
+
 void dedup_clear(struct dedup *table)
 {
-	free(table->slots);
+	free_slots(table);
 	*table = (struct dedup){0};
 }
 
@@ -51,13 +72,14 @@ static void grow(struct dedup *table)
 
 	if (bigger.size > MAX_SIZE)
 		bigger.size = MAX_SIZE;
-	bigger.slots = calloc(bigger.size, sizeof(*bigger.slots));
+	bigger.slots = in_huge_pages(&bigger) ? pages_map(bytes_of(&bigger))
+					      : calloc(bigger.size, sizeof(*bigger.slots));
 	if (!bigger.slots)
 		return;
 	for (i = 0; i < table->size; i++)
 		if (table->slots[i].id)
 			insert(&bigger, table->slots[i].hash, table->slots[i].id);
-	free(table->slots);
+	free_slots(table);
 	*table = bigger;
 }
 

@@ -241,11 +241,9 @@ static int find_leaf(struct page_table *table, uint64_t index, bool create, stru
 /* ---- putting ------------------------------------------------------------------------------- */
 
 /* The id under which a nonzero page is to stand: old where the content is the same. */
-static int content_id(struct store_session *session, const void *page,
-		      const struct stored_page *stored, uint64_t old, uint64_t *ret,
-		      struct err *err)
+static int content_id(struct store_session *session, const void *page, struct page_hash hash,
+		      const struct stored_page *stored, uint64_t old, uint64_t *ret, struct err *err)
 {
-	struct page_hash hash = hash_bytes(&session->store->secret, page, STORE_PAGE_SIZE);
 	struct page_hash old_hash;
 	uint64_t known;
 
@@ -269,31 +267,55 @@ static int content_id(struct store_session *session, const void *page,
 	return session_add_page(session, page, stored, hash, ret, err);
 }
 
+/* The page at index has that id. */
+static void set_id(struct page_table *table, uint64_t *slot, uint64_t id, uint64_t *changed)
+{
+	if (id == *slot)
+		return;
+	*slot = id;
+	mark_path(table);
+	table->session->counts.pages_changed++;
+	(*changed)++;
+}
+
 static int put_page(struct page_table *table, struct tnode *leaf, uint64_t index, const void *page,
-		    const struct stored_page *stored, uint64_t *changed, struct err *err)
+		    const struct pressed_page *pressed, uint64_t *changed, struct err *err)
 {
 	struct store_session *session = table->session;
 	uint64_t *slot = &leaf->slots[node_slot_of(0, index)];
 	uint64_t id = ID_ZERO;
 
 	session->counts.pages_in++;
-	if (page_is_zero(page))
+	if (pressed->zero)
 		session->counts.pages_zero++;
-	else if (content_id(session, page, stored, *slot, &id, err) < 0)
+	else if (content_id(session, page, pressed->hash, pressed->stored.data ? &pressed->stored : NULL, *slot, &id,
+			    err) < 0)
 		return -1;
-	if (id == *slot)
-		return 0;
-	*slot = id;
-	mark_path(table);
-	session->counts.pages_changed++;
-	(*changed)++;
+	set_id(table, slot, id, changed);
 	return 0;
 }
 
-/* stored NULL: pages are compressed here. */
-static int put_pages(struct page_table *table, uint64_t first, const char *page,
-		     const struct stored_page *stored, size_t n, uint64_t *ret_changed,
-		     struct err *err)
+/* Page i of what is put: pressed by others, or only hashed here (it is compressed if it is new). */
+struct putting_from {
+	const char *pages;
+	const struct stored_page *stored;   /* or NULL */
+	const struct pressed_page *pressed; /* or NULL */
+};
+
+static struct pressed_page page_of(struct page_table *table, const struct putting_from *from, size_t i)
+{
+	struct pressed_page page;
+
+	if (from->pressed)
+		return from->pressed[i];
+	page = page_press_page(table->session->press, from->pages + i * STORE_PAGE_SIZE, NULL, false);
+	if (from->stored)
+		page.stored = from->stored[i];
+	return page;
+}
+
+static int put_pages(struct page_table *table, uint64_t first, const struct putting_from *from, size_t n,
+		     uint64_t *ret_changed, struct err *err)
 {
 	uint64_t changed = 0;
 	size_t i;
@@ -301,11 +323,11 @@ static int put_pages(struct page_table *table, uint64_t first, const char *page,
 	if (table->session->failed)
 		return err_set(err, ERR_INVALID, "a write of this snapshot had failed");
 	for (i = 0; i < n; i++) {
+		struct pressed_page page = page_of(table, from, i);
 		struct tnode *leaf;
 
 		if (find_leaf(table, first + i, true, &leaf, err) < 0 ||
-		    put_page(table, leaf, first + i, page + i * STORE_PAGE_SIZE,
-			     stored ? &stored[i] : NULL, &changed, err) < 0)
+		    put_page(table, leaf, first + i, from->pages + i * STORE_PAGE_SIZE, &page, &changed, err) < 0)
 			return err_wrap(err, "page 0x%" PRIx64, first + i);
 	}
 	if (ret_changed)
@@ -316,30 +338,46 @@ static int put_pages(struct page_table *table, uint64_t first, const char *page,
 int page_table_put(struct page_table *table, uint64_t first, const void *pages, size_t n,
 		   uint64_t *ret_changed, struct err *err)
 {
-	return put_pages(table, first, pages, NULL, n, ret_changed, err);
+	const struct putting_from from = {.pages = pages};
+
+	return put_pages(table, first, &from, n, ret_changed, err);
 }
 
 int page_table_put_stored(struct page_table *table, uint64_t first, const void *pages,
 			  const struct stored_page *stored, size_t n, struct err *err)
 {
-	return put_pages(table, first, pages, stored, n, NULL, err);
+	const struct putting_from from = {.pages = pages, .stored = stored};
+
+	return put_pages(table, first, &from, n, NULL, err);
+}
+
+int page_table_put_pressed(struct page_table *table, uint64_t first, const void *pages,
+			   const struct pressed_page *pressed, size_t n, uint64_t *stored, struct err *err)
+{
+	const struct putting_from from = {.pages = pages, .pressed = pressed};
+	uint64_t before = table->session->counts.pages_stored;
+
+	if (put_pages(table, first, &from, n, NULL, err) < 0)
+		return -1;
+	*stored += table->session->counts.pages_stored - before;
+	return 0;
+}
+
+struct store_session *page_table_session(const struct page_table *table)
+{
+	return table->session;
 }
 
 int page_table_put_id(struct page_table *table, uint64_t index, uint64_t id, struct err *err)
 {
 	struct tnode *leaf;
-	uint64_t *slot;
+	uint64_t changed = 0;
 
 	if (find_leaf(table, index, true, &leaf, err) < 0)
 		return err_wrap(err, "page 0x%" PRIx64, index);
-	slot = &leaf->slots[node_slot_of(0, index)];
 	table->session->counts.pages_in++;
 	table->session->counts.pages_duplicate++;
-	if (*slot == id)
-		return 0;
-	*slot = id;
-	mark_path(table);
-	table->session->counts.pages_changed++;
+	set_id(table, &leaf->slots[node_slot_of(0, index)], id, &changed);
 	return 0;
 }
 

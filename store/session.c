@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <zstd.h>
 
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
@@ -42,7 +41,7 @@ void session_free(struct store_session *session)
 	dedup_clear(&session->known_nodes);
 	elsewhere_clear(&session->elsewhere);
 	hash_cache_clear(&session->hashes);
-	ZSTD_freeCCtx(session->cctx);
+	page_press_free(session->press);
 	if (session->lock_fd >= 0)
 		close(session->lock_fd);
 	atomic_fetch_sub(&session->store->users, 1);
@@ -95,13 +94,12 @@ static int begin_session(struct store_session *session, const char *job, uint64_
 	MDB_txn *txn;
 
 	session->lock_fd = open_sessions_lock(store);
-	session->cctx = ZSTD_createCCtx();
 	session->open.table = malloc((size_t)PACK_MAX_PAGES * PACK_ENTRY);
 	if (session->lock_fd < 0)
 		return err_sys(err, "%s/sessions.lock", store->dir);
-	if (!session->cctx || !session->open.table)
+	if (!session->open.table)
 		return err_sys(err, "session");
-	if (source_open(&session->source, store, err) < 0 || txn_write(store, &txn, err) < 0)
+	if (page_press_new(&session->press, session, err) < 0 || source_open(&session->source, store, err) < 0 || txn_write(store, &txn, err) < 0)
 		return -1;
 	if (begin_in_txn(session, txn, job, parent, err) < 0) {
 		txn_end(store, txn);

@@ -15,6 +15,7 @@
 #include "store/batch.h"
 #include "store/dedup.h"
 #include "store/elsewhere.h"
+#include "store/press.h"
 #include "store/sessionkeep.h"
 #include "store/source.h"
 
@@ -43,7 +44,7 @@ struct store_session {
 	struct elsewhere elsewhere;
 	struct hash_cache hashes;
 	struct page_source source;
-	void *cctx;                 /* ZSTD_CCtx */
+	struct page_press *press;
 	struct session_counts counts;
 	bool failed;                /* a write failed: only abort is left */
 	bool import;                /* the snapshot comes from another store */

@@ -1,8 +1,6 @@
 #include <inttypes.h>
-#include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zstd.h>
 
 #include "store/base/cleanup.h"
 #include "store/bytes.h"
@@ -12,8 +10,6 @@
 
 #define PAGE_BLOCK 65536u
 #define NODE_BLOCK 4096u
-/* Compressed pages above this are kept raw: reading them back is then a copy. */
-#define WORTH_LEN  (STORE_PAGE_SIZE - 256u)
 
 /* ---- ids ----------------------------------------------------------------------------------- */
 
@@ -197,35 +193,11 @@ static int next_id(struct store_session *session, bool pages, uint64_t *ret, str
 
 /* ---- pages --------------------------------------------------------------------------------- */
 
-/* Compresses into out (room for a page); raw where that is not worth it. */
-static size_t compress_page(struct store_session *session, const void *page, void *out,
-			    uint8_t *ret_codec)
-{
-	size_t n = 0;
-
-	*ret_codec = (uint8_t)session->codec;
-	if (session->codec == CODEC_LZ4)
-		n = (size_t)LZ4_compress_default(page, out, STORE_PAGE_SIZE, WORTH_LEN);
-	else if (session->codec == CODEC_ZSTD)
-		n = ZSTD_compressCCtx(session->cctx, out, WORTH_LEN, page, STORE_PAGE_SIZE, 1);
-	if (n > 0 && !ZSTD_isError(n))
-		return n;
-	*ret_codec = CODEC_NONE;
-	memcpy(out, page, STORE_PAGE_SIZE);
-	return STORE_PAGE_SIZE;
-}
-
-static size_t copy_stored(const struct stored_page *stored, void *out, uint8_t *ret_codec)
-{
-	*ret_codec = stored->codec;
-	memcpy(out, stored->data, stored->len);
-	return stored->len;
-}
-
 int session_add_page(struct store_session *session, const void *page, const struct stored_page *stored,
 		     struct page_hash hash, uint64_t *ret_id, struct err *err)
 {
 	struct pack_entry entry = {.hash = hash};
+	struct stored_page pressed;
 	uint8_t *out;
 
 	if (next_id(session, true, &entry.id, err) < 0)
@@ -235,8 +207,11 @@ int session_add_page(struct store_session *session, const void *page, const stru
 		return -1;
 	/* In place: the pack has room for a raw page. */
 	out = session->open.bytes + session->open.used;
-	entry.len = (uint16_t)(stored ? copy_stored(stored, out, &entry.codec)
-				      : compress_page(session, page, out, &entry.codec));
+	pressed = stored ? *stored : page_compress(session->press, page, out);
+	if (pressed.data != out)
+		memcpy(out, pressed.data, pressed.len);
+	entry.len = pressed.len;
+	entry.codec = pressed.codec;
 	pack_add(&session->open, entry, out);
 	dedup_add(&session->known_pages, hash, entry.id);
 	elsewhere_note(session, hash, entry.id);
@@ -260,6 +235,9 @@ static bool hash_in_memory(struct store_session *session, uint64_t id, struct pa
 {
 	const struct pack_builder *open = &session->open;
 
+	/* Most are of earlier sessions. */
+	if (id < session->record.pages[0])
+		return hash_cache_find(&session->hashes, id, ret);
 	if (open->bytes && open->count && id >= open->first && id <= open->last) {
 		/* Ids of the open pack follow each other without gaps. */
 		*ret = pack_built_entry(open, (uint32_t)(id - open->first)).hash;

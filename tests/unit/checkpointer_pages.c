@@ -263,6 +263,58 @@ static void superseded_copies_take_no_room(void **state)
 	put_two_copies(*state, true);
 }
 
+#define MANY 6000u /* more chunks than are on their way at once */
+
+static void write_page(char *page, unsigned seed)
+{
+	for (unsigned i = 0; i < STORE_PAGE_SIZE / 8; i++)
+		((uint32_t *)(void *)page)[i] = seed * 2654435761u + i % 7;
+}
+
+static void capture(struct fixture *f, struct scan_range *list, size_t n, struct page_copies *copies,
+		    enum capture_mode mode)
+{
+	struct scan_result ranges = {list, n, n};
+	uint64_t candidates = 0;
+	struct err err;
+
+	assert_int_equal(pages_capture(getpid(), f->table, &ranges, copies, mode, &candidates, &err), 0);
+}
+
+/* Several threads press them; which copy of a page counts does not depend on that. */
+static void many_chunks_are_put_in_their_order(void **state)
+{
+	struct fixture *f = *state;
+	struct page_copies copies = {.budget = 1 << 30};
+	struct scan_range all, half;
+	char *small = f->memory;
+	struct session_counts counts;
+	struct err err;
+
+	f->memory = mmap(NULL, MANY * STORE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(f->memory, MAP_FAILED);
+	all = range(f, 0, MANY);
+	half = range(f, MANY / 4, MANY / 2);
+	for (unsigned i = 0; i < MANY; i++)
+		write_page(f->memory + i * STORE_PAGE_SIZE, i % 9 ? i : 0);
+	capture(f, &all, 1, &copies, CAPTURE_THROUGH);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_true(holds(f, i, f->memory + i * STORE_PAGE_SIZE));
+	for (unsigned round = 1; round < 4; round++) {
+		for (unsigned i = 0; i < MANY; i += 3)
+			write_page(f->memory + i * STORE_PAGE_SIZE, round * MANY + i);
+		capture(f, round == 2 ? &half : &all, 1, &copies, CAPTURE_RUNNING);
+	}
+	assert_int_equal(page_copies_put(&copies, &err), 0);
+	session_counts(f->session, &counts);
+	assert_int_equal(counts.pages_in, 3 * MANY);
+	for (unsigned i = 0; i < MANY; i++)
+		assert_true(holds(f, i, f->memory + i * STORE_PAGE_SIZE));
+	page_copies_free(&copies);
+	munmap(f->memory, MANY * STORE_PAGE_SIZE);
+	f->memory = small;
+}
+
 int main(void)
 {
 #define PAGES_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -276,6 +328,7 @@ int main(void)
 		PAGES_TEST(buffers_serve_again),
 		PAGES_TEST(of_two_copies_the_later_one_counts),
 		PAGES_TEST(superseded_copies_take_no_room),
+		PAGES_TEST(many_chunks_are_put_in_their_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

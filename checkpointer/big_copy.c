@@ -1,6 +1,8 @@
 /*
- * The first copy of a process. What the job writes while it is made has to be copied again, so it is stored at
- * once only where that keeps pace with the job: compressing and writing is some ten times slower than copying.
+ * A big round of the pre-copy, such as the first. What the job writes while it is stored has to be stored again; what
+ * is copied aside instead, which takes a fraction of the time, takes memory, and memory that was never touched is
+ * dear (copies.h). So what is more than there are buffers for is stored at once, as long as that keeps pace with the
+ * job.
  */
 #include <stdbool.h>
 
@@ -8,10 +10,12 @@
 
 /* How much is read before a look at what was written meanwhile; then twice as much, and so on. */
 #define FIRST_LOOK (64ull << 20)
+/* Fresh memory for copies that one round may take where it need not: over several snapshots there are enough. */
+#define FRESH_MOST (128ull << 20)
 /* A job keeps ahead of us that will have written more than this part of what we store while we store it. */
-#define VAIN_PART 8
+#define VAIN_PART 2
 
-struct first_copy {
+struct big_copy {
 	struct tracked *tracked;
 	const struct scan_result *round;
 	size_t i;    /* of round: the next range, */
@@ -22,7 +26,7 @@ struct first_copy {
 };
 
 /* The next ranges, with up to `most` bytes that are to be read. */
-static int next_part(struct first_copy *f, uint64_t most, struct scan_result *ret, struct err *err)
+static int next_part(struct big_copy *f, uint64_t most, struct scan_result *ret, struct err *err)
 {
 	while (f->i < f->round->n && pages_capture_size(ret) < most) {
 		struct scan_range r = f->round->ranges[f->i];
@@ -40,7 +44,7 @@ static int next_part(struct first_copy *f, uint64_t most, struct scan_result *re
 	return 0;
 }
 
-static int capture(struct first_copy *f, const struct scan_result *part, enum capture_mode mode, struct err *err)
+static int capture(struct big_copy *f, const struct scan_result *part, enum capture_mode mode, struct err *err)
 {
 	f->done += pages_capture_size(part);
 	return pages_capture(f->tracked->pid, f->tracked->table, part, f->copies, mode, f->candidates, err);
@@ -48,7 +52,7 @@ static int capture(struct first_copy *f, const struct scan_result *part, enum ca
 
 /* Whether the job would have written much of it again before all is stored, judging by the part that was
  * stored last. */
-static int is_outrun(struct first_copy *f, const struct scan_result *part, bool *ret, struct err *err)
+static int is_outrun(struct big_copy *f, const struct scan_result *part, bool *ret, struct err *err)
 {
 	uint64_t size = pages_capture_size(part), pages = 0;
 
@@ -65,12 +69,22 @@ static int is_outrun(struct first_copy *f, const struct scan_result *part, bool 
 	return 0;
 }
 
-static bool rest_fits(const struct first_copy *f)
+static bool rest_fits(const struct big_copy *f)
 {
 	return f->whole - f->done <= page_copies_left(f->copies) / 4 * 3;
 }
 
-static int copy_by_parts(struct first_copy *f, struct err *err)
+/* How much more is to be stored at once, for the rest to have buffers. */
+static uint64_t too_much(const struct big_copy *f)
+{
+	uint64_t rest = f->whole - f->done, room = page_copies_ready(f->copies) + FRESH_MOST;
+	uint64_t left = page_copies_left(f->copies) / 4 * 3;
+
+	room = room < left ? room : left;
+	return rest > room ? (rest - room + CHUNK_BYTES - 1) / CHUNK_BYTES * CHUNK_BYTES : 0;
+}
+
+static int copy_by_parts(struct big_copy *f, struct err *err)
 {
 	enum capture_mode mode = CAPTURE_THROUGH;
 	int result = 0;
@@ -79,7 +93,11 @@ static int copy_by_parts(struct first_copy *f, struct err *err)
 		struct scan_result part = {0};
 		bool outrun = false;
 
-		result = next_part(f, mode == CAPTURE_THROUGH ? most : UINT64_MAX, &part, err);
+		uint64_t at_once = too_much(f);
+
+		if (at_once == 0)
+			mode = CAPTURE_RUNNING;
+		result = next_part(f, mode == CAPTURE_RUNNING ? UINT64_MAX : at_once < most ? at_once : most, &part, err);
 		if (result == 0)
 			result = capture(f, &part, mode, err);
 		if (result == 0 && mode == CAPTURE_THROUGH && rest_fits(f))
@@ -91,14 +109,14 @@ static int copy_by_parts(struct first_copy *f, struct err *err)
 	return result;
 }
 
-int tracked_first_copy(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
-		       uint64_t *candidates, struct err *err)
+int tracked_copy_big(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
+		     uint64_t *candidates, struct err *err)
 {
-	struct first_copy f = {.tracked = t,
-			       .round = round,
-			       .copies = copies,
-			       .candidates = candidates,
-			       .whole = pages_capture_size(round)};
+	struct big_copy f = {.tracked = t,
+			     .round = round,
+			     .copies = copies,
+			     .candidates = candidates,
+			     .whole = pages_capture_size(round)};
 
 	/* Waiting copies are older than what goes to the table now. */
 	if (page_copies_put_gently(copies, err) < 0)
