@@ -16,6 +16,8 @@
 /* Without a budget from the user: a quarter of the memory that is free, within these bounds. */
 #define BUDGET_LEAST (64ull << 20)
 #define BUDGET_MOST  (4ull << 30)
+/* Packs: those that gather, those that are written, and LMDB's copy of them. */
+#define ON_ITS_WAY (3ull * SESSION_PACKS_BYTES)
 
 /* What is mostly over in a moment is tried again after 5, 10, 15... ms, for a third of a second. */
 #define ATTEMPTS	 12
@@ -298,6 +300,12 @@ static uint64_t free_memory_budget(void)
 	return budget > BUDGET_MOST ? BUDGET_MOST : budget;
 }
 
+/* What is left for copies: what is on its way to the store takes memory too. */
+static uint64_t copies_budget(uint64_t memory)
+{
+	return memory / 2 > ON_ITS_WAY ? memory - ON_ITS_WAY : memory - memory / 2;
+}
+
 static void keep_as_last(struct taking *t)
 {
 	forget_last(t->c);
@@ -357,7 +365,7 @@ static int take_once(struct checkpointer *c, struct store *store, const char *na
 		c->copies.yielding = (struct yielding){.nice = c->config.nice, .rate = c->config.rate};
 	else
 		c->copies.yielding = (struct yielding){0};
-	c->copies.budget = c->config.memory_budget ? c->config.memory_budget : free_memory_budget();
+	c->copies.budget = copies_budget(c->config.memory_budget ? c->config.memory_budget : free_memory_budget());
 	if (load_parent(c, store, name, parent, err) < 0 ||
 	    session_begin(&t.session, store, name, parent, c->config.codec, err) < 0)
 		return -1;

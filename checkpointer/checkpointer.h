@@ -67,7 +67,7 @@ struct checkpoint_config {
 	unsigned cpu_baseline;      /* level of x86-64 that the job was kept to; 0: none */
 	uint64_t job_start;         /* CLOCK_REALTIME, ns; 0: when its oldest process began */
 	const Snap__Snapshot *last; /* the snapshot before, where names are looked for first; NULL: none */
-	uint64_t memory_budget;     /* bytes of copies of pages; 0: a quarter of what is free */
+	uint64_t memory_budget;     /* bytes of copies of pages and of packs; 0: a quarter of what is free */
 	int nice;                   /* of what the job does not wait for: yielding.h */
 	uint64_t rate;              /* bytes a second, likewise; 0: no limit */
 	/* Whether the processes could be brought into the world again as they are related (recovery.h); asked of

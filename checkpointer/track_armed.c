@@ -14,6 +14,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/parallel.h"
 #include "store/base/search.h"
+#include "store/base/search.h"
 
 #define THERE	    (PAGE_IS_PRESENT | PAGE_IS_SWAPPED)
 #define TABLE_BYTES (2ull << 20) /* of address space, that a page table describes */
@@ -75,7 +76,8 @@ static const struct page_query quick_query = {
 	.only = true,
 };
 
-/* The page tables of [start, end), at most TABLES_AT_ONCE and a part of one, that may be gone: they are to be looked at. */
+/* The page tables of [start, end), at most TABLES_AT_ONCE and a part of one, that may be gone: they are to be looked
+ * at. */
 static int add_tables(struct tracker *t, uint64_t start, uint64_t end, struct scan_result *ret, struct err *err)
 {
 	void *addresses[TABLES_AT_ONCE + 1];
@@ -258,16 +260,10 @@ int scan_armed_memory(struct tracker *t, uint64_t start, uint64_t end, unsigned 
 
 /* ---- what it rests on ---------------------------------------------------------------------- */
 
-/* The place of the first known guard that begins at `start` or behind it. */
-static size_t guard_place(const struct tracker *t, uint64_t start)
-{
-	return COUNT_BEFORE(t->guards.n, i, t->guards.ranges[i].start < start);
-}
-
 static void note_guard(struct tracker *t, const struct scan_range *guard)
 {
-	size_t at = guard_place(t, guard->start);
 	struct scan_range *known = t->guards.ranges;
+	size_t at = COUNT_BEFORE(t->guards.n, i, known[i].start < guard->start);
 	struct err ignored;
 
 	if (at < t->guards.n && known[at].start == guard->start) {

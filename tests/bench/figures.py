@@ -61,6 +61,7 @@ LIMITS = [
     ("lz4", "LZ4 of each page, one thread", "GB/s", 1e9, 256, False),
     ("lz4page", "what a page of the job takes, LZ4", "bytes", 1, 64, False),
     ("write", "sequential write and fdatasync of 1 GiB", "GB/s", 1e9, 1024, False),
+    ("writecpu", "CPU time of that, per GiB", "s", 1, 1024, False),
     ("fill", "first touch and filling of 1 GiB, all cores", "GB/s", 1e9, 1024, True),
     ("fork", "fork, per GiB", "ms", 1e-3, 512, False),
     ("scan", "PAGEMAP_SCAN and protect, 1 % written, per GiB", "ms", 1e-3, 512, False),
@@ -76,7 +77,19 @@ def limits(lab):
         for what, _, _, unit, mib, threaded in LIMITS:
             value = lab.limit(what, mib, lab.cores if threaded else 1)
             samples[what].append(None if value is None else value / unit)
-    return [of_samples(f"limit-{what}", text, samples[what], unit) for what, text, unit, *_ in LIMITS]
+    rows = [of_samples(f"limit-{what}", text, samples[what], unit) for what, text, unit, *_ in LIMITS]
+    return rows + [floor({r["name"].removeprefix("limit-"): r["value"] for r in rows})]
+
+
+def floor(limit):
+    """What a GiB of changed pages takes at least, from the parts measured alone."""
+    what = "core-seconds per GiB changed at least: fault, read, hash, LZ4, write"
+    needed = ("protect", "read", "hash", "lz4", "writecpu", "lz4page")
+    if any(limit[name] is None for name in needed):
+        return row("limit-floor", what, None, "s", note="not all of it can be measured here")
+    parts = dict(faults=limit["protect"] * 1e-6 * GIB / PAGE, write=limit["writecpu"] * limit["lz4page"] / PAGE,
+                 **{name: GIB / 1e9 / limit[name] for name in ("read", "hash", "lz4")})
+    return row("limit-floor", what, sum(parts.values()), "s", note=", ".join(f"{k} {v:.2f}" for k, v in parts.items()))
 
 
 # ---- the reference job -------------------------------------------------------------------------------
@@ -455,7 +468,7 @@ def outrun(lab):
                    note=f"as the job sees it: {median([ms(i['gap_us']) for i in seen]):.0f} ms"),
         row("outrun-memory", f"pawl's memory at its peak, budget {budget} MiB" if options else "pawl's memory at its peak",
             max(memory), "MiB", f"<= {budget + 128}" if options else None,
-            note="anonymous memory; up to 64 MiB of packs that are being written come to the budget"),
+            note="anonymous memory; what else pawl keeps, such as the table of known pages, comes to the budget"),
         of_samples("outrun-honest", "pause reported over pause seen", ratio, "x", ">= 0.7"),
     ]
 

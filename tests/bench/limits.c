@@ -10,6 +10,7 @@
  *   lz4       LZ4 of each page of the bench jobs, by THREADS threads      bytes/s of input
  *   lz4page   what such a page takes then                                 bytes
  *   write     sequential write of MIB MiB to a new file in DIR, fdatasync bytes/s
+ *   writecpu  the CPU time of that                                        seconds/GiB
  *   fill      first touch and filling of fresh memory, THREADS threads    bytes/s
  *   fork      fork of a process with that much memory                     seconds/GiB
  *   scan      PAGEMAP_SCAN that protects again, 1 % of the pages written  seconds/GiB
@@ -237,7 +238,16 @@ static double measure_fill(const struct limit *l)
 
 /* ---- disk ---------------------------------------------------------------------------------- */
 
-static double measure_write(const struct limit *l)
+static double cpu_time(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Seconds by that clock. */
+static double write_by(const struct limit *l, double (*clock)(void))
 {
 	char path[4096], *data = filled(BUFFER);
 	double begin, took;
@@ -248,15 +258,25 @@ static double measure_write(const struct limit *l)
 	if (fd < 0)
 		fail(path);
 	unlink(path);
-	begin = now();
+	begin = clock();
 	for (uint64_t at = 0; at < l->bytes; at += BUFFER)
 		if (write(fd, data, BUFFER) != (ssize_t)BUFFER)
 			fail("limits: write");
 	if (fdatasync(fd) < 0)
 		fail("limits: fdatasync");
-	took = now() - begin;
+	took = clock() - begin;
 	close(fd);
-	return (double)l->bytes / took;
+	return took;
+}
+
+static double measure_write(const struct limit *l)
+{
+	return (double)l->bytes / write_by(l, now);
+}
+
+static double measure_writecpu(const struct limit *l)
+{
+	return write_by(l, cpu_time) / ((double)l->bytes / MIB / 1024);
 }
 
 /* ---- write protection ---------------------------------------------------------------------- */
@@ -351,6 +371,7 @@ int main(int argc, char **argv)
 		{"read", measure_read},	      {"copy", measure_copy},
 		{"hash", measure_hash},	      {"lz4", measure_lz4},
 		{"lz4page", measure_lz4page}, {"write", measure_write},
+		{"writecpu", measure_writecpu},
 		{"fill", measure_fill},	      {"fork", measure_fork},
 		{"scan", measure_scan},	      {"protect", measure_protect},
 	};
