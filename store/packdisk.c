@@ -1,5 +1,6 @@
 #include "store/packdisk.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,7 +12,10 @@
 #include "store/pack.h"
 
 #define LMDB_HEADER 16u /* of the first of the pages that hold a value of this size (struct MDB_page) */
+#define ROOM	    (2u << 20) /* a huge page */
 #define ROOM_PAGES  ((PACK_SIZE + LMDB_HEADER) / STORE_PAGE_SIZE)
+
+static_assert(ROOM_PAGES * STORE_PAGE_SIZE <= ROOM, "a pack fits into the buffer");
 
 void pack_disk_open(struct pack_disk *disk, struct store *store)
 {
@@ -40,6 +44,17 @@ static bool is_cached(const char *pages, size_t n)
 	return count > n / 2;
 }
 
+/* In one piece of memory, if there is one: a disk that is given 256 pages one by one takes twice as long (measured on a
+ * virtio disk). */
+static uint8_t *make_room(void)
+{
+	uint8_t *room = aligned_alloc(ROOM, ROOM);
+
+	if (room)
+		madvise(room, ROOM, MADV_HUGEPAGE);
+	return room;
+}
+
 static bool is_first_time(struct store *store, uint64_t key)
 {
 	bool first;
@@ -60,9 +75,7 @@ void pack_disk_read(struct pack_disk *disk, const char *base, uint64_t key, MDB_
 	    len % STORE_PAGE_SIZE != 0 || len > ROOM_PAGES * STORE_PAGE_SIZE ||
 	    is_cached(page, len / STORE_PAGE_SIZE) || !is_first_time(disk->store, key))
 		return;
-	if (!disk->room)
-		disk->room = aligned_alloc(STORE_PAGE_SIZE, ROOM_PAGES * STORE_PAGE_SIZE);
-	if (!disk->room)
+	if (!disk->room && !(disk->room = make_room()))
 		return;
 	got = pread(disk->fd, disk->room, len, page - base);
 	if (got < 0 && errno == EINVAL) /* not every file system says so when it is opened */
