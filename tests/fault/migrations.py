@@ -84,7 +84,7 @@ class Campaign:
         self.watchdog.wait(300)
         self.check_output(self.lab.log())
         self.lab.check_gone("at the end")
-        self.lab.verify()
+        self.lab.pawl("verify", seconds=3600)  # a hundred snapshots of it
 
 
 @case(long=True, root=True)
