@@ -28,7 +28,9 @@ struct big_copy {
 /* The next ranges, with up to `most` bytes that are to be read. */
 static int next_part(struct big_copy *f, uint64_t most, struct scan_result *ret, struct err *err)
 {
-	while (f->i < f->round->n && pages_capture_size(ret) < most) {
+	uint64_t size = 0;
+
+	while (f->i < f->round->n && size < most) {
 		struct scan_range r = f->round->ranges[f->i];
 
 		if (f->at)
@@ -38,6 +40,7 @@ static int next_part(struct big_copy *f, uint64_t most, struct scan_result *ret,
 			r.end = f->at;
 		else
 			f->i++;
+		size += pages_range_size(&r);
 		if (scan_result_add(ret, &r, err) < 0)
 			return -1;
 	}
@@ -59,7 +62,7 @@ static int is_outrun(struct big_copy *f, const struct scan_result *part, bool *r
 	for (size_t i = 0; i < part->n; i++) {
 		const struct scan_range *r = &part->ranges[i];
 
-		if (r->written && !r->file && !r->guard && !r->zero &&
+		if (pages_range_size(r) > 0 &&
 		    tracker_peek(f->tracked->tracker, r->start, r->end, &pages, err) < 0)
 			return -1;
 	}

@@ -131,16 +131,17 @@ static int capture_range(struct capture *c, const struct scan_range *r, struct e
 	return add_run(c, first, n, err);
 }
 
+uint64_t pages_range_size(const struct scan_range *range)
+{
+	return range->written && !range->file && !range->guard && !range->zero ? range->end - range->start : 0;
+}
+
 uint64_t pages_capture_size(const struct scan_result *ranges)
 {
 	uint64_t bytes = 0;
 
-	for (size_t i = 0; i < ranges->n; i++) {
-		const struct scan_range *r = &ranges->ranges[i];
-
-		if (r->written && !r->file && !r->guard && !r->zero)
-			bytes += r->end - r->start;
-	}
+	for (size_t i = 0; i < ranges->n; i++)
+		bytes += pages_range_size(&ranges->ranges[i]);
 	return bytes;
 }
 

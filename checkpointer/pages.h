@@ -24,7 +24,8 @@ enum capture_mode {
 int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
 		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
 		  struct err *err);
-/* Bytes that pages_capture would read. */
+/* Bytes that pages_capture would read: of one range, of all. */
+uint64_t pages_range_size(const struct scan_range *range);
 uint64_t pages_capture_size(const struct scan_result *ranges);
 
 /* Clears in the table what `before` had and `after` has not. before: any order (the rounds of a
