@@ -1,8 +1,8 @@
 /*
- * A big round of the pre-copy, such as the first. What the job writes while it is stored has to be stored again; what
- * is copied aside instead, which takes a fraction of the time, takes memory, and memory that was never touched is
- * dear (copies.h). So what is more than there are buffers for is stored at once, as long as that keeps pace with the
- * job.
+ * A big round of the pre-copy that nothing waits in front of, such as the first, or one that does not fit. What the
+ * job writes while it is stored has to be stored again; what is copied aside instead, which takes a fraction of the
+ * time, takes memory, and memory that was never touched is dear (copies.h). So it is stored at once, as long as that
+ * keeps pace with the job.
  */
 #include <stdbool.h>
 
@@ -10,10 +10,8 @@
 
 /* How much is read before a look at what was written meanwhile; then twice as much, and so on. */
 #define FIRST_LOOK (64ull << 20)
-/* Fresh memory for copies that one round may take where it need not: over several snapshots there are enough. */
-#define FRESH_MOST (128ull << 20)
 /* A job keeps ahead of us that will have written more than this part of what we store while we store it. */
-#define VAIN_PART 2
+#define VAIN_PART 8
 
 struct big_copy {
 	struct tracked *tracked;
@@ -77,16 +75,6 @@ static bool rest_fits(const struct big_copy *f)
 	return f->whole - f->done <= page_copies_left(f->copies) / 4 * 3;
 }
 
-/* How much more is to be stored at once, for the rest to have buffers. */
-static uint64_t too_much(const struct big_copy *f)
-{
-	uint64_t rest = f->whole - f->done, room = page_copies_ready(f->copies) + FRESH_MOST;
-	uint64_t left = page_copies_left(f->copies) / 4 * 3;
-
-	room = room < left ? room : left;
-	return rest > room ? (rest - room + CHUNK_BYTES - 1) / CHUNK_BYTES * CHUNK_BYTES : 0;
-}
-
 static int copy_by_parts(struct big_copy *f, struct err *err)
 {
 	enum capture_mode mode = CAPTURE_THROUGH;
@@ -96,11 +84,7 @@ static int copy_by_parts(struct big_copy *f, struct err *err)
 		struct scan_result part = {0};
 		bool outrun = false;
 
-		uint64_t at_once = too_much(f);
-
-		if (at_once == 0)
-			mode = CAPTURE_RUNNING;
-		result = next_part(f, mode == CAPTURE_RUNNING ? UINT64_MAX : at_once < most ? at_once : most, &part, err);
+		result = next_part(f, mode == CAPTURE_RUNNING ? UINT64_MAX : most, &part, err);
 		if (result == 0)
 			result = capture(f, &part, mode, err);
 		if (result == 0 && mode == CAPTURE_THROUGH && rest_fits(f))

@@ -36,12 +36,14 @@ static bool push(struct page_chunk ***list, size_t *n, size_t *room, struct page
 /* The chunks of another slab. */
 static bool more_chunks(struct page_copies *copies)
 {
-	char *slab = make_room(&copies->slabs, copies->n_slabs, &copies->slab_room) ? pages_map(HUGE_BYTES) : NULL;
+	char *slab = MAP_FAILED;
 
-	if (!slab)
+	if (make_room(&copies->slabs, copies->n_slabs, &copies->slab_room))
+		slab = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (slab == MAP_FAILED)
 		return false;
 	copies->slabs[copies->n_slabs++] = slab;
-	for (size_t at = HUGE_BYTES; at > 0; at -= CHUNK_BYTES) {
+	for (size_t at = SLAB_BYTES; at > 0; at -= CHUNK_BYTES) {
 		struct page_chunk *chunk = malloc(sizeof(*chunk));
 
 		if (chunk)
@@ -124,7 +126,7 @@ void page_copies_rest(struct page_copies *copies)
 	while (copies->n > 0)
 		page_copies_return(copies, copies->chunks[--copies->n]);
 	for (size_t i = 0; i < copies->n_slabs; i++)
-		madvise(copies->slabs[i], HUGE_BYTES, MADV_FREE);
+		madvise(copies->slabs[i], SLAB_BYTES, MADV_FREE);
 }
 
 void page_copies_free(struct page_copies *copies)
@@ -134,7 +136,7 @@ void page_copies_free(struct page_copies *copies)
 	for (size_t i = 0; i < copies->n_unused; i++)
 		free(copies->unused[i]);
 	for (size_t i = 0; i < copies->n_slabs; i++)
-		pages_unmap(copies->slabs[i], HUGE_BYTES);
+		munmap(copies->slabs[i], SLAB_BYTES);
 	free(copies->slabs);
 	free(copies->chunks);
 	free(copies->unused);

@@ -5,7 +5,8 @@
  * memory back the first touch costs many times the copy itself (here 3 to 6 s/GiB against 0.2). So
  * the buffers of one snapshot serve the next. In between they are marked MADV_FREE (madvise(2)):
  * the kernel takes them when memory gets short, and otherwise they are written again without a
- * fault. They are huge pages where there are any: one fault instead of 512, and fewer walks of page tables.
+ * fault. They are small pages: where the host takes free memory back, large free pieces are those that it has
+ * taken, and to touch them costs several times as much (docs/cost.md).
  */
 #ifndef PAWL_CHECKPOINTER_COPIES_H
 #define PAWL_CHECKPOINTER_COPIES_H
@@ -14,13 +15,11 @@
 #include <stdint.h>
 
 #include "checkpointer/yielding.h"
-#include "store/base/pages.h"
 #include "store/store.h"
 
 #define CHUNK_BYTES (1024u * 1024u)
 #define CHUNK_RUNS  256u
-
-_Static_assert(HUGE_BYTES % CHUNK_BYTES == 0, "chunks fill a slab");
+#define SLAB_BYTES  (2 * CHUNK_BYTES)
 
 /* Up to 1 MiB of pages copied out of a process. */
 struct page_chunk {
@@ -40,7 +39,7 @@ struct page_copies {
 	size_t n, room;
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
-	void **slabs; /* HUGE_BYTES each: the memory of all chunks */
+	void **slabs; /* SLAB_BYTES each: the memory of all chunks */
 	size_t n_slabs, slab_room;
 	uint64_t budget; /* bytes; when reached, the oldest of the waiting copies is put at once */
 	struct yielding yielding; /* how what the job does not wait for is put */

@@ -209,7 +209,8 @@ static int next_round(struct tracked *t, struct scan_result *ret, struct err *er
 	return 0;
 }
 
-/* A smaller one is copied aside, into fresh memory if need be. */
+/* A smaller one is copied aside, into fresh memory if need be. So is one with copies waiting: what is stored at once
+ * has to stay behind those, and what they have of the same pages would be stored in vain. */
 #define BIG_ROUND (64ull << 20)
 
 struct through {
@@ -233,7 +234,8 @@ static int copy_round(struct through *t, struct err *err)
 
 	if (size > page_copies_left(t->copies) && page_copies_compact(t->copies, err) < 0)
 		return -1;
-	if (size > page_copies_left(t->copies) || (size > BIG_ROUND && size > page_copies_ready(t->copies)))
+	if (size > page_copies_left(t->copies) ||
+	    (t->copies->n == 0 && size > BIG_ROUND && size > page_copies_ready(t->copies)))
 		return yield_run(&t->copies->yielding, copy_big, t, err);
 	return pages_capture(t->tracked->pid, t->tracked->table, t->round, t->copies, CAPTURE_RUNNING,
 			     t->candidates, err);
