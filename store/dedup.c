@@ -83,12 +83,23 @@ static void grow(struct dedup *table)
 	*table = bigger;
 }
 
+/* Many in one place, though there is room elsewhere. */
+static bool is_crowded(const struct dedup *table)
+{
+	return table->size < MAX_SIZE && table->used >= table->size / 8;
+}
+
 void dedup_add(struct dedup *table, struct page_hash hash, uint64_t id)
 {
 	if (table->used >= table->size / 2 && table->size < MAX_SIZE)
 		grow(table);
 	if (!table->size || insert(table, hash, id))
 		return;
+	if (is_crowded(table)) {
+		grow(table);
+		if (insert(table, hash, id))
+			return;
+	}
 	table->slots[(hash.lo + hash.hi % PROBES) & (table->size - 1)] =
 		(struct dedup_slot){hash, id};
 }

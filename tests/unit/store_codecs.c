@@ -420,6 +420,21 @@ static void test_dedup(void **state)
 	dedup_clear(&table);
 }
 
+/* Hashes that crowd in one place of a small table are all kept: there are other places in a larger one. */
+static void test_dedup_crowded(void **state)
+{
+	struct dedup table = {0};
+	uint64_t random = 7;
+
+	for (uint64_t i = 0; i < 600; i++)
+		dedup_add(&table, (struct page_hash){fixture_random(&random), i}, i + 1);
+	for (uint64_t i = 0; i < 100; i++)
+		dedup_add(&table, (struct page_hash){i * 4096 + 77, 1000 + i}, 1000 + i);
+	for (uint64_t i = 0; i < 100; i++)
+		assert_int_equal(dedup_find(&table, (struct page_hash){i * 4096 + 77, 1000 + i}), 1000 + i);
+	dedup_clear(&table);
+}
+
 /* ---- LMDB's file --------------------------------------------------------------------------- */
 
 struct memory {
@@ -503,6 +518,7 @@ int main(void)
 		cmocka_unit_test(test_snapshot_record),
 		cmocka_unit_test(test_idset),
 		cmocka_unit_test(test_dedup),
+		cmocka_unit_test(test_dedup_crowded),
 		cmocka_unit_test(test_lmdb_walk),
 	};
 
