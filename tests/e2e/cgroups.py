@@ -1,4 +1,5 @@
 """Control groups that a job makes below its own."""
+import errno
 import os
 import shlex
 
@@ -29,10 +30,22 @@ def own_group():
     return place + path.rstrip("/"), path.rstrip("/")
 
 
+def is_removed(directory):
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
 def remove(group):
+    """What was killed is out of /proc's sight a moment before it is out of its group."""
     for directory in (os.path.join(group, "inner"), group):
-        if os.path.isdir(directory):
-            os.rmdir(directory)
+        wait_until(lambda: is_removed(directory), 20, f"{directory} is removed")
 
 
 @case(root=True)
