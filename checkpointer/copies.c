@@ -10,58 +10,51 @@
 
 /* ---- buffers ------------------------------------------------------------------------------- */
 
-static bool make_room(void *list, size_t n, size_t *room)
+static void free_chunk(struct page_chunk *chunk)
 {
-	void **more, **old = *(void ***)list;
-	size_t more_room = *room ? *room * 2 : 64;
+	if (chunk && chunk->data)
+		munmap(chunk->data, CHUNK_BYTES);
+	free(chunk);
+}
 
-	if (n < *room)
-		return true;
-	more = reallocarray(old, more_room, sizeof(*more));
-	if (!more)
-		return false;
-	*(void ***)list = more;
-	*room = more_room;
-	return true;
+static struct page_chunk *new_chunk(void)
+{
+	struct page_chunk *chunk = malloc(sizeof(*chunk));
+	void *data;
+
+	if (!chunk)
+		return NULL;
+	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	chunk->data = data == MAP_FAILED ? NULL : data;
+	if (chunk->data)
+		return chunk;
+	free(chunk);
+	return NULL;
 }
 
 static bool push(struct page_chunk ***list, size_t *n, size_t *room, struct page_chunk *chunk)
 {
-	if (!make_room(list, *n, room))
-		return false;
+	if (*n == *room) {
+		size_t more_room = *room ? *room * 2 : 64;
+		struct page_chunk **more = reallocarray(*list, more_room, sizeof(*more));
+
+		if (!more)
+			return false;
+		*list = more;
+		*room = more_room;
+	}
 	(*list)[(*n)++] = chunk;
 	return true;
-}
-
-/* The chunks of another slab. */
-static bool more_chunks(struct page_copies *copies)
-{
-	char *slab = MAP_FAILED;
-
-	if (make_room(&copies->slabs, copies->n_slabs, &copies->slab_room))
-		slab = mmap(NULL, SLAB_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (slab == MAP_FAILED)
-		return false;
-	copies->slabs[copies->n_slabs++] = slab;
-	for (size_t at = SLAB_BYTES; at > 0; at -= CHUNK_BYTES) {
-		struct page_chunk *chunk = malloc(sizeof(*chunk));
-
-		if (chunk)
-			chunk->data = slab + at - CHUNK_BYTES;
-		if (!chunk || !push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
-			free(chunk);
-	}
-	return copies->n_unused > 0;
 }
 
 int page_copies_chunk(struct page_copies *copies, struct page_table *table, struct page_chunk **ret,
 		      struct err *err)
 {
-	struct page_chunk *chunk;
+	struct page_chunk *chunk =
+		copies->n_unused ? copies->unused[--copies->n_unused] : new_chunk();
 
-	if (!copies->n_unused && !more_chunks(copies))
+	if (!chunk)
 		return err_sys(err, "copies of changed pages");
-	chunk = copies->unused[--copies->n_unused];
 	chunk->table = table;
 	chunk->n_runs = chunk->n_pages = 0;
 	*ret = chunk;
@@ -71,7 +64,7 @@ int page_copies_chunk(struct page_copies *copies, struct page_table *table, stru
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
 {
 	if (chunk && !push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
-		free(chunk); /* its memory stays in the slab */
+		free_chunk(chunk);
 }
 
 void page_chunk_add(struct page_chunk *chunk, uint64_t page)
@@ -101,7 +94,7 @@ static int put_oldest(struct page_copies *copies, struct err *err)
 int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struct err *err)
 {
 	if (!push(&copies->chunks, &copies->n, &copies->room, chunk)) {
-		free(chunk);
+		free_chunk(chunk);
 		return err_sys(err, "copies of changed pages");
 	}
 	if (page_copies_left(copies) > 0)
@@ -125,19 +118,16 @@ void page_copies_rest(struct page_copies *copies)
 {
 	while (copies->n > 0)
 		page_copies_return(copies, copies->chunks[--copies->n]);
-	for (size_t i = 0; i < copies->n_slabs; i++)
-		madvise(copies->slabs[i], SLAB_BYTES, MADV_FREE);
+	for (size_t i = 0; i < copies->n_unused; i++)
+		madvise(copies->unused[i]->data, CHUNK_BYTES, MADV_FREE);
 }
 
 void page_copies_free(struct page_copies *copies)
 {
 	for (size_t i = 0; i < copies->n; i++)
-		free(copies->chunks[i]);
+		free_chunk(copies->chunks[i]);
 	for (size_t i = 0; i < copies->n_unused; i++)
-		free(copies->unused[i]);
-	for (size_t i = 0; i < copies->n_slabs; i++)
-		munmap(copies->slabs[i], SLAB_BYTES);
-	free(copies->slabs);
+		free_chunk(copies->unused[i]);
 	free(copies->chunks);
 	free(copies->unused);
 	memset(copies, 0, sizeof(*copies));

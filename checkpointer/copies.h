@@ -19,7 +19,6 @@
 
 #define CHUNK_BYTES (1024u * 1024u)
 #define CHUNK_RUNS  256u
-#define SLAB_BYTES  (2 * CHUNK_BYTES)
 
 /* Up to 1 MiB of pages copied out of a process. */
 struct page_chunk {
@@ -29,7 +28,7 @@ struct page_chunk {
 		uint64_t first; /* page index */
 		uint64_t n;
 	} runs[CHUNK_RUNS];
-	char *data; /* CHUNK_BYTES, of a slab */
+	char *data; /* CHUNK_BYTES */
 };
 
 /* Copies in the order they were taken: of a page that was copied twice, the later copy counts and
@@ -39,8 +38,6 @@ struct page_copies {
 	size_t n, room;
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
-	void **slabs; /* SLAB_BYTES each: the memory of all chunks */
-	size_t n_slabs, slab_room;
 	uint64_t budget; /* bytes; when reached, the oldest of the waiting copies is put at once */
 	struct yielding yielding; /* how what the job does not wait for is put */
 };

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "store/base/search.h"
 #include "store/bytes.h"
 
 int batch_add_pack(struct batch *batch, struct pack_builder *builder,
@@ -52,19 +53,9 @@ bool batch_find_hash(const struct batch *batch, uint64_t id, struct page_hash *r
 
 const struct pending_node *batch_find_node(const struct batch *batch, uint64_t id)
 {
-	size_t low = 0, high = batch->n_nodes;
+	size_t at = COUNT_BEFORE(batch->n_nodes, i, batch->nodes[i].id < id);
 
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-
-		if (batch->nodes[mid].id == id)
-			return &batch->nodes[mid];
-		if (batch->nodes[mid].id < id)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return NULL;
+	return at < batch->n_nodes && batch->nodes[at].id == id ? &batch->nodes[at] : NULL;
 }
 
 /* Appending is what LMDB does best; where a concurrent writer was ahead, the plain way serves. */

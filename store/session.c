@@ -99,7 +99,8 @@ static int begin_session(struct store_session *session, const char *job, uint64_
 		return err_sys(err, "%s/sessions.lock", store->dir);
 	if (!session->open.table)
 		return err_sys(err, "session");
-	if (page_press_new(&session->press, session, err) < 0 || source_open(&session->source, store, err) < 0 || txn_write(store, &txn, err) < 0)
+	if (page_press_new(&session->press, session, err) < 0 || source_open(&session->source, store, err) < 0 ||
+	    txn_write(store, &txn, err) < 0)
 		return -1;
 	if (begin_in_txn(session, txn, job, parent, err) < 0) {
 		txn_end(store, txn);
