@@ -39,9 +39,9 @@ static void carry_over(Cat__Job *to, const Cat__Job *from)
 	to->token = from->token;
 	to->holder = from->holder;
 	to->taken = from->taken;
-	to->watchdog_pid = to->leader_pid = 0;
+	to->watchdog_pid = to->leader_pid = to->init_pid = 0;
 	to->attached = false;
-	to->leader_start = 0;
+	to->leader_start = to->init_start = 0;
 }
 
 static int no_memory(const struct job_info *job, struct err *err)

@@ -45,7 +45,7 @@ int store_job_import(struct store *store, const struct job_info *from, struct er
 		merged.id = here.id;
 		merged.created = here.created;
 		merged.last_seq = here.last_seq;
-		merged.watchdog_pid = merged.leader_pid = 0;
+		merged.watchdog_pid = merged.leader_pid = merged.init_pid = 0;
 		merged.attached = false;
 		rc = store_job_put(store, &merged, err);
 	}

@@ -129,6 +129,8 @@ int job_info_from_record(const char *name, size_t name_len, const Cat__Job *job,
 		.leader_pid = job->leader_pid,
 		.attached = job->attached,
 		.leader_start = job->leader_start,
+		.init_pid = job->init_pid,
+		.init_start = job->init_start,
 		.moving = job->moving,
 		.cwd = text_of(&job->cwd),
 	};
@@ -170,6 +172,8 @@ void job_record_from_info(const struct job_info *info, ProtobufCBinaryData *text
 	ret->leader_pid = info->leader_pid;
 	ret->attached = info->attached;
 	ret->leader_start = info->leader_start;
+	ret->init_pid = info->init_pid;
+	ret->init_start = info->init_start;
 	ret->n_argv = info->argc;
 	ret->argv = texts;
 	borrow_texts(ret->argv, info->argv, info->argc);

@@ -79,6 +79,8 @@ struct job_info {
 	int leader_pid;      /* host pid of the job's leader while JOB_RUNNING */
 	bool attached;       /* the leader was not started by pawl, and may outlive its watchdog */
 	uint64_t leader_start; /* attached: when the leader started, clock ticks after boot */
+	int init_pid;          /* host pid of the last capsule's init, 0: none; it may have ended */
+	uint64_t init_start;   /* when it started, as leader_start */
 	char **argv;         /* NULL-terminated, owned by the struct */
 	size_t argc;
 	char *cwd;           /* owned by the struct */

@@ -119,7 +119,7 @@ int wd_launch(struct watchdog *w, struct err *err)
 		return -1;
 	streams_classify(&w->streams, &w->caller, w->config->keep_output);
 	if (wd_open_logs(w, err) < 0 || streams_build(&w->streams, NULL, err) < 0 ||
-	    make_capsule(w, err) < 0 || execute(w, &vpid, err) < 0)
+	    make_capsule(w, err) < 0 || wd_note_init(w, err) < 0 || execute(w, &vpid, err) < 0)
 		return -1;
 	w->job.generation++;
 	w->job.first_generation = w->job.generation;

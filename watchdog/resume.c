@@ -172,7 +172,7 @@ static int start_rebuild(struct watchdog *w, struct err *err)
 	wd_retire_capsule(w);
 	streams_from_model(&w->streams, w->resume.model);
 	if (wd_open_logs(w, err) < 0 || streams_build(&w->streams, w->resume.model, err) < 0 ||
-	    make_capsule(w, err) < 0 || wd_start_services(w, err) < 0)
+	    make_capsule(w, err) < 0 || wd_note_init(w, err) < 0 || wd_start_services(w, err) < 0)
 		return -1;
 	fill_host(w);
 	if (w->capsule->plain)

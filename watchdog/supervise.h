@@ -157,6 +157,14 @@ int wd_newest_of_run(const struct watchdog *w, struct snapshot_info *ret, size_t
 /* Writes the record as running under this process. */
 int wd_put_running(struct watchdog *w, struct err *err);
 
+/* ---- earlier.c ----------------------------------------------------------------------------- */
+
+/* Waits until nothing is left of the capsule of the job's last watchdog. The caller holds the job's lock.
+ * ERR_BUSY: it takes too long, or a signal came. */
+int wd_await_earlier(struct watchdog *w, struct err *err);
+/* Notes the new capsule's init in the job's record, before anything runs there. */
+int wd_note_init(struct watchdog *w, struct err *err);
+
 /* ---- launch_job.c -------------------------------------------------------------------------- */
 
 int wd_launch(struct watchdog *w, struct err *err);

@@ -1,4 +1,5 @@
 """Commands to a running job, its end on request, retries, and everything a user can get wrong."""
+import ctypes
 import os
 import signal
 import socket
@@ -109,6 +110,41 @@ def recover_goes_on_with_the_options_of_run(lab):
     check_equal(again.wait(20).status, 78, "exit")
     lab.check_gone("after the stop")
     check_equal(lab.job()["state"], "stopped", "state")
+
+
+class Keeper:
+    """Traces a process: once killed it stays, for its pid namespace cannot end before we have seen its end."""
+
+    def __init__(self, pid):
+        seize = 0x4206
+        self.pid = pid
+        libc = ctypes.CDLL(None, use_errno=True)
+        check_equal(libc.ptrace(seize, pid, None, None), 0, f"PTRACE_SEIZE ({os.strerror(ctypes.get_errno())})")
+
+    def let_go(self):
+        wait_all = 0x40000000  # __WALL
+        while os.WIFSTOPPED(os.waitpid(self.pid, wait_all)[1]):
+            pass
+
+
+@case(root=True)
+def recovery_waits_until_the_last_run_is_gone(lab):
+    watchdog = counter(lab)
+    lab.snapshot()
+    keeper = Keeper(lab.job()["pid"])
+    watchdog.send(signal.SIGKILL)
+    watchdog.wait(10)
+    again = lab.recover()
+    wait_until(lambda: b"waiting for the processes of job job" in again.err, 20,
+               f"it says what it waits for: {again.err!r}")
+    time.sleep(0.3)
+    check(again.alive() and not again.out, f"it runs beside the last one: {again.out!r}")
+    again.send(signal.SIGTERM)
+    check_equal(again.wait(10).status, -signal.SIGTERM, "end of a recovery that may not begin")
+    again = lab.recover()
+    keeper.let_go()
+    check_equal(again.wait(60).status, 0, f"exit ({again.err[-300:]!r})")
+    check_equal(lab.log(), expected_output(lab), "log")
 
 
 @case()

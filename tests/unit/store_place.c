@@ -274,6 +274,7 @@ static void test_job_record(void **state)
 	job_info_clear(&info);
 	info = (struct job_info){.id = id, .state = JOB_RUNNING, .exit_status = -3, .generation = 4,
 				 .first_generation = 3, .watchdog_pid = 123, .leader_pid = 124,
+				 .init_pid = 122, .init_start = 99,
 				 .argv = argv, .argc = 3, .cwd = "/home/x",
 				 .options = options, .n_options = 2};
 	strcpy(info.name, "sim");
@@ -287,6 +288,8 @@ static void test_job_record(void **state)
 	assert_int_equal(info.first_generation, 3);
 	assert_int_equal(info.watchdog_pid, 123);
 	assert_int_equal(info.leader_pid, 124);
+	assert_int_equal(info.init_pid, 122);
+	assert_int_equal(info.init_start, 99);
 	assert_int_equal(info.argc, 3);
 	assert_string_equal(info.argv[1], "");
 	assert_string_equal(info.argv[2], "caf\xe9");
