@@ -216,8 +216,9 @@ def add_programs():
             add_case(name, sized(function, quick, in_snapshot=name in ("pagejob", "python")),
                      root=function in ROOT)
         if long:
-            add_case(f"{name}-long", sized(function, long), long=True)
-            add_case(f"{name}-killed-in-snapshot", sized(function, long, in_snapshot=True), long=True)
+            add_case(f"{name}-long", sized(function, long), long=True, root=True)
+            add_case(f"{name}-killed-in-snapshot", sized(function, long, in_snapshot=True), long=True,
+                     root=True)
             add_case(f"{name}-from-2", sized(function, long, recover=2), long=True, root=True)
 
 
