@@ -11,6 +11,8 @@
 #include "store/base/io.h"
 #include "store/base/log.h"
 #include "store/base/units.h"
+#include "store/replicas.h"
+#include "store/replica/destination.h"
 #include "store/replica/ssh_connect.h"
 #include "store/wire/ask.h"
 #include "store/wire/wire.h"
@@ -91,19 +93,24 @@ static int look(struct move *m, struct view *ret, struct err *err)
 	return 0;
 }
 
+/* That it may be held by this store is noted first: where it stays here, it can still be copied there. */
 static int take(struct move *m, uint64_t version, struct err *err)
 {
 	char host[65] = "", holder[160];
+	uint8_t token[WIRE_TOKEN];
 	const struct wire_request request = {.op = WIRE__REQUEST__OP__TAKE,
 					     .job = &m->job,
 					     .version = version,
+					     .token = token,
 					     .holder = holder};
 	Wire__Reply *reply;
 	int rc = 0;
 
 	gethostname(host, sizeof(host) - 1);
 	snprintf(holder, sizeof(holder), "%s, process %d", host, (int)getpid());
-	if (ask(m, &request, &reply, err) < 0)
+	if (replica_token_make(token, err) < 0 ||
+	    store_replica_taking(m->store, m->job.name, m->destination, token, err) < 0 ||
+	    ask(m, &request, &reply, err) < 0)
 		return -1;
 	if (reply->token.len == WIRE_TOKEN)
 		memcpy(m->token, reply->token.data, WIRE_TOKEN);
@@ -204,6 +211,18 @@ static int mark(struct move *m, const char *destination, bool moving, struct err
 	return rc;
 }
 
+/* Where it goes on there, the copy there is ours no longer: what we have is of an older run. */
+static int note(struct move *m, enum outcome outcome, struct err *err)
+{
+	static const uint8_t nobody[WIRE_TOKEN];
+
+	if (outcome == STAYED)
+		return mark(m, "", false, err);
+	if (store_replica_taking(m->store, m->job.name, m->destination, nobody, err) < 0)
+		return -1;
+	return mark(m, m->destination, false, err);
+}
+
 static uint64_t since_ms(uint64_t begin)
 {
 	return (clock_ns(CLOCK_MONOTONIC) - begin) / 1000000;
@@ -290,13 +309,13 @@ int move_leave(struct move *m, uint64_t seq, struct err *err)
 	bool doubt = false;
 
 	if (hand_over(m, seq, &doubt, err) == 0)
-		return mark(m, m->destination, false, &ignored), 0;
+		return note(m, MOVED, &ignored), 0;
 	disconnect(m);
 	if (doubt && settle(m, err) == 0)
-		return mark(m, m->destination, false, &ignored), 0;
+		return note(m, MOVED, &ignored), 0;
 	/* Given up without an answer: the mark stays for whoever resumes it. */
 	if (!m->cancelled || !atomic_load(m->cancelled))
-		mark(m, "", false, &ignored);
+		note(m, STAYED, &ignored);
 	/* Kinds that would have the snapshot repeated are none here. */
 	if (err->kind == ERR_FULL || err->kind == ERR_GONE)
 		err->kind = ERR_SYSTEM;
@@ -313,7 +332,7 @@ int move_settle(struct store *store, struct job_info *job, struct err *err)
 	if (move_new(&m, store, job->name, job->moved_to, err) < 0)
 		return -1;
 	outcome = ask_where(m, err);
-	if (outcome < 0 || mark(m, outcome == MOVED ? m->destination : "", false, err) < 0) {
+	if (outcome < 0 || note(m, (enum outcome)outcome, err) < 0) {
 		err_wrap(err, "%s", m->destination);
 		move_end(m);
 		return -1;

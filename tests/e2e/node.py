@@ -45,6 +45,8 @@ def migrated(lab):
     check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit")
     refused = lab.pawl("recover", "job", status=None)
     check(b"was moved to" in refused.err, f"{refused.err!r}")
+    refused = lab.pawl("push", "job", nodes.address, status=None)
+    check(refused.status and b"is held by" in refused.err, f"an older run is copied over it: {refused.err!r}")
     nodes.check_ends_there()
 
 
@@ -226,6 +228,7 @@ class HandOver:
             self.nodes.check_ends_there(self.steps)
         elif status == 0:
             self.check_not_there()
+            self.lab.pawl("push", "job", self.nodes.address)
             check_equal(self.lab.log(), self.nodes.expected(self.steps), "log")
         else:
             self.resume_after_loss()
