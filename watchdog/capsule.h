@@ -28,6 +28,7 @@ struct capsule_config {
 	int terminal; /* slave that becomes the controlling terminal, -1: none */
 	/* For a launch (init takes a copy of it all at its creation). */
 	char *const *argv;
+	int last_pid; /* pids of the capsule follow on it, where the kernel lets us say so; 0: they begin at 2 */
 	int stream[3]; /* the job's standard streams: i itself, a number above 2, -1: closed */
 	const struct caller *caller;
 };

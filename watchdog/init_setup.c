@@ -169,6 +169,16 @@ static int mount_proc(void)
 	return mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 }
 
+/* Needs CAP_CHECKPOINT_RESTORE in the namespace (pid_ns_ctl_handler in Linux's kernel/pid_namespace.c) and a kernel
+ * with CONFIG_CHECKPOINT_RESTORE; the job does as well without. */
+static void set_last_pid(int pid)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", pid);
+	write_text("/proc/sys/kernel/ns_last_pid", text);
+}
+
 /* In a chroot, "/" is no mount point whose propagation could be set: it is mounted on itself. ".." of the
  * root leads onto what is mounted there. */
 static int own_root(void)
@@ -209,6 +219,8 @@ int init_setup(const struct init_plan *plan, enum init_stage *ret_stage)
 	*ret_stage = STAGE_PROC;
 	if (mount_proc() < 0)
 		return errno;
+	if (config->last_pid)
+		set_last_pid(config->last_pid);
 	*ret_stage = STAGE_TIME;
 	if (config->set_clocks && set_clocks(config) < 0)
 		return errno;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "recovery/recovery.h"
 #include "store/base/cleanup.h"
@@ -77,6 +78,15 @@ static int begin_logs(struct watchdog *w, struct err *err)
 	return 0;
 }
 
+/* Jobs on one machine share /tmp, where programs make names of their pids (java's /tmp/hsperfdata_*, temporary files
+ * of scripts): so their pids differ, and stay apart for a while. Below 32768, for other machines may give no higher. */
+static int first_pids(pid_t watchdog)
+{
+	const int lowest = 300, span = 32000, step = 19777; /* step/span: about the golden ratio, without a common factor */
+
+	return lowest + (int)((int64_t)watchdog * step % span);
+}
+
 static int make_capsule(struct watchdog *w, struct err *err)
 {
 	const struct streams *s = &w->streams;
@@ -84,6 +94,7 @@ static int make_capsule(struct watchdog *w, struct err *err)
 		.plain_root = true,
 		.terminal = s->slave,
 		.argv = w->config->argv,
+		.last_pid = first_pids(getpid()),
 		.stream = {s->job_end[0], s->job_end[1], s->job_end[2]},
 		.caller = &w->caller,
 	};

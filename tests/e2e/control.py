@@ -339,6 +339,18 @@ def two_jobs_one_store(lab):
     lab.verify()
 
 
+@case(root=True)
+def jobs_have_pids_of_their_own(lab):
+    """Names that programs make of their pids do not meet in /tmp."""
+    jobs = [lab.run("sh", "-c", "sleep 1 & sleep 1; echo $$ $!", job=f"job{n}") for n in range(3)]
+    pids = set()
+    for job in jobs:
+        check_equal(job.wait(30).status, 0, f"exit ({job.err!r})")
+        pids.update(map(int, job.out.split()))
+    check_equal(len(pids), 6, f"different pids: {pids}")
+    check(max(pids) < 32768, f"a machine may not have {pids}")
+
+
 @case()
 def what_json_says(lab):
     watchdog = counter(lab)
