@@ -423,6 +423,15 @@ static bool adopt_strangers(struct frozen_tree *tree, const struct tree_root *ro
 	return found;
 }
 
+/* Says whether there is something that still has to be let go. Whoever has not stopped may wait for a child that
+ * we do not know of yet (vfork(2)), and that for us: so strangers are looked for whatever else is left. */
+static bool release_some(struct frozen_tree *tree, const struct tree_root *root)
+{
+	bool left = release_stopped(tree);
+
+	return adopt_strangers(tree, root) || left;
+}
+
 /* root: NULL where the tree is known to be whole. */
 static void release_all(struct frozen_tree *tree, const struct tree_root *root)
 {
@@ -432,7 +441,7 @@ static void release_all(struct frozen_tree *tree, const struct tree_root *root)
 
 	/* The kernel lets go only of what has stopped, so one that is still on its way is waited
 	 * for: it would stand still for ever once it gets there. */
-	while (release_stopped(tree) || adopt_strangers(tree, root)) {
+	while (release_some(tree, root)) {
 		uint64_t waited = clock_ns(CLOCK_MONOTONIC) - begin;
 
 		if (waited > THAW_WARN_NS && !warned)
