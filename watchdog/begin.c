@@ -133,7 +133,7 @@ static int take_job(struct watchdog *w, struct err *err)
 	taken = config->name ? take_given_name(w, name, err) : take_free_name(w, name, err);
 	if (taken < 0 || store_job_get(w->store, name, &w->job, err) < 0)
 		return -1;
-	if ((!config->dry_run && wd_await_earlier(w, err) < 0) || check_not_running(w, err) < 0 || check_not_moved(w, err) < 0)
+	if (wd_await_earlier(w, err) < 0 || check_not_running(w, err) < 0 || check_not_moved(w, err) < 0)
 		return -1;
 	return check_hold(w, err);
 }

@@ -10,7 +10,6 @@
 #include <poll.h>
 #include <stdint.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "checkpointer/tracee/procfs.h"
@@ -52,7 +51,7 @@ static int await(int pidfd, int signals, int timeout_ms)
 
 int wd_await_earlier(struct watchdog *w, struct err *err)
 {
-	cleanup_fd int pidfd = open_init(&w->job);
+	cleanup_fd int pidfd = w->config->dry_run ? -1 : open_init(&w->job);
 
 	if (pidfd < 0 || await(pidfd, w->signals, QUIET_MS))
 		return 0;

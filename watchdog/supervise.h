@@ -160,7 +160,7 @@ int wd_put_running(struct watchdog *w, struct err *err);
 /* ---- earlier.c ----------------------------------------------------------------------------- */
 
 /* Waits until nothing is left of the capsule of the job's last watchdog. The caller holds the job's lock.
- * ERR_BUSY: it takes too long, or a signal came. */
+ * ERR_BUSY: it takes too long, or a signal came. A dry run waits for nothing. */
 int wd_await_earlier(struct watchdog *w, struct err *err);
 /* Notes the new capsule's init in the job's record, before anything runs there. */
 int wd_note_init(struct watchdog *w, struct err *err);
