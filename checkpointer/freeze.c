@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "checkpointer/interrupted.h"
 #include "checkpointer/sleepnotes.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
@@ -365,6 +366,16 @@ static void free_tree(struct frozen_tree *tree)
 	memset(tree, 0, sizeof(*tree));
 }
 
+static void release_thread(struct frozen_process *p, struct frozen_thread *t)
+{
+	struct err err;
+
+	if (interrupted_settle(p, t, &err) < 0 && err.kind != ERR_GONE)
+		log_warn("thread %d may see a system call end early: %s", t->vtid, err.msg);
+	if (tracee_detach(&t->tracee, &err) < 0 && err.kind != ERR_GONE)
+		log_error("%s", err.msg);
+}
+
 /* Releases what has stopped; says whether there is something that has not. */
 static bool release_stopped(struct frozen_tree *tree)
 {
@@ -374,12 +385,12 @@ static bool release_stopped(struct frozen_tree *tree)
 	/* Children first: a parent may look at once what they do. */
 	for (size_t i = tree->n; i-- > 0;)
 		for (size_t j = tree->processes[i].n_threads; j-- > 0;) {
-			struct tracee *t = &tree->processes[i].threads[j]->tracee;
+			struct frozen_thread *t = tree->processes[i].threads[j];
 
-			if (t->state == TRACEE_RUNNING && tracee_poll_stop(t, &err) == 0)
+			if (t->tracee.state == TRACEE_RUNNING && tracee_poll_stop(&t->tracee, &err) == 0)
 				left = true;
-			else if (tracee_detach(t, &err) < 0 && err.kind != ERR_GONE)
-				log_error("%s", err.msg);
+			else
+				release_thread(&tree->processes[i], t);
 		}
 	return left;
 }

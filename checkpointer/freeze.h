@@ -27,6 +27,7 @@ struct frozen_thread {
 	pid_t vtid;		   /* in the capsule */
 	uint64_t slept_since;	   /* CLOCK_MONOTONIC when it went to sleep, 0: unknown */
 	struct proc_status status; /* of all but the first: see frozen_status */
+	bool resolved;		   /* its registers are those that it goes on with */
 	bool own_fs;		   /* a working directory and umask of its own */
 	bool has_dispatch;	   /* approach.h: switched off, and to be switched on again */
 	struct dispatch_config dispatch;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "checkpointer/sleeps.h"
 #include "checkpointer/taking.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
@@ -137,6 +138,7 @@ static int arm_new_processes(struct taking *t, struct err *err)
 	for (size_t i = 0; result == 0 && i < tree.n; i++)
 		if (wants_arming(t->c, &tree.processes[i]))
 			result = arm_process(t, &tree.processes[i], err);
+	sleeps_note(t->c->sleeps, &tree);
 	thaw_tree(&tree);
 	pausing_end(&t->pausing, PAUSE_ARM);
 	return result;

@@ -1,11 +1,11 @@
 #include "checkpointer/sleeps.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 
+#include "checkpointer/interrupted.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
 
@@ -14,7 +14,6 @@ struct sleep {
 	uint64_t ip, sp; /* behind the syscall instruction; the stack pointer there */
 	long nr;
 	uint64_t since; /* CLOCK_MONOTONIC of pawl, ns */
-	bool seen;
 };
 
 struct sleeps {
@@ -89,13 +88,6 @@ void sleeps_seed(struct sleeps *sleeps, const Snap__Snapshot *model, int64_t lea
 		}
 }
 
-static uint64_t measured_sleep(const struct frozen_thread *t)
-{
-	uint64_t now = clock_ns(CLOCK_MONOTONIC);
-
-	return t->slept_since && t->slept_since < now ? now - t->slept_since : 0;
-}
-
 /* The call a thread is in: its number, what we remember, or what its code loads. */
 static long call_nr(const struct sleep *known, struct frozen_process *p,
 		    const struct arch_regs *rewound)
@@ -138,7 +130,7 @@ static int resolve_restart_block(struct sleeps *sleeps, struct frozen_process *p
 		s->ip = arch_ip(live);
 		s->sp = arch_sp(live);
 		s->nr = nr;
-		s->since = now - measured_sleep(t);
+		s->since = now - interrupted_slept(t);
 	}
 	for (unsigned i = 0; i < 6; i++)
 		arg[i] = arch_call_arg(saved, i);
@@ -147,69 +139,15 @@ static int resolve_restart_block(struct sleeps *sleeps, struct frozen_process *p
 	return 0;
 }
 
-/* A signal that is about to be delivered is why the call ended: then its EINTR stands. */
-static int signal_is_due(struct tracee *t, bool *ret, struct err *err)
-{
-	uint64_t mask;
-
-	*ret = false;
-	if (tracee_get_sigmask(t, &mask, err) < 0)
-		return -1;
-	for (int shared = 0; shared < 2; shared++) {
-		siginfo_t *list;
-		void *raw;
-		size_t n;
-
-		if (tracee_peek_pending(t, shared, &raw, &n, err) < 0)
-			return -1;
-		list = raw;
-		for (size_t i = 0; i < n; i++)
-			if (!(mask >> (list[i].si_signo - 1) & 1))
-				*ret = true;
-		free(raw);
-	}
-	return 0;
-}
-
-/* A call that is made again waits for what is left. Its timeout may lie in memory that is not ours to
- * change, so it is pointed to a shorter one below the stack; the kernel copies it as the call begins.
- * Where that cannot be done it waits its whole time again. */
-static void shorten_timeout(struct frozen_process *p, struct arch_regs *live, uint64_t elapsed)
-{
-	int arg = arch_timeout_arg(live);
-	uint64_t pointer = arg < 0 ? 0 : arch_call_arg(live, (unsigned)arg);
-	uint64_t scratch, timeout, left;
-	struct timespec ts;
-	struct err ignored;
-
-	arch_shorten_timeout(live, elapsed);
-	if (!pointer || mem_read(p->pid, pointer, &ts, sizeof(ts), &ignored) < 0 || ts.tv_sec < 0 ||
-	    (uint64_t)ts.tv_sec > UINT64_MAX / NSEC_PER_SEC - 1)
-		return;
-	timeout = (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
-	left = elapsed < timeout ? timeout - elapsed : 0;
-	ts.tv_sec = (time_t)(left / NSEC_PER_SEC);
-	ts.tv_nsec = (long)(left % NSEC_PER_SEC);
-	scratch = arch_scratch(live, sizeof(ts));
-	if (mem_write(p->pid, scratch, &ts, sizeof(ts), &ignored) == 0)
-		arch_set_call_arg(live, (unsigned)arg, scratch);
-}
-
-/* A mere stop has ended it: it is to go on, unless a signal is due. */
 static int resolve_interrupted(struct frozen_process *process, struct frozen_thread *thread,
 			       struct arch_regs *live, struct resumption *ret, struct err *err)
 {
-	bool due;
-
-	if (signal_is_due(&thread->tracee, &due, err) < 0)
+	if (interrupted_make_again(process, thread, live, &ret->live_changed, err) < 0)
 		return -1;
-	if (due) {
+	if (!ret->live_changed) {
 		arch_forget_call(&ret->saved);
 		return 0;
 	}
-	shorten_timeout(process, live, measured_sleep(thread));
-	arch_make_again(live);
-	ret->live_changed = true;
 	ret->code = arch_restart_code(live);
 	ret->saved = *live;
 	arch_rewind(&ret->saved);
@@ -221,6 +159,7 @@ int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
 		   struct err *err)
 {
 	*ret = (struct resumption){.saved = *live};
+	thread->resolved = true;
 	switch (arch_restart_kind(live)) {
 	case ARCH_NOT_IN_CALL:
 		arch_forget_call(&ret->saved);
@@ -236,4 +175,24 @@ int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
 		return resolve_interrupted(process, thread, live, ret, err);
 	}
 	return 0;
+}
+
+static int note_thread(struct sleeps *sleeps, struct frozen_process *p, struct frozen_thread *t, struct err *err)
+{
+	struct resumption how;
+	struct arch_regs live;
+
+	if (t->tracee.state != TRACEE_STOPPED || tracee_get_regs(&t->tracee, &live, err) < 0 ||
+	    sleeps_resolve(sleeps, p, t, &live, &how, err) < 0)
+		return -1;
+	return how.live_changed ? tracee_set_regs(&t->tracee, &live, err) : 0;
+}
+
+void sleeps_note(struct sleeps *sleeps, struct frozen_tree *tree)
+{
+	struct err ignored;
+
+	for (size_t i = 0; i < tree->n; i++)
+		for (size_t j = 0; j < tree->processes[i].n_threads; j++)
+			note_thread(sleeps, &tree->processes[i], tree->processes[i].threads[j], &ignored);
 }

@@ -43,4 +43,8 @@ int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
 		   struct frozen_thread *thread, struct arch_regs *live, struct resumption *ret,
 		   struct err *err);
 
+/* Of a tree that is frozen and let go without being described: what the next one has to know, and every thread
+ * goes on as if it had not been stopped. */
+void sleeps_note(struct sleeps *sleeps, struct frozen_tree *tree);
+
 #endif

@@ -58,6 +58,7 @@ TARGETS = [
     "shm",
     "signals",
     "sleeps",
+    "sleeps big",
     "sleeps epoll",
     "socketends",
     "stack",

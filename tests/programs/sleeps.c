@@ -1,7 +1,8 @@
 /*
  * sleeps.c: timed waits of every kind last as long as they were asked to, counted on
  * CLOCK_MONOTONIC (which stands still while the job does not exist), however often they are
- * interrupted by snapshots. With variant "epoll" also epoll_wait.
+ * interrupted by snapshots. With variant "epoll" also epoll_wait; with "big" also in a process that is large enough to
+ * be stopped for the arming of its tracker alone.
  */
 #include "target.h"
 
@@ -11,6 +12,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -20,6 +22,7 @@
 
 #define WAIT_MS	     3000
 #define TOLERANCE_MS 1800 /* a loaded machine needs it */
+#define BIG	     (48 << 20)
 #define ASLEEP_MS    2000 /* before the first snapshot: a wait that starts anew would take that much longer */
 
 static struct timespec in_ms(long ms)
@@ -170,6 +173,15 @@ static void *sleeper_main(void *arg)
 	return NULL;
 }
 
+static void touch(size_t size)
+{
+	volatile char *bytes = malloc(size);
+
+	CHECK(bytes);
+	for (size_t i = 0; i < size; i += 4096)
+		bytes[i] = 1;
+}
+
 int main(int argc, char **argv)
 {
 	struct target target;
@@ -190,7 +202,9 @@ int main(int argc, char **argv)
 	size_t n = sizeof(sleepers) / sizeof(sleepers[0]);
 
 	target_start(&target, argc, argv);
-	if (strcmp(target.variant, "epoll"))
+	if (!strcmp(target.variant, "big"))
+		touch(BIG);
+	else if (strcmp(target.variant, "epoll"))
 		n--;
 	for (size_t i = 0; i < n; i++) {
 		sleepers[i].target = &target;
