@@ -139,7 +139,7 @@ LONG = {
     "parallel": (script("bash", "parallel.sh", "parallel", save=True), 150),
     "tools": (script("bash", "tools.sh", "zstd", "pigz", "rsync", "sqlite3", "xz", "flock", save=True),
               5),
-    "java": (java, 60),
+    "java": (java, 300),
     "node": (script("node", "workers.js"), 120),
     "mpi": (mpi, 250),
     "postgres": (postgres, 30),

@@ -1,6 +1,8 @@
 # fork, pipes, threads and Open3 in Ruby. Usage: forks.rb ROUNDS
 require 'open3'
-require 'digest'
+# all of it now: loading a part on demand is not safe in threads ("Digest::Base cannot be directly inherited")
+require 'digest/sha2'
+require 'digest/md5'
 $stdout.sync = true
 Integer(ARGV[0]).times do |round|
   children = 3.times.map do |n|
