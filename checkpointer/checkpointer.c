@@ -46,6 +46,7 @@ void checkpointer_free(struct checkpointer *c)
 {
 	if (!c)
 		return;
+	brake_free(c->brake);
 	tracked_set_free(&c->tracked);
 	page_copies_free(&c->copies);
 	saved_trees_free(c->trees);
@@ -59,6 +60,20 @@ void checkpointer_free(struct checkpointer *c)
 void checkpointer_hurry(struct checkpointer *c, bool hurry)
 {
 	c->hurry = hurry;
+}
+
+int checkpointer_slow_down(struct checkpointer *c, unsigned percent, struct err *err)
+{
+	if (!c->brake && percent > 0 && brake_new(&c->brake, &c->config.root, c->sleeps, err) < 0)
+		return -1;
+	if (c->brake)
+		brake_set(c->brake, percent);
+	return 0;
+}
+
+uint64_t checkpointer_slowed_ns(const struct checkpointer *c)
+{
+	return c->brake ? brake_held(c->brake) : 0;
 }
 
 const struct refusals *checkpointer_refusals(const struct checkpointer *c)
@@ -168,6 +183,7 @@ static void resume(struct taking *t)
 		return;
 	thaw_tree(&t->tree);
 	t->frozen = false;
+	brake_apply(t->c->brake);
 	pausing_end(&t->pausing, PAUSE_RELEASE);
 	t->pause_ns = t->pausing.mark - t->pause_ns + t->pausing.ns[PAUSE_ARM];
 }
@@ -178,8 +194,11 @@ static int take_frozen(struct taking *t, bool end, struct err *err)
 	struct err end_err;
 	int result;
 
-	if (freeze_tree(&t->tree, &t->c->config.root, err) < 0)
+	brake_lift(t->c->brake);
+	if (freeze_tree(&t->tree, &t->c->config.root, err) < 0) {
+		brake_apply(t->c->brake);
 		return -1;
+	}
 	t->frozen = true;
 	t->pause_ns = t->tree.begin_ns;
 	pausing_begin(&t->pausing, t->pause_ns);

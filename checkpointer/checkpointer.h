@@ -104,6 +104,12 @@ int checkpointer_take(struct checkpointer *c, struct store *store, const char *n
 /* Whether the next snapshots are waited for: then they give way to nobody. Final ones always are. */
 void checkpointer_hurry(struct checkpointer *c, bool hurry);
 
+/* From now on the job stands still for that part of the time (percent, below 99; 0: for none), until this is called
+ * again, however often it is saved meanwhile: brake.h. */
+int checkpointer_slow_down(struct checkpointer *c, unsigned percent, struct err *err);
+/* How long it has stood still for that, ns. */
+uint64_t checkpointer_slowed_ns(const struct checkpointer *c);
+
 /* What the last call of checkpointer_take has refused; valid until the next. */
 const struct refusals *checkpointer_refusals(const struct checkpointer *c);
 

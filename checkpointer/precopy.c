@@ -125,13 +125,11 @@ static bool anything_to_arm(struct checkpointer *c)
 
 /* Big processes that are not tracked yet are stopped for the moment that arming takes, so that
  * their first copy, too, can be made while they run. */
-static int arm_new_processes(struct taking *t, struct err *err)
+static int stop_and_arm(struct taking *t, struct err *err)
 {
 	struct frozen_tree tree;
 	int result = 0;
 
-	if (t->c->tracker != TRACKER_PAGEMAP || !anything_to_arm(t->c))
-		return 0;
 	if (freeze_tree(&tree, &t->c->config.root, err) < 0)
 		return -1;
 	pausing_begin(&t->pausing, tree.begin_ns);
@@ -141,6 +139,18 @@ static int arm_new_processes(struct taking *t, struct err *err)
 	sleeps_note(t->c->sleeps, &tree);
 	thaw_tree(&tree);
 	pausing_end(&t->pausing, PAUSE_ARM);
+	return result;
+}
+
+static int arm_new_processes(struct taking *t, struct err *err)
+{
+	int result;
+
+	if (t->c->tracker != TRACKER_PAGEMAP || !anything_to_arm(t->c))
+		return 0;
+	brake_lift(t->c->brake);
+	result = stop_and_arm(t, err);
+	brake_apply(t->c->brake);
 	return result;
 }
 

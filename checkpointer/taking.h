@@ -4,6 +4,7 @@
 #ifndef PAWL_CHECKPOINTER_TAKING_H
 #define PAWL_CHECKPOINTER_TAKING_H
 
+#include "checkpointer/brake.h"
 #include "checkpointer/collect.h"
 #include "checkpointer/contents.h"
 #include "checkpointer/copies.h"
@@ -18,6 +19,7 @@ struct checkpointer {
 	struct checkpoint_config config;
 	enum tracker_kind tracker;
 	struct sleeps *sleeps;
+	struct brake *brake; /* NULL: the job was never slowed down */
 	struct tracked_set tracked;
 	struct page_copies copies;
 	struct saved_trees *trees;

@@ -147,3 +147,18 @@ bool policy_another_round(uint64_t last, uint64_t pages)
 {
 	return pages > PAGES_FEW && pages < last - last / 8;
 }
+
+/* Beside what it takes to rebuild the job. */
+#define STAND_STILL_NS 400000000ull
+
+unsigned policy_slow_down(uint64_t round_ns, unsigned percent)
+{
+	/* Each time a fifth as much is left for the job to run in: many a job that has time to spare does not
+	 * notice less. */
+	static const unsigned steps[] = {80, 96};
+
+	for (size_t i = 0; round_ns > STAND_STILL_NS && i < sizeof(steps) / sizeof(steps[0]); i++)
+		if (steps[i] > percent)
+			return steps[i];
+	return 0;
+}

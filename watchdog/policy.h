@@ -73,4 +73,9 @@ size_t policy_retention(const struct snapshot_info *infos, size_t n, const struc
  * one before it of `last` (UINT64_MAX: there was none). */
 bool policy_another_round(uint64_t last, uint64_t pages);
 
+/* Where rounds do not get smaller by themselves: for which part of the time (percent) the job is to stand still from
+ * now on, where it was `percent` so far. 0: what is left takes no longer than it may stand still for good (the last
+ * round took round_ns), or nothing more can be done. */
+unsigned policy_slow_down(uint64_t round_ns, unsigned percent);
+
 #endif

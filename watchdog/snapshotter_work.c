@@ -13,7 +13,7 @@
 #include "recovery/lazy.h"
 #include "watchdog/policy.h"
 
-#define APPROACHES_MOST 4 /* rounds of a move after those that brought most of the job */
+#define APPROACHES_MOST 12 /* rounds of a move after those that brought most of the job */
 
 /* ---- hooks of the checkpointer ------------------------------------------------------------- */
 
@@ -267,20 +267,55 @@ static int do_take(struct snap_work *w, bool end, bool urgent, struct snap_resul
 	return 0;
 }
 
+/* Whether the job is saved and sent once more while it runs. One that gets ahead is slowed down for it. */
+static bool another_round(struct snap_work *w, uint64_t last, uint64_t pages, uint64_t round_ns, unsigned *percent)
+{
+	unsigned more;
+	struct err err;
+
+	if (policy_another_round(last, pages))
+		return true;
+	more = policy_slow_down(round_ns, *percent);
+	if (!more)
+		return false;
+	if (checkpointer_slow_down(w->checkpointer, more, &err) < 0) {
+		log_warn("%s", err.msg);
+		return false;
+	}
+	if (*percent == 0)
+		log_info("job %s writes memory faster than it is sent: it is slowed down until it has moved", w->config.job);
+	log_debug("move: the job stands still for %u %% of the time", more);
+	*percent = more;
+	return true;
+}
+
 /* What the job has written since the last round, until that does not get less: so that little is left to do while it
  * stands still. */
 static int approach(struct snap_work *w, struct snap_result *result)
 {
-	uint64_t last, pages = UINT64_MAX;
+	uint64_t last, began, pages = UINT64_MAX;
+	unsigned percent = 0;
 	int rounds = 0;
 
 	do {
 		last = pages;
+		began = clock_ns(CLOCK_MONOTONIC);
 		if (do_take(w, false, true, result) < 0 ||
 		    move_ahead(w->move, result->info.seq, &pages, &result->err) < 0)
 			return -1;
-	} while (++rounds < APPROACHES_MOST && policy_another_round(last, pages));
+	} while (++rounds < APPROACHES_MOST &&
+		 another_round(w, last, pages, clock_ns(CLOCK_MONOTONIC) - began, &percent));
 	return 0;
+}
+
+static void end_of_slowness(struct snap_work *w)
+{
+	uint64_t ns = checkpointer_slowed_ns(w->checkpointer);
+	struct err ignored;
+
+	checkpointer_slow_down(w->checkpointer, 0, &ignored);
+	if (ns > 0)
+		log_debug("move: the job has stood still for %" PRIu64 " ms in moments, to be slowed down", ns / 1000000);
 }
 
 /* The final snapshot of a job that goes on elsewhere. */
@@ -293,6 +328,8 @@ static int do_move(struct snap_work *w, const struct snap_command *command, stru
 		rc = approach(w, result);
 	if (rc == 0)
 		rc = do_take(w, true, true, result);
+	if (w->checkpointer)
+		end_of_slowness(w);
 	move_end(w->move);
 	w->move = NULL;
 	return rc;

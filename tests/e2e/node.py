@@ -80,6 +80,22 @@ def migrated_while_it_is_saved(lab):
 
 
 @case()
+def migrated_though_it_writes_faster_than_it_is_sent(lab):
+    """It is slowed down meanwhile, and goes on there with all that it has written."""
+    nodes = Nodes(lab)
+    program, argv = lab.target("pagejob"), ("256", "128", "20")
+    watchdog = lab.run(program, *argv, "1000000", options=["-v"])
+    wait_until(lambda: watchdog.out.count(b"\n") > 3, 60, f"the job runs: {watchdog.err[-300:]!r}")
+    lab.pawl("migrate", "job", nodes.address, seconds=300)
+    check_equal(watchdog.wait(60).status, STOPPED_EXIT, "exit")
+    check(b"slowed down" in watchdog.err, f"{watchdog.err[-2000:]!r}")
+    nodes.pawl("stop", "job", seconds=300)
+    out = nodes.pawl("log", "job").out
+    bare = lab.bare([program, *argv[:2], "0", str(out.count(b"\n"))], seconds=600).out
+    check_equal(out, bare[:len(out)], "log")
+
+
+@case()
 def migrated_over_sshd(lab):
     nodes = Nodes(lab)
     server = local_sshd(lab)  # the watchdog uses it too

@@ -215,6 +215,18 @@ static void test_rounds_of_a_move(void **state)
 	assert_false(policy_another_round(UINT64_MAX, 100));
 }
 
+static void test_slowing_a_job_down(void **state)
+{
+	unsigned percent = 0, steps = 0;
+
+	assert_int_equal(policy_slow_down(100000000, 0), 0);
+	for (unsigned next; (next = policy_slow_down(3000000000, percent)) != 0; percent = next, steps++)
+		assert_true(next > percent && next < 99);
+	assert_true(percent > 90);
+	assert_int_equal(steps, 2);
+	assert_int_equal(policy_slow_down(100000000, 80), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -232,6 +244,7 @@ int main(void)
 		cmocka_unit_test(test_hourly_and_daily),
 		cmocka_unit_test(test_days_are_local),
 		cmocka_unit_test(test_rounds_of_a_move),
+		cmocka_unit_test(test_slowing_a_job_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
