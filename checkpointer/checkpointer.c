@@ -51,6 +51,7 @@ void checkpointer_free(struct checkpointer *c)
 	page_copies_free(&c->copies);
 	saved_trees_free(c->trees);
 	sleeps_free(c->sleeps);
+	map_notes_free(&c->notes);
 	refusals_clear(&c->refusals);
 	if (c->last)
 		snap__snapshot__free_unpacked(c->last, NULL);

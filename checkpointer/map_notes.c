@@ -114,12 +114,27 @@ static struct map_note *add_note(struct map_notes *notes, pid_t pid, struct err 
 	return &more[notes->n++];
 }
 
-int map_notes_take(struct map_notes *notes, pid_t pid, struct err *err)
+/* The mappings as they are now, with the flags that were seen after the last snapshot. */
+static bool know_already(const struct map_notes *last, pid_t pid, struct map_list *ret)
+{
+	const struct map_note *note = last ? find_note(last, pid) : NULL;
+	struct err ignored;
+
+	if (!note || read_list(ret, pid, false, &ignored) < 0)
+		return false;
+	if (map_flags_copy(&note->after, ret, 0, 0))
+		return true;
+	clear_list(ret);
+	return false;
+}
+
+int map_notes_take(struct map_notes *notes, const struct map_notes *last, pid_t pid, struct err *err)
 {
 	struct map_list before;
 	struct map_note *note;
+	bool old = know_already(last, pid, &before);
 
-	if (read_list(&before, pid, true, err) < 0)
+	if (!old && read_list(&before, pid, true, err) < 0)
 		return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
 	note = find_note(notes, pid);
 	if (!note)
@@ -130,6 +145,7 @@ int map_notes_take(struct map_notes *notes, pid_t pid, struct err *err)
 	}
 	clear_list(&note->before);
 	note->before = before;
+	note->old = old;
 	return 0;
 }
 
@@ -164,26 +180,44 @@ int map_notes_read(struct map_notes *notes, pid_t pid, uint64_t ours, uint64_t o
 	return read_list(&note->paused, pid, true, err);
 }
 
-bool map_notes_hold(const struct map_notes *notes)
+bool map_notes_hold(struct map_notes *notes)
 {
 	bool hold = true;
 
 	for (size_t i = 0; hold && i < notes->n; i++) {
-		const struct map_note *note = &notes->list[i];
-		struct map_list after;
+		struct map_note *note = &notes->list[i];
 		struct err ignored; /* it has ended: nobody changes its flags any more, or tells
 				       them */
 
-		if (!note->used || read_list(&after, note->pid, true, &ignored) < 0)
+		clear_list(&note->after);
+		if (!note->used || read_list(&note->after, note->pid, true, &ignored) < 0)
 			continue;
-		hold = map_flags_agree(&note->paused, &after);
+		hold = map_flags_agree(&note->paused, &note->after);
 		if (!hold)
 			log_debug("process %d (host) has changed the advice of its mappings "
 				  "meanwhile",
 				  note->pid);
-		clear_list(&after);
 	}
 	return hold;
+}
+
+bool map_notes_are_old(const struct map_notes *notes)
+{
+	for (size_t i = 0; i < notes->n; i++)
+		if (notes->list[i].old)
+			return true;
+	return false;
+}
+
+void map_notes_pass(struct map_notes *from, struct map_notes *to)
+{
+	map_notes_free(to);
+	*to = *from;
+	*from = (struct map_notes){0};
+	for (size_t i = 0; i < to->n; i++) {
+		clear_list(&to->list[i].before);
+		clear_list(&to->list[i].paused);
+	}
 }
 
 void map_notes_free(struct map_notes *notes)
@@ -191,6 +225,7 @@ void map_notes_free(struct map_notes *notes)
 	for (size_t i = 0; i < notes->n; i++) {
 		clear_list(&notes->list[i].before);
 		clear_list(&notes->list[i].paused);
+		clear_list(&notes->list[i].after);
 	}
 	free(notes->list);
 	*notes = (struct map_notes){0};

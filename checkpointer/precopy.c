@@ -168,16 +168,22 @@ int take_notes(struct taking *t, struct err *err)
 
 	for (size_t i = 0; !c->notes_failed && i < c->tracked.n; i++)
 		if (is_worth_notes(c, &c->tracked.list[i]) &&
-		    map_notes_take(&t->notes, c->tracked.list[i].pid, err) < 0)
+		    map_notes_take(&t->notes, c->notes_age ? NULL : &c->notes, c->tracked.list[i].pid, err) < 0)
 			return -1;
 	return 0;
 }
 
 int check_notes(struct taking *t, struct err *err)
 {
-	if (map_notes_hold(&t->notes))
+	if (map_notes_hold(&t->notes)) {
+		map_notes_pass(&t->notes, &t->c->notes);
 		return 0;
-	t->c->notes_failed = t->again = true;
+	}
+	t->again = true;
+	if (map_notes_are_old(&t->notes))
+		t->c->notes_age = true;
+	else
+		t->c->notes_failed = true;
 	return err_set(err, ERR_BUSY, "the job has changed the advice of its mappings meanwhile");
 }
 

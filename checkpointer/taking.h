@@ -27,6 +27,8 @@ struct checkpointer {
 	uint64_t last_seq;
 	struct refusals refusals; /* of the last take */
 	bool hurry;        /* the next snapshot gives way to nobody */
+	struct map_notes notes; /* of the last snapshot */
+	bool notes_age;	   /* those of the last snapshot were too old once */
 	bool notes_failed; /* they did not hold: a job that often changes the advice of its mappings
 			    */
 };
