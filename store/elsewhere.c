@@ -65,7 +65,7 @@ static void know_view(struct store_session *session, const struct pack_view *vie
 	}
 	e->near_end = view->count > NEAR_END ? pack_entry(view, view->count - NEAR_END).id : view->first;
 	e->next_pack = last + 1;
-	hash_cache_add(&session->hashes, view);
+	hash_cache_add(session->hashes, view);
 }
 
 /* The pack that holds id becomes known; it is pinned before it is looked at again. */

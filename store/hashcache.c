@@ -5,7 +5,7 @@
 
 #include "store/base/search.h"
 
-#define CACHED_PACKS 1024u
+#define CACHED_PACKS 8192u /* of some 10 KiB: what 16 GiB of memory take */
 
 static void free_pack(struct hash_pack *pack)
 {
@@ -95,6 +95,17 @@ static void evict_oldest(struct hash_cache *cache)
 		(cache->n - oldest) * sizeof(*cache->packs));
 }
 
+/* Ranges of packs do not overlap, so what lies in this one's is of before it was compacted. */
+static void drop_superseded(struct hash_cache *cache, const struct pack_view *view)
+{
+	size_t from = count_upto(cache, view->first), end = count_upto(cache, view->first + view->span);
+
+	for (size_t i = from; i < end; i++)
+		free_pack(&cache->packs[i]);
+	memmove(cache->packs + from, cache->packs + end, (cache->n - end) * sizeof(*cache->packs));
+	cache->n -= end - from;
+}
+
 void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
 {
 	struct hash_pack pack;
@@ -104,6 +115,7 @@ void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
 		cache->packs = malloc(CACHED_PACKS * sizeof(*cache->packs));
 	if (!cache->packs || copy_pack(&pack, view) < 0)
 		return;
+	drop_superseded(cache, view);
 	if (cache->n == CACHED_PACKS)
 		evict_oldest(cache);
 	pack.used_at = ++cache->clock;
@@ -117,4 +129,44 @@ void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
 	}
 	cache->packs[at] = pack;
 	cache->last = at;
+}
+
+/* ---- from one session to the next ---------------------------------------------------------- */
+
+struct hash_cache *hash_cache_take(struct store *store)
+{
+	struct hash_cache *cache;
+
+	pthread_mutex_lock(&store->hashes_mutex);
+	cache = store->kept_hashes;
+	store->kept_hashes = NULL;
+	pthread_mutex_unlock(&store->hashes_mutex);
+	return cache ? cache : calloc(1, sizeof(*cache));
+}
+
+static void free_cache(struct hash_cache *cache)
+{
+	if (cache)
+		hash_cache_clear(cache);
+	free(cache);
+}
+
+void hash_cache_keep(struct store *store, struct hash_cache *cache)
+{
+	struct hash_cache *other;
+
+	pthread_mutex_lock(&store->hashes_mutex);
+	other = store->kept_hashes;
+	if (!other || (cache && cache->n > other->n)) {
+		store->kept_hashes = cache;
+		cache = other;
+	}
+	pthread_mutex_unlock(&store->hashes_mutex);
+	free_cache(cache);
+}
+
+void hash_cache_forget(struct store *store)
+{
+	free_cache(store->kept_hashes);
+	store->kept_hashes = NULL;
 }

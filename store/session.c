@@ -40,7 +40,7 @@ void session_free(struct store_session *session)
 	dedup_clear(&session->known_pages);
 	dedup_clear(&session->known_nodes);
 	elsewhere_clear(&session->elsewhere);
-	hash_cache_clear(&session->hashes);
+	hash_cache_keep(session->store, session->hashes);
 	page_press_free(session->press);
 	if (session->lock_fd >= 0)
 		close(session->lock_fd);
@@ -127,7 +127,10 @@ int session_new(struct store_session **ret, struct store *store, const char *job
 	session->record.keep_generation = keep ? keep->generation : 0;
 	snprintf(session->job, sizeof(session->job), "%s", job ? job : "");
 	atomic_fetch_add(&store->users, 1);
-	if (begin_session(session, job, parent, err) < 0) {
+	session->hashes = hash_cache_take(store);
+	if (!session->hashes)
+		err_sys(err, "session");
+	if (!session->hashes || begin_session(session, job, parent, err) < 0) {
 		session_free(session);
 		return -1;
 	}

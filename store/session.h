@@ -42,7 +42,7 @@ struct store_session {
 	size_t n_spare;
 	struct dedup known_pages, known_nodes;
 	struct elsewhere elsewhere;
-	struct hash_cache hashes;
+	struct hash_cache *hashes;
 	struct page_source source;
 	struct page_press *press;
 	struct session_counts counts;

@@ -68,7 +68,7 @@ static void recycle(struct store_session *session, struct batch *batch)
 	while (batch->n_packs > 0) {
 		struct sealed_pack *pack = &batch->packs[--batch->n_packs];
 
-		hash_cache_add(&session->hashes, &pack->view);
+		hash_cache_add(session->hashes, &pack->view);
 		session->spare[session->n_spare++] = pack->bytes;
 	}
 	batch_free_nodes(batch);
@@ -237,7 +237,7 @@ static bool hash_in_memory(struct store_session *session, uint64_t id, struct pa
 
 	/* Most are of earlier sessions. */
 	if (id < session->record.pages[0])
-		return hash_cache_find(&session->hashes, id, ret);
+		return hash_cache_find(session->hashes, id, ret);
 	if (open->bytes && open->count && id >= open->first && id <= open->last) {
 		/* Ids of the open pack follow each other without gaps. */
 		*ret = pack_built_entry(open, (uint32_t)(id - open->first)).hash;
@@ -245,7 +245,7 @@ static bool hash_in_memory(struct store_session *session, uint64_t id, struct pa
 	}
 	return batch_find_hash(&session->gathering, id, ret) ||
 	       (session->in_flight && batch_find_hash(&session->writing, id, ret)) ||
-	       hash_cache_find(&session->hashes, id, ret);
+	       hash_cache_find(session->hashes, id, ret);
 }
 
 int session_page_hash(struct store_session *session, uint64_t id, struct page_hash *ret,
@@ -261,7 +261,7 @@ int session_page_hash(struct store_session *session, uint64_t id, struct page_ha
 	rc = source_find(&session->source, id, &i, err);
 	if (rc == 0) {
 		*ret = pack_entry(&session->source.view, i).hash;
-		hash_cache_add(&session->hashes, &session->source.view);
+		hash_cache_add(session->hashes, &session->source.view);
 	}
 	source_end(&session->source);
 	return rc;

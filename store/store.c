@@ -97,6 +97,7 @@ static struct store *store_new(int flags)
 	pthread_rwlock_init(&store->map_lock, NULL);
 	pthread_mutex_init(&store->gc_mutex, NULL);
 	pthread_mutex_init(&store->past_mutex, NULL);
+	pthread_mutex_init(&store->hashes_mutex, NULL);
 	return store;
 }
 
@@ -131,6 +132,8 @@ void store_close(struct store *store)
 	pthread_rwlock_destroy(&store->map_lock);
 	pthread_mutex_destroy(&store->gc_mutex);
 	pthread_mutex_destroy(&store->past_mutex);
+	pthread_mutex_destroy(&store->hashes_mutex);
+	hash_cache_forget(store);
 	idset_clear(&store->read_past);
 	explicit_bzero(&store->secret, sizeof(store->secret));
 	free(store->dir);

@@ -42,6 +42,8 @@ struct store {
 	atomic_bool stay_cached;   /* store_stay_in_page_cache */
 	pthread_mutex_t past_mutex; /* of read_past: keys of packs that were read past the page cache */
 	struct idset read_past;
+	pthread_mutex_t hashes_mutex; /* of kept_hashes: source.h; NULL: a session has them */
+	struct hash_cache *kept_hashes;
 };
 
 /* From LMDB's or errno's code. */
