@@ -24,7 +24,8 @@ static struct page_chunk *new_chunk(void)
 
 	if (!chunk)
 		return NULL;
-	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* All of it at once: a fault for each page, in the middle of copying, costs twice as much. */
+	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	chunk->data = data == MAP_FAILED ? NULL : data;
 	if (chunk->data)
 		return chunk;

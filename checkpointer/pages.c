@@ -1,15 +1,23 @@
 #include "checkpointer/pages.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpointer/putting.h"
 #include "checkpointer/reading.h"
 #include "checkpointer/tracee/tracee.h"
+#include "store/base/cleanup.h"
+#include "store/base/parallel.h"
 #include "store/base/search.h"
 
 #define CHUNK_PAGES (CHUNK_BYTES / STORE_PAGE_SIZE)
+/* How much one of several threads takes at a time, at most so many ranges; and so much must be there for each. */
+#define SHARE_BYTES  (4ull << 20)
+#define SHARE_RANGES 4096u
+#define SHARE_LEAST  (32ull << 20)
+#define SHARES_MOST  8u
 
 static const char zero_pages[64 * STORE_PAGE_SIZE];
 
@@ -24,7 +32,47 @@ struct capture {
 	struct putting *putting; /* CAPTURE_THROUGH */
 	struct page_reading reading;
 	uint64_t candidates;
+	pthread_mutex_t *lock; /* of copies and table, where several threads read; else NULL */
 };
+
+static void lock(const struct capture *c)
+{
+	if (c->lock)
+		pthread_mutex_lock(c->lock);
+}
+
+static void unlock(const struct capture *c)
+{
+	if (c->lock)
+		pthread_mutex_unlock(c->lock);
+}
+
+static int get_chunk(const struct capture *c, struct page_chunk **ret, struct err *err)
+{
+	int result;
+
+	lock(c);
+	result = page_copies_chunk(c->copies, c->table, ret, err);
+	unlock(c);
+	return result;
+}
+
+static void return_chunk(const struct capture *c, struct page_chunk *chunk)
+{
+	lock(c);
+	page_copies_return(c->copies, chunk);
+	unlock(c);
+}
+
+static int keep_chunk(const struct capture *c, struct page_chunk *chunk, struct err *err)
+{
+	int result;
+
+	lock(c);
+	result = page_copies_keep(c->copies, chunk, err);
+	unlock(c);
+	return result;
+}
 
 /* Page by page: some cannot be read the ordinary way (PROT_NONE), some are gone. */
 static int read_slowly(struct capture *c, struct err *err)
@@ -32,7 +80,7 @@ static int read_slowly(struct capture *c, struct err *err)
 	struct page_chunk *k = c->chunk;
 	struct page_chunk *out;
 
-	if (page_copies_chunk(c->copies, k->table, &out, err) < 0)
+	if (get_chunk(c, &out, err) < 0)
 		return -1;
 	for (size_t i = 0; i < k->n_runs; i++)
 		for (uint64_t j = 0; j < k->runs[i].n; j++) {
@@ -43,14 +91,14 @@ static int read_slowly(struct capture *c, struct err *err)
 			if (mem_read(c->pid, at, to, STORE_PAGE_SIZE, err) < 0 &&
 			    mem_read_forced(c->pid, at, to, STORE_PAGE_SIZE, err) < 0) {
 				if (c->mode == CAPTURE_FROZEN || err->kind == ERR_GONE) {
-					page_copies_return(c->copies, out);
+					return_chunk(c, out);
 					return -1;
 				}
 				continue;
 			}
 			page_chunk_add(out, page);
 		}
-	page_copies_return(c->copies, k);
+	return_chunk(c, k);
 	c->chunk = out;
 	return 0;
 }
@@ -76,7 +124,7 @@ static int finish_chunk(struct capture *c, struct err *err)
 	c->chunk = NULL;
 	if (c->mode == CAPTURE_THROUGH)
 		return putting_add(c->putting, chunk, err);
-	return page_copies_keep(c->copies, chunk, err);
+	return keep_chunk(c, chunk, err);
 }
 
 static int add_run(struct capture *c, uint64_t first, uint64_t n, struct err *err)
@@ -84,7 +132,7 @@ static int add_run(struct capture *c, uint64_t first, uint64_t n, struct err *er
 	while (n > 0) {
 		uint64_t part;
 
-		if (!c->chunk && page_copies_chunk(c->copies, c->table, &c->chunk, err) < 0)
+		if (!c->chunk && get_chunk(c, &c->chunk, err) < 0)
 			return -1;
 		part = CHUNK_PAGES - c->chunk->n_pages;
 		if (part > n)
@@ -116,19 +164,29 @@ static int put_zeroes(struct page_table *table, uint64_t first, uint64_t n, stru
 	return 0;
 }
 
+/* Known to be zero: nothing to read. 1; 0: an older copy waits, which would be put after it. */
+static int put_known_zeroes(struct capture *c, uint64_t first, uint64_t n, struct err *err)
+{
+	int result = 0;
+
+	lock(c);
+	if (c->copies->n == 0)
+		result = put_zeroes(c->table, first, n, err) < 0 ? -1 : 1;
+	unlock(c);
+	return result;
+}
+
 static int capture_range(struct capture *c, const struct scan_range *r, struct err *err)
 {
 	uint64_t first = r->start / STORE_PAGE_SIZE;
 	uint64_t n = (r->end - r->start) / STORE_PAGE_SIZE;
+	int put;
 
 	if (!r->written || r->file || r->guard)
 		return 0;
 	c->candidates += n;
-	/* Known to be zero: nothing to read. Put at once, unless an older copy waits that would be
-	 * put after it. */
-	if (r->zero && c->copies->n == 0)
-		return put_zeroes(c->table, first, n, err);
-	return add_run(c, first, n, err);
+	put = r->zero ? put_known_zeroes(c, first, n, err) : 0;
+	return put ? put < 0 ? -1 : 0 : add_run(c, first, n, err);
 }
 
 uint64_t pages_range_size(const struct scan_range *range)
@@ -145,6 +203,122 @@ uint64_t pages_capture_size(const struct scan_result *ranges)
 	return bytes;
 }
 
+/* With what it has begun to fill. */
+static void capture_end(struct capture *c)
+{
+	return_chunk(c, c->chunk);
+	page_reading_end(&c->reading);
+}
+
+static int capture_alone(struct capture *c, const struct scan_result *ranges, struct err *err)
+{
+	struct err end_err;
+	int result = 0;
+
+	if (c->mode == CAPTURE_THROUGH && putting_begin(&c->putting, c->copies, NULL, true, err) < 0)
+		return -1;
+	for (size_t i = 0; result == 0 && i < ranges->n; i++)
+		result = capture_range(c, &ranges->ranges[i], err);
+	if (result == 0)
+		result = finish_chunk(c, err);
+	capture_end(c);
+	if (putting_end(c->putting, &end_err) < 0 && result == 0) {
+		*err = end_err;
+		result = -1;
+	}
+	return result;
+}
+
+/* ---- reading by several threads ------------------------------------------------------------- */
+
+struct sharing {
+	const struct capture *whole;
+	const struct scan_result *ranges;
+	pthread_mutex_t lock, next_lock;
+	size_t i;    /* the next range, */
+	uint64_t at; /* from here on; 0: all of it */
+	uint64_t candidates;
+	bool failed;
+};
+
+/* A part of the next range; false: there is none. */
+static bool next_range(struct sharing *s, uint64_t most, struct scan_range *ret)
+{
+	if (s->i == s->ranges->n)
+		return false;
+	*ret = s->ranges->ranges[s->i];
+	if (s->at)
+		ret->start = s->at;
+	s->at = ret->end - ret->start > most ? ret->start + most : 0;
+	if (s->at)
+		ret->end = s->at;
+	else
+		s->i++;
+	return true;
+}
+
+static size_t next_share(struct sharing *s, struct scan_range *ret)
+{
+	uint64_t size = 0;
+	size_t n = 0;
+
+	pthread_mutex_lock(&s->next_lock);
+	while (!s->failed && n < SHARE_RANGES && size < SHARE_BYTES && next_range(s, SHARE_BYTES, &ret[n]))
+		size += pages_range_size(&ret[n++]);
+	pthread_mutex_unlock(&s->next_lock);
+	return n;
+}
+
+static int capture_shares(struct sharing *s, struct capture *c, struct scan_range *share, struct err *err)
+{
+	size_t n;
+
+	while ((n = next_share(s, share)) > 0)
+		for (size_t i = 0; i < n; i++)
+			if (capture_range(c, &share[i], err) < 0)
+				return -1;
+	return finish_chunk(c, err);
+}
+
+static int capture_a_part(void *ctx, struct err *err)
+{
+	struct sharing *s = ctx;
+	cleanup_free struct scan_range *share = calloc(SHARE_RANGES, sizeof(*share));
+	struct capture c = *s->whole;
+	int result;
+
+	c.lock = &s->lock;
+	result = share ? capture_shares(s, &c, share, err) : err_sys(err, "copies of changed pages");
+	capture_end(&c);
+	pthread_mutex_lock(&s->next_lock);
+	s->candidates += c.candidates;
+	s->failed |= result < 0;
+	pthread_mutex_unlock(&s->next_lock);
+	return result;
+}
+
+static int capture_together(struct capture *c, const struct scan_result *ranges, size_t threads, struct err *err)
+{
+	struct sharing s = {.whole = c,
+			    .ranges = ranges,
+			    .lock = PTHREAD_MUTEX_INITIALIZER,
+			    .next_lock = PTHREAD_MUTEX_INITIALIZER};
+	int result = parallel_run(threads, capture_a_part, &s, err);
+
+	c->candidates = s.candidates;
+	return result;
+}
+
+/* While the job stands still there is little to read, and what goes straight to the table is read by one thread and
+ * compressed by the others. */
+static size_t threads_for(enum capture_mode mode, uint64_t size)
+{
+	size_t cpus = mode == CAPTURE_RUNNING ? parallel_cpus() : 1, most = size / SHARE_LEAST;
+
+	cpus = cpus < SHARES_MOST ? cpus : SHARES_MOST;
+	return most < 1 ? 1 : most < cpus ? most : cpus;
+}
+
 int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
 		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
 		  struct err *err)
@@ -154,24 +328,12 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 			    .copies = copies,
 			    .mode = mode,
 			    .reading = {.pid = pid, .pagemap = -1, .mem = -1}};
-	struct err end_err;
-	int result = 0;
+	size_t threads = threads_for(mode, pages_capture_size(ranges));
 
-	if (mode == CAPTURE_THROUGH && putting_begin(&c.putting, copies, NULL, true, err) < 0)
+	if ((threads > 1 ? capture_together(&c, ranges, threads, err) : capture_alone(&c, ranges, err)) < 0)
 		return -1;
-	for (size_t i = 0; result == 0 && i < ranges->n; i++)
-		result = capture_range(&c, &ranges->ranges[i], err);
-	if (result == 0)
-		result = finish_chunk(&c, err);
-	page_copies_return(copies, c.chunk);
-	if (putting_end(c.putting, &end_err) < 0 && result == 0) {
-		*err = end_err;
-		result = -1;
-	}
-	page_reading_end(&c.reading);
-	if (result == 0)
-		*candidates += c.candidates;
-	return result;
+	*candidates += c.candidates;
+	return 0;
 }
 
 /* ---- what is gone -------------------------------------------------------------------------- */
