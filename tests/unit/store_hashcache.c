@@ -1,0 +1,115 @@
+/*
+ * Hashes of stored pages that are kept in memory: which is found, what a merged pack supersedes, and from one user to
+ * the next.
+ */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/source.h"
+#include "store/txn.h"
+
+static const struct store_secret secret;
+
+struct made_pack {
+	uint8_t bytes[PACK_SIZE], table[PACK_MAX_PAGES * PACK_ENTRY];
+	struct pack_view view;
+};
+
+static struct page_hash hash_of(uint64_t id)
+{
+	return (struct page_hash){.lo = id * 3, .hi = ~id};
+}
+
+/* Pages with every step-th id from first to last. */
+static struct made_pack *make_pack(uint64_t first, uint64_t last, unsigned step)
+{
+	struct made_pack *made = calloc(1, sizeof(*made));
+	struct pack_builder builder = {.bytes = made->bytes, .table = made->table};
+	struct err err;
+	size_t len;
+
+	pack_start(&builder);
+	for (uint64_t id = first; id <= last; id += step)
+		pack_add(&builder, (struct pack_entry){.id = id, .hash = hash_of(id), .len = 4}, "page");
+	len = pack_seal(&builder, &secret);
+	assert_int_equal(pack_peek(&made->view, made->bytes, len, first, &err), 0);
+	return made;
+}
+
+static void add(struct hash_cache *cache, uint64_t first, uint64_t last, unsigned step)
+{
+	struct made_pack *made = make_pack(first, last, step);
+
+	hash_cache_add(cache, &made->view);
+	free(made); /* it is copied */
+}
+
+static bool has(struct hash_cache *cache, uint64_t id)
+{
+	struct page_hash hash;
+
+	if (!hash_cache_find(cache, id, &hash))
+		return false;
+	assert_true(hash_equal(hash, hash_of(id)));
+	return true;
+}
+
+static void test_finds_what_was_added(void **state)
+{
+	struct hash_cache cache = {0};
+
+	assert_false(has(&cache, 100));
+	add(&cache, 300, 400, 1);
+	add(&cache, 100, 200, 2); /* in any order */
+	assert_true(has(&cache, 300) && has(&cache, 400) && has(&cache, 150));
+	assert_false(has(&cache, 151) || has(&cache, 99) || has(&cache, 201) || has(&cache, 401));
+	hash_cache_clear(&cache);
+}
+
+/* Where several packs were merged, those that are in it hide it no longer. */
+static void test_a_merged_pack_supersedes(void **state)
+{
+	struct hash_cache cache = {0};
+
+	add(&cache, 100, 199, 1);
+	add(&cache, 200, 299, 1);
+	add(&cache, 300, 399, 1);
+	add(&cache, 100, 298, 2);
+	assert_int_equal(cache.n, 2);
+	assert_true(has(&cache, 100) && has(&cache, 250) && has(&cache, 298) && has(&cache, 301));
+	assert_false(has(&cache, 101) || has(&cache, 251));
+	hash_cache_clear(&cache);
+}
+
+static void test_goes_from_one_to_the_next(void **state)
+{
+	struct store store = {.hashes_mutex = PTHREAD_MUTEX_INITIALIZER};
+	struct hash_cache *first = hash_cache_take(&store), *second = hash_cache_take(&store), *again;
+
+	assert_non_null(first);
+	assert_ptr_not_equal(first, second); /* two at once do not share it */
+	add(first, 100, 199, 1);
+	add(first, 200, 299, 1);
+	hash_cache_keep(&store, first);
+	add(second, 300, 399, 1);
+	hash_cache_keep(&store, second); /* knows less */
+	hash_cache_keep(&store, NULL);
+	again = hash_cache_take(&store);
+	assert_true(has(again, 150) && has(again, 250));
+	hash_cache_keep(&store, again);
+	hash_cache_forget(&store);
+	assert_null(store.kept_hashes);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_finds_what_was_added),
+		cmocka_unit_test(test_a_merged_pack_supersedes),
+		cmocka_unit_test(test_goes_from_one_to_the_next),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
