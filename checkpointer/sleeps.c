@@ -154,12 +154,10 @@ static int resolve_interrupted(struct frozen_process *process, struct frozen_thr
 	return 0;
 }
 
-int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
-		   struct frozen_thread *thread, struct arch_regs *live, struct resumption *ret,
-		   struct err *err)
+static int resolve(struct sleeps *sleeps, struct frozen_process *process, struct frozen_thread *thread,
+		   struct arch_regs *live, struct resumption *ret, struct err *err)
 {
 	*ret = (struct resumption){.saved = *live};
-	thread->resolved = true;
 	switch (arch_restart_kind(live)) {
 	case ARCH_NOT_IN_CALL:
 		arch_forget_call(&ret->saved);
@@ -175,6 +173,16 @@ int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
 		return resolve_interrupted(process, thread, live, ret, err);
 	}
 	return 0;
+}
+
+int sleeps_resolve(struct sleeps *sleeps, struct frozen_process *process,
+		   struct frozen_thread *thread, struct arch_regs *live, struct resumption *ret,
+		   struct err *err)
+{
+	int result = resolve(sleeps, process, thread, live, ret, err);
+
+	thread->resolved = result == 0;
+	return result;
 }
 
 static int note_thread(struct sleeps *sleeps, struct frozen_process *p, struct frozen_thread *t, struct err *err)

@@ -23,7 +23,7 @@ class Campaign:
         self.nodes = Nodes(lab)
         self.program = lab.target("pagejob")
         self.watchdog, self.moved = None, 0
-        self.longest = 30  # of a migration, seconds
+        self.longest = 60  # of a migration, seconds
 
     def start(self):
         """A new job, or on from where it was."""
