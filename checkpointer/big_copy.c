@@ -15,9 +15,7 @@
 
 struct big_copy {
 	struct tracked *tracked;
-	const struct scan_result *round;
-	size_t i;    /* of round: the next range, */
-	uint64_t at; /* from here on; 0: all of it */
+	struct scan_cursor round;
 	struct page_copies *copies;
 	uint64_t *candidates;
 	uint64_t whole, done; /* bytes that are to be read */
@@ -26,18 +24,10 @@ struct big_copy {
 /* The next ranges, with up to `most` bytes that are to be read. */
 static int next_part(struct big_copy *f, uint64_t most, struct scan_result *ret, struct err *err)
 {
+	struct scan_range r;
 	uint64_t size = 0;
 
-	while (f->i < f->round->n && size < most) {
-		struct scan_range r = f->round->ranges[f->i];
-
-		if (f->at)
-			r.start = f->at;
-		f->at = r.end - r.start > most ? r.start + most : 0;
-		if (f->at)
-			r.end = f->at;
-		else
-			f->i++;
+	while (size < most && scan_cursor_next(&f->round, most, &r)) {
 		size += pages_range_size(&r);
 		if (scan_result_add(ret, &r, err) < 0)
 			return -1;
@@ -80,7 +70,7 @@ static int copy_by_parts(struct big_copy *f, struct err *err)
 	enum capture_mode mode = CAPTURE_THROUGH;
 	int result = 0;
 
-	for (uint64_t most = FIRST_LOOK; result == 0 && f->i < f->round->n; most *= 2) {
+	for (uint64_t most = FIRST_LOOK; result == 0 && f->round.i < f->round.ranges->n; most *= 2) {
 		struct scan_result part = {0};
 		bool outrun = false;
 
@@ -100,7 +90,7 @@ int tracked_copy_big(struct tracked *t, const struct scan_result *round, struct 
 		     uint64_t *candidates, struct err *err)
 {
 	struct big_copy f = {.tracked = t,
-			     .round = round,
+			     .round = {.ranges = round},
 			     .copies = copies,
 			     .candidates = candidates,
 			     .whole = pages_capture_size(round)};

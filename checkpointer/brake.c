@@ -134,26 +134,26 @@ void brake_set(struct brake *b, unsigned percent)
 	pthread_mutex_unlock(&b->lock);
 }
 
-void brake_lift(struct brake *b)
+static void set_lifted(struct brake *b, bool lifted)
 {
 	if (!b)
 		return;
 	pthread_mutex_lock(&b->lock);
-	b->lifted = true;
+	b->lifted = lifted;
 	pthread_cond_broadcast(&b->changed);
-	while (b->holding)
+	while (lifted && b->holding)
 		pthread_cond_wait(&b->changed, &b->lock);
 	pthread_mutex_unlock(&b->lock);
 }
 
+void brake_lift(struct brake *b)
+{
+	set_lifted(b, true);
+}
+
 void brake_apply(struct brake *b)
 {
-	if (!b)
-		return;
-	pthread_mutex_lock(&b->lock);
-	b->lifted = false;
-	pthread_cond_broadcast(&b->changed);
-	pthread_mutex_unlock(&b->lock);
+	set_lifted(b, false);
 }
 
 uint64_t brake_held(struct brake *b)

@@ -1,7 +1,5 @@
 #include "checkpointer/interrupted.h"
 
-#include <signal.h>
-#include <stdlib.h>
 #include <time.h>
 
 #include "store/base/io.h"
@@ -17,24 +15,11 @@ uint64_t interrupted_slept(const struct frozen_thread *t)
 /* A signal that is about to be delivered is why the call ended: then its EINTR stands. */
 static int signal_is_due(struct tracee *t, bool *ret, struct err *err)
 {
-	uint64_t mask;
+	uint64_t mask, pending;
 
-	*ret = false;
-	if (tracee_get_sigmask(t, &mask, err) < 0)
+	if (tracee_get_sigmask(t, &mask, err) < 0 || tracee_pending_signals(t, &pending, err) < 0)
 		return -1;
-	for (int shared = 0; shared < 2; shared++) {
-		siginfo_t *list;
-		void *raw;
-		size_t n;
-
-		if (tracee_peek_pending(t, shared, &raw, &n, err) < 0)
-			return -1;
-		list = raw;
-		for (size_t i = 0; i < n; i++)
-			if (!(mask >> (list[i].si_signo - 1) & 1))
-				*ret = true;
-		free(raw);
-	}
+	*ret = pending & ~mask;
 	return 0;
 }
 

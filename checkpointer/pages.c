@@ -52,29 +52,11 @@ static int capture_alone(struct capture *c, const struct scan_result *ranges, st
 
 struct sharing {
 	const struct capture *whole;
-	const struct scan_result *ranges;
 	pthread_mutex_t lock, next_lock;
-	size_t i;    /* the next range, */
-	uint64_t at; /* from here on; 0: all of it */
+	struct scan_cursor next;
 	uint64_t candidates;
 	bool failed;
 };
-
-/* A part of the next range; false: there is none. */
-static bool next_range(struct sharing *s, uint64_t most, struct scan_range *ret)
-{
-	if (s->i == s->ranges->n)
-		return false;
-	*ret = s->ranges->ranges[s->i];
-	if (s->at)
-		ret->start = s->at;
-	s->at = ret->end - ret->start > most ? ret->start + most : 0;
-	if (s->at)
-		ret->end = s->at;
-	else
-		s->i++;
-	return true;
-}
 
 static size_t next_share(struct sharing *s, struct scan_range *ret)
 {
@@ -82,7 +64,7 @@ static size_t next_share(struct sharing *s, struct scan_range *ret)
 	size_t n = 0;
 
 	pthread_mutex_lock(&s->next_lock);
-	while (!s->failed && n < SHARE_RANGES && size < SHARE_BYTES && next_range(s, SHARE_BYTES, &ret[n]))
+	while (!s->failed && n < SHARE_RANGES && size < SHARE_BYTES && scan_cursor_next(&s->next, SHARE_BYTES, &ret[n]))
 		size += pages_range_size(&ret[n++]);
 	pthread_mutex_unlock(&s->next_lock);
 	return n;
@@ -119,7 +101,7 @@ static int capture_a_part(void *ctx, struct err *err)
 static int capture_together(struct capture *c, const struct scan_result *ranges, size_t threads, struct err *err)
 {
 	struct sharing s = {.whole = c,
-			    .ranges = ranges,
+			    .next = {.ranges = ranges},
 			    .lock = PTHREAD_MUTEX_INITIALIZER,
 			    .next_lock = PTHREAD_MUTEX_INITIALIZER};
 	int result = parallel_run(threads, capture_a_part, &s, err);
@@ -130,12 +112,15 @@ static int capture_together(struct capture *c, const struct scan_result *ranges,
 
 /* While the job stands still there is little to read, and what goes straight to the table is read by one thread and
  * compressed by the others. */
-static size_t threads_for(enum capture_mode mode, uint64_t size)
+static size_t threads_for(enum capture_mode mode, const struct scan_result *ranges)
 {
-	size_t cpus = mode == CAPTURE_RUNNING ? parallel_cpus() : 1, most = size / SHARE_LEAST;
+	size_t most = mode == CAPTURE_RUNNING ? pages_capture_size(ranges) / SHARE_LEAST : 1, cpus;
 
+	if (most <= 1)
+		return 1;
+	cpus = parallel_cpus();
 	cpus = cpus < SHARES_MOST ? cpus : SHARES_MOST;
-	return most < 1 ? 1 : most < cpus ? most : cpus;
+	return most < cpus ? most : cpus;
 }
 
 int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
@@ -147,7 +132,7 @@ int pages_capture(pid_t pid, struct page_table *table, const struct scan_result 
 			    .copies = copies,
 			    .mode = mode,
 			    .reading = {.pid = pid, .pagemap = -1, .mem = -1}};
-	size_t threads = threads_for(mode, pages_capture_size(ranges));
+	size_t threads = threads_for(mode, ranges);
 
 	if ((threads > 1 ? capture_together(&c, ranges, threads, err) : capture_alone(&c, ranges, err)) < 0)
 		return -1;

@@ -52,6 +52,21 @@ int scan_result_add(struct scan_result *result, const struct scan_range *range, 
 	return 0;
 }
 
+bool scan_cursor_next(struct scan_cursor *cursor, uint64_t most, struct scan_range *ret)
+{
+	if (cursor->i == cursor->ranges->n)
+		return false;
+	*ret = cursor->ranges->ranges[cursor->i];
+	if (cursor->at)
+		ret->start = cursor->at;
+	cursor->at = ret->end - ret->start > most ? ret->start + most : 0;
+	if (cursor->at)
+		ret->end = cursor->at;
+	else
+		cursor->i++;
+	return true;
+}
+
 /* The index of the first range from `i` on that ends behind `at`. */
 static size_t skip_to(const struct scan_result *r, size_t i, uint64_t at)
 {

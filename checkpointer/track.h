@@ -35,6 +35,15 @@ struct scan_result {
 void scan_result_free(struct scan_result *result);
 int scan_result_add(struct scan_result *result, const struct scan_range *range, struct err *err);
 
+/* Walks ranges in parts of at most so many bytes. */
+struct scan_cursor { /* starts as {ranges} */
+	const struct scan_result *ranges;
+	size_t i;    /* the next range, */
+	uint64_t at; /* from here on; 0: all of it */
+};
+/* false: there is none. */
+bool scan_cursor_next(struct scan_cursor *cursor, uint64_t most, struct scan_range *ret);
+
 struct tracker;
 
 /* Prepares tracking of the stopped process (remote: its executor). TRACKER_NONE needs no remote. */

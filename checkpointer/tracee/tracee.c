@@ -405,7 +405,7 @@ int tracee_hold(struct tracee *t, struct tracee_held *ret, struct err *err)
 	return tracee_hold_masked(t, MASK_ALL_BUT_TRAP, ret, err);
 }
 
-static int has_pending_trap(struct tracee *t, bool shared, bool *ret, struct err *err)
+static int add_pending(struct tracee *t, bool shared, uint64_t *ret, struct err *err)
 {
 	cleanup_free siginfo_t *list = NULL;
 	void *pending;
@@ -415,14 +415,24 @@ static int has_pending_trap(struct tracee *t, bool shared, bool *ret, struct err
 		return -1;
 	list = pending;
 	for (size_t i = 0; i < n; i++)
-		*ret |= list[i].si_signo == SIGTRAP;
+		*ret |= 1ull << (list[i].si_signo - 1);
 	return 0;
+}
+
+int tracee_pending_signals(struct tracee *t, uint64_t *ret, struct err *err)
+{
+	*ret = 0;
+	return add_pending(t, false, ret, err) < 0 ? -1 : add_pending(t, true, ret, err);
 }
 
 int tracee_pending_trap(struct tracee *t, bool *ret, struct err *err)
 {
-	*ret = false;
-	return has_pending_trap(t, false, ret, err) < 0 ? -1 : has_pending_trap(t, true, ret, err);
+	uint64_t pending;
+
+	if (tracee_pending_signals(t, &pending, err) < 0)
+		return -1;
+	*ret = pending >> (SIGTRAP - 1) & 1;
+	return 0;
 }
 
 int tracee_unhold(struct tracee *t, const struct tracee_held *held, struct err *err)

@@ -88,6 +88,9 @@ int tracee_set_sigmask(struct tracee *t, uint64_t mask, struct err *err);
  * malloc'ed array of n * sizeof(siginfo_t). shared: the process's queue, else the thread's own. */
 int tracee_peek_pending(struct tracee *t, bool shared, void **ret, size_t *ret_n, struct err *err);
 
+/* Those of both queues: bit n-1 for signal n. */
+int tracee_pending_signals(struct tracee *t, uint64_t *ret, struct err *err);
+
 /* Whether a SIGTRAP is among them: one that the job has blocked, and that a trap of ours would take. */
 int tracee_pending_trap(struct tracee *t, bool *ret, struct err *err);
 

@@ -84,13 +84,25 @@ static void only_what_the_job_set_is_compared(void **state)
 	assert_false(map_flags_agree(&paused, &after));
 }
 
+static void assert_advice_is_seen(struct map_notes *notes, pid_t pid, const char *memory)
+{
+	const struct map_list *list;
+	struct err err;
+
+	assert_int_equal(map_notes_read(notes, pid, 0, 0, &list, &err), 0);
+	for (size_t i = 0; i < list->n; i++)
+		if (list->maps[i].start == (uintptr_t)memory)
+			assert_true(list->maps[i].vm_flags & VMF_DONTDUMP);
+	assert_true(notes->list[0].used);
+	assert_true(map_notes_hold(notes));
+}
+
 /* On a live process, which waits to be told: what madvise sets between the two readings is seen. */
 static void advice_given_meanwhile_makes_the_notes_fail(void **state)
 {
 	const size_t len = 1 << 20;
 	char *memory = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), told;
 	struct map_notes notes = {0}, last = {0};
-	const struct map_list *list;
 	int to[2], from[2];
 	struct err err;
 	pid_t pid;
@@ -109,23 +121,13 @@ static void advice_given_meanwhile_makes_the_notes_fail(void **state)
 	assert_true(pid > 0);
 	usleep(100000); /* it has come to rest in its read */
 	assert_int_equal(map_notes_take(&notes, &last, pid, &err), 0);
-	assert_int_equal(map_notes_read(&notes, pid, 0, 0, &list, &err), 0);
-	for (size_t i = 0; i < list->n; i++)
-		if (list->maps[i].start == (uintptr_t)memory)
-			assert_true(list->maps[i].vm_flags & VMF_DONTDUMP);
-	assert_true(notes.list[0].used);
-	assert_true(map_notes_hold(&notes));
+	assert_advice_is_seen(&notes, pid, memory);
 	assert_false(map_notes_are_old(&notes));
 	/* What was seen at the end serves the next time. */
 	map_notes_pass(&notes, &last);
 	assert_int_equal(map_notes_take(&notes, &last, pid, &err), 0);
 	assert_true(map_notes_are_old(&notes));
-	assert_int_equal(map_notes_read(&notes, pid, 0, 0, &list, &err), 0);
-	for (size_t i = 0; i < list->n; i++)
-		if (list->maps[i].start == (uintptr_t)memory)
-			assert_true(list->maps[i].vm_flags & VMF_DONTDUMP);
-	assert_true(notes.list[0].used);
-	assert_true(map_notes_hold(&notes));
+	assert_advice_is_seen(&notes, pid, memory);
 	assert_int_equal(write(to[1], "", 1), 1);
 	assert_int_equal(read(from[0], &told, 1), 1);
 	assert_false(map_notes_hold(&notes));
