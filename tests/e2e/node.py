@@ -215,7 +215,10 @@ class HandOver:
             self.nodes.kill_there()
         elif failure in ("receive", "recover"):
             for pid in self.pids_there(failure):
-                os.kill(pid, signal.SIGKILL)
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass  # who starts the watchdog there ends by itself
         elif failure == "migrate":
             self.migration.send(signal.SIGKILL)
         elif failure == "here":
