@@ -26,10 +26,10 @@ static const struct cli_spec spec = {
 	.operands = "[JOB]",
 	.about = "List the jobs of the store, or the snapshots of JOB.\n"
 		 "\n"
-		 "States: new, running, stopped (saved and ended on request), finished (ended by\n"
-		 "itself), failed (given up), crashed (its watchdog is gone). Jobs that are "
-		 "stopped,\n"
-		 "failed or crashed and have a snapshot go on with 'pawl recover JOB'.",
+		 "States: new, running, recovering (being rebuilt), stopped (saved and ended on\n"
+		 "request), finished (ended by itself), failed (given up), crashed (its watchdog is\n"
+		 "gone). Jobs that are stopped, failed or crashed and have a snapshot go on with\n"
+		 "'pawl recover JOB'.",
 	.options = options,
 	.most = 1,
 };
@@ -118,7 +118,7 @@ static void print_table(const struct row *rows, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if ((int)strlen(rows[i].job->name) > width)
 			width = (int)strlen(rows[i].job->name);
-	printf("%-*s  %-8s %8s %9s  %-18s %9s %9s\n", width, "NAME", "STATE", "PID", "SNAPSHOTS",
+	printf("%-*s  %-10s %8s %9s  %-18s %9s %9s\n", width, "NAME", "STATE", "PID", "SNAPSHOTS",
 	       "LAST", "PAUSE", "SIZE");
 	for (size_t i = 0; i < n; i++) {
 		const struct row *r = &rows[i];
@@ -134,7 +134,7 @@ static void print_table(const struct row *rows, size_t n)
 				 report_age(now, r->last_time, age, sizeof(age)));
 			format_duration(r->last_pause_us * 1000, pause, sizeof(pause));
 		}
-		printf("%-*s  %-8s %8s %9zu  %-18s %9s %9s\n", width, r->job->name, r->state, pid,
+		printf("%-*s  %-10s %8s %9zu  %-18s %9s %9s\n", width, r->job->name, r->state, pid,
 		       r->snapshots, last, pause, format_size(r->bytes, size, sizeof(size)));
 	}
 }

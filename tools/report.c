@@ -117,7 +117,9 @@ const char *report_state(struct store *store, const struct job_info *job)
 	case JOB_NEW:
 		return "new";
 	case JOB_RUNNING:
-		return store_job_is_locked(store, job) ? "running" : "crashed";
+		if (!store_job_is_locked(store, job))
+			return "crashed";
+		return job->leader_pid ? "running" : "recovering";
 	case JOB_STOPPED:
 		return "stopped";
 	case JOB_FINISHED:

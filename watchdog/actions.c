@@ -133,6 +133,9 @@ static void act(struct watchdog *w, enum wd_action action)
 	case WA_FINISH_STOPPED:
 		w->stopped = true;
 		break;
+	case WA_FINISH_UNRUN:
+		w->stopped = w->unrun = true;
+		break;
 	case WA_FINISH_FAILED:
 		w->failed = true;
 		break;

@@ -169,7 +169,7 @@ static int add_candidate(struct resume *resume, uint64_t seq, struct err *err)
 }
 
 /* `run` goes on only with the current run's snapshots, `recover` with whatever the job has. */
-static bool may_use(const struct watchdog *w, const struct snapshot_info *info)
+bool wd_may_use(const struct watchdog *w, const struct snapshot_info *info)
 {
 	if (w->config->mode == LAUNCH_RECOVER)
 		return true;
@@ -184,7 +184,7 @@ static int list_candidates(struct watchdog *w, struct err *err)
 	if (store_snapshot_list(w->store, w->job.name, &infos, &n, err) < 0)
 		return -1;
 	for (i = n; i-- > 0;)
-		if (may_use(w, &infos[i]) && add_candidate(&w->resume, infos[i].seq, err) < 0)
+		if (wd_may_use(w, &infos[i]) && add_candidate(&w->resume, infos[i].seq, err) < 0)
 			return -1;
 	return 0;
 }

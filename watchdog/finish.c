@@ -126,7 +126,7 @@ static void keep_mark(struct watchdog *w)
 
 static void put_end(struct watchdog *w)
 {
-	if (!w->started)
+	if (!w->started && (!w->unrun || wd_is_offer(w)))
 		return;
 	w->job.watchdog_pid = 0;
 	if (w->left_alone) {
@@ -151,9 +151,10 @@ static void why_no_snapshot(const struct watchdog *w, struct err *ret)
 {
 	if (w->failed)
 		*ret = w->failure;
+	else if (w->stopped && wd_is_offer(w))
+		err_set(ret, ERR_GONE, "job '%s' had not come here yet: it goes on where it was", w->job.name);
 	else if (w->stopped)
-		err_set(ret, ERR_GONE,
-			"job '%s' had not run since its last snapshot: it goes on from that", w->job.name);
+		err_set(ret, ERR_GONE, "job '%s' has no snapshot any more", w->job.name);
 	else
 		err_set(ret, ERR_GONE, "job '%s' has ended by itself", w->job.name);
 }
@@ -200,11 +201,23 @@ static void close_all(struct watchdog *w)
 	}
 }
 
+/* Only now the store has what a snapshot that was under way has come to. */
+static void find_final(struct watchdog *w)
+{
+	struct err err;
+
+	w->final = (struct snapshot_info){0};
+	if (!wd_is_offer(w) && wd_goes_on_from(w, &w->final, &err) < 0)
+		log_warn("%s", err.msg);
+}
+
 int wd_finish(struct watchdog *w, int *ret_exit, struct err *err)
 {
 	bool had_job = w->started || w->stopped, left = false;
 
 	end_job(w);
+	if (w->unrun)
+		find_final(w);
 	wd_tell_notices(w);
 	if (w->left_alone)
 		log_info("job %s runs on unwatched as process %d (pawl attach %d watches it again)",

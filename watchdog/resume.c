@@ -56,6 +56,29 @@ static int load_next(struct watchdog *w, struct err *err)
 	return 0;
 }
 
+/* Whatever was chosen before the present candidate could not be used. */
+static bool was_tried(const struct resume *r, uint64_t seq)
+{
+	for (size_t i = 0; i + 1 < r->next; i++)
+		if (r->seqs[i] == seq)
+			return true;
+	return false;
+}
+
+int wd_goes_on_from(const struct watchdog *w, struct snapshot_info *ret, struct err *err)
+{
+	cleanup_free struct snapshot_info *infos = NULL;
+	size_t n;
+
+	*ret = (struct snapshot_info){0};
+	if (store_snapshot_list(w->store, w->job.name, &infos, &n, err) < 0)
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		if (infos[i].time && wd_may_use(w, &infos[i]) && !was_tried(&w->resume, infos[i].seq))
+			*ret = infos[i];
+	return 0;
+}
+
 bool wd_plan_roll_back(struct watchdog *w, const char *what)
 {
 	cleanup_free struct snapshot_info *infos = NULL;
@@ -170,6 +193,7 @@ static int start_rebuild(struct watchdog *w, struct err *err)
 	if (recovery_check(w->resume.model, w->store, &options, err) < 0)
 		return -1;
 	wd_retire_capsule(w);
+	w->job.leader_pid = 0; /* it is no more, and its number may be another's */
 	streams_from_model(&w->streams, w->resume.model);
 	if (wd_open_logs(w, err) < 0 || streams_build(&w->streams, w->resume.model, err) < 0 ||
 	    make_capsule(w, err) < 0 || wd_note_init(w, err) < 0 || wd_start_services(w, err) < 0)
@@ -344,10 +368,6 @@ static void print_pids(const struct watchdog *w)
 /* For the debugger: gdb would look for files in the capsule's mount namespace, which it may not enter. */
 static void stand(struct watchdog *w)
 {
-	struct err err;
-
-	if (store_snapshot_load(w->store, w->job.name, w->resume.seq, &w->final, NULL, &err) < 0)
-		log_warn("%s", err.msg);
 	print_pids(w);
 	log_info("job %s stands as it was at %s@%" PRIu64 ": look at it with gdb -iex 'set sysroot /' -p %d; "
 		 "kill -CONT lets its processes go on, pawl stop ends it",

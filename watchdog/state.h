@@ -68,7 +68,8 @@ enum wd_action {
 	WA_REPORT_STANDING, /* say that there is no snapshot while it stands */
 	WA_REPORT_RUN_ON,  /* say that the job could not be stopped and runs on */
 	WA_FINISH_EXITED,  /* over: the job's own status */
-	WA_FINISH_STOPPED, /* over: stopped, resumable */
+	WA_FINISH_STOPPED, /* over: stopped by the final snapshot, resumable */
+	WA_FINISH_UNRUN,   /* over: stopped, resumable from the snapshot that it already has */
 	WA_FINISH_FAILED,  /* over: pawl gives up */
 };
 

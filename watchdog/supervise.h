@@ -135,8 +135,9 @@ struct watchdog {
 	bool left_behind;
 	bool abandoned; /* the snapshot thread is still at work, with what is ours */
 	bool finished_before; /* the job had ended for good before we came: config->once */
-	bool stopped;	/* by a final snapshot, or before it ran at all */
-	struct snapshot_info final;
+	bool stopped;	/* by a final snapshot, … */
+	bool unrun;	/* … or without one, for nothing is to be kept since the last */
+	struct snapshot_info final; /* that it goes on from */
 	bool failed; /* pawl gives up; why: */
 	struct err failure;
 	int exec_errno; /* the command could not be executed */
@@ -148,6 +149,8 @@ struct watchdog {
 int wd_begin(struct watchdog *w, struct err *err);
 /* Candidates for a recovery: w->resume.seqs; none: a fresh launch. */
 int wd_choose_start(struct watchdog *w, struct err *err);
+/* The job as this command would choose it may go on from this snapshot. */
+bool wd_may_use(const struct watchdog *w, const struct snapshot_info *info);
 /* The control socket and the snapshot thread; the latter must not exist before the first capsule (a
  * fork with threads is a risk not worth taking where it can be avoided). */
 int wd_start_services(struct watchdog *w, struct err *err);
@@ -192,6 +195,8 @@ void wd_resume_done(struct watchdog *w);
 bool wd_plan_roll_back(struct watchdog *w, const char *what);
 /* If all memory of the job is there at last, or cannot be had. */
 void wd_look_at_lazy(struct watchdog *w);
+/* The snapshot that the job goes on from next (seq 0: none): the newest but for what this watchdog has found damaged. */
+int wd_goes_on_from(const struct watchdog *w, struct snapshot_info *ret, struct err *err);
 /* `recover --dry-run`. */
 int wd_dry_run(struct watchdog *w, struct err *err);
 

@@ -1,5 +1,7 @@
 """Commands to a running job, its end on request, retries, and everything a user can get wrong."""
 import ctypes
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -7,7 +9,7 @@ import threading
 import time
 
 import harness
-from harness import STOPPED_EXIT, case, check, check_equal, wait_until, write_bytes
+from harness import STOPPED_EXIT, case, check, check_equal, read_bytes, wait_until, write_bytes
 
 STEPS = ("300", "10")
 
@@ -145,6 +147,68 @@ def recovery_waits_until_the_last_run_is_gone(lab):
     keeper.let_go()
     check_equal(again.wait(60).status, 0, f"exit ({again.err[-300:]!r})")
     check_equal(lab.log(), expected_output(lab), "log")
+
+
+class Held:
+    """A lease on a file of ours: whoever opens it for writing waits until it is let go (fcntl(2))."""
+
+    def __init__(self, path):
+        self.file = open(path, "rb")
+        fcntl.fcntl(self.file, fcntl.F_SETSIG, signal.SIGURG)  # by default it is ignored
+        wait_until(self.take, 10, f"nobody has {path} open for writing")
+
+    def take(self):
+        try:
+            return fcntl.fcntl(self.file, fcntl.F_SETLEASE, fcntl.F_RDLCK) == 0
+        except BlockingIOError:
+            return False
+
+    def let_go(self):
+        self.file.close()
+
+
+def stopped_while_recovered(ask):
+    """The job has not run since its last snapshot: that is what it is stopped with, and goes on from."""
+    def run(lab):
+        path = os.path.join(lab.dir, "output")
+        with open(path, "wb") as out:
+            watchdog = lab.run(lab.target("target-counter"), *STEPS, stdout=out)
+        wait_until(lambda: b"step 3 " in read_bytes(path), 20, "the job runs")
+        lab.snapshot()
+        last = lab.snapshot()["seq"]
+        lab.kill(watchdog)
+        held = Held(path)
+        again = lab.recover()
+        entry = wait_until(lambda: next((j for j in lab.json("list") if j["state"] == "recovering"), None), 20,
+                           "it is being recovered")
+        check_equal(entry["pid"], None, "pid")
+        seq = ask(lab, again, held)
+        check_equal(again.wait(60).status, STOPPED_EXIT, f"exit ({again.err[-300:]!r})")
+        check_equal(seq or last, last, "the snapshot that it is stopped with")
+        lab.check_gone("after the stop")
+        check_equal(lab.job()["state"], "stopped", "state")
+        lab.pawl("recover", "job")
+        check_equal(read_bytes(path), expected_output(lab), "output")
+    return run
+
+
+def by_command(lab, again, held):
+    asking = lab.start("stop", "job", "--json")
+    time.sleep(0.3)
+    held.let_go()
+    result = asking.wait()
+    check_equal(result.status, 0, f"pawl stop ({result.err!r})")
+    return json.loads(result.out)["seq"]
+
+
+def by_sigterm(lab, again, held):
+    again.send(signal.SIGTERM)
+    time.sleep(0.3)
+    held.let_go()
+
+
+harness.add_case("stop-while-recovered", stopped_while_recovered(by_command), root=True)
+harness.add_case("sigterm-while-recovered", stopped_while_recovered(by_sigterm))
 
 
 @case()
