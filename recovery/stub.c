@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "checkpointer/tracee/procfs.h"
 #include "recovery/batch.h"
 #include "store/base/cleanup.h"
 
@@ -245,6 +246,26 @@ static void reap(pid_t tid)
 	}
 }
 
+/* All that the kernel has attached to us, whether we have come to know of it or not: the first thread can be waited for
+ * only after all others of its process. */
+static void reap_others(struct stub *stub)
+{
+	const struct tracee *maker = &stub->threads[0];
+	cleanup_free int *tids = NULL;
+	struct err ignored;
+	size_t n;
+
+	for (size_t i = 0; i < maker->n_born; i++) {
+		kill(maker->born[i], SIGKILL);
+		reap(maker->born[i]);
+	}
+	if (proc_list_numbers(stub->pid, "task", &tids, &n, &ignored) < 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		if (tids[i] != stub->pid)
+			reap(tids[i]);
+}
+
 void stub_forget(struct stub *stub)
 {
 	remote_forget(&stub->remote);
@@ -258,11 +279,12 @@ void stub_forget(struct stub *stub)
 void stub_kill(struct stub *stub)
 {
 	if (stub->pid) {
-		kill(stub->pid, SIGKILL);
-		for (size_t i = stub->n_threads; i-- > 0;) {
-			if (stub->threads[i].state != TRACEE_GONE)
-				reap(stub->threads[i].tid);
-		}
+		if (stub->pidfd >= 0)
+			syscall(SYS_pidfd_send_signal, stub->pidfd, SIGKILL, NULL, 0);
+		else
+			kill(stub->pid, SIGKILL);
+		reap_others(stub);
+		reap(stub->pid);
 	}
 	stub_forget(stub);
 }

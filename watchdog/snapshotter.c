@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "checkpointer/tracee/waits.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/units.h"
@@ -16,12 +17,16 @@
  * kind at most is under way. */
 #define QUEUE 4
 
+#define CARE_NS (NSEC_PER_SEC / 5)
+
 /* Between a posted command and the end of its work the thread owns everything but the mailbox. */
 struct snapshotter {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t posted;
-	bool quit;
+	bool quit, at_work;
+	pid_t tid; /* from its first command on */
+	uint64_t next_care;
 	struct snap_command commands[QUEUE];
 	size_t n_commands;
 	struct snap_result results[QUEUE];
@@ -33,6 +38,7 @@ static void publish_result(struct snapshotter *s, const struct snap_result *resu
 {
 	pthread_mutex_lock(&s->lock);
 	s->results[s->n_results++] = *result;
+	s->at_work = false;
 	pthread_mutex_unlock(&s->lock);
 	eventfd_write(s->work.wake, 1);
 }
@@ -48,6 +54,8 @@ static bool next_command(struct snapshotter *s, struct snap_command *ret)
 	if (more) {
 		*ret = s->commands[0];
 		memmove(s->commands, s->commands + 1, --s->n_commands * sizeof(*ret));
+		s->at_work = true;
+		s->tid = gettid();
 	}
 	pthread_mutex_unlock(&s->lock);
 	return more;
@@ -141,14 +149,40 @@ bool snapshotter_result(struct snapshotter *s, struct snap_result *ret)
 	return has;
 }
 
-static bool join(pthread_t thread, int patience_ms)
+uint64_t snapshotter_next_care(struct snapshotter *s)
 {
-	uint64_t end = clock_ns(CLOCK_REALTIME) + (uint64_t)patience_ms * 1000000;
-	const struct timespec until = {(time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC)};
+	uint64_t next;
 
-	if (patience_ms < 0)
-		return pthread_join(thread, NULL) == 0;
-	return pthread_timedjoin_np(thread, NULL, &until) == 0;
+	pthread_mutex_lock(&s->lock);
+	next = s->at_work ? s->next_care : UINT64_MAX;
+	pthread_mutex_unlock(&s->lock);
+	return next;
+}
+
+void snapshotter_care(struct snapshotter *s, uint64_t now)
+{
+	pthread_mutex_lock(&s->lock);
+	if (s->at_work && now >= s->next_care) {
+		tracee_end_vain_wait(s->tid);
+		s->next_care = now + CARE_NS;
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+static bool join(struct snapshotter *s, int patience_ms)
+{
+	uint64_t start = clock_ns(CLOCK_MONOTONIC), now = start;
+
+	while (patience_ms < 0 || now - start < (uint64_t)patience_ms * 1000000) {
+		uint64_t end = clock_ns(CLOCK_REALTIME) + CARE_NS;
+		const struct timespec until = {(time_t)(end / NSEC_PER_SEC), (long)(end % NSEC_PER_SEC)};
+
+		if (pthread_timedjoin_np(s->thread, NULL, &until) == 0)
+			return true;
+		now = clock_ns(CLOCK_MONOTONIC);
+		snapshotter_care(s, now);
+	}
+	return false;
 }
 
 bool snapshotter_finish(struct snapshotter *s, int patience_ms)
@@ -159,7 +193,7 @@ bool snapshotter_finish(struct snapshotter *s, int patience_ms)
 	s->quit = true;
 	pthread_cond_signal(&s->posted);
 	pthread_mutex_unlock(&s->lock);
-	if (!join(s->thread, patience_ms))
+	if (!join(s, patience_ms))
 		return false;
 	close(s->work.wake);
 	pthread_mutex_destroy(&s->lock);

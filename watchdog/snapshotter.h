@@ -68,6 +68,11 @@ void snapshotter_cancel(struct snapshotter *s);
 int snapshotter_fd(const struct snapshotter *s);
 /* True: *ret is the result of the command. Clears the descriptor. */
 bool snapshotter_result(struct snapshotter *s, struct snap_result *ret);
+/* Sees to it that the thread does not wait for ever for a process of the job that was killed (tracee/waits.h), where it
+ * is at work and it is time. */
+void snapshotter_care(struct snapshotter *s, uint64_t now);
+/* CLOCK_MONOTONIC of the next time; UINT64_MAX: not now. */
+uint64_t snapshotter_next_care(struct snapshotter *s);
 /* Waits for the command under way, then ends the thread. Takes NULL. A rebuilt job that has not
  * been released is ended. Where it takes longer than patience_ms (-1: however long): false, the
  * thread goes on, and everything it was given must stay until the process ends (which it survives

@@ -369,6 +369,8 @@ static void look_at_clock(struct watchdog *w)
 	if (now >= w->due && !w->suspended)
 		wd_handle(w, WE_DUE);
 	look_for_hanging(w, now);
+	if (w->snapshotter)
+		snapshotter_care(w->snapshotter, now);
 	wd_look(w, now);
 	wd_write_metrics(w, now);
 	if (wants_terminal(w))
@@ -395,6 +397,8 @@ static int poll_timeout(const struct watchdog *w)
 		at = earlier(at, w->next_hang_look);
 	if (w->state == WD_OFFERED)
 		at = earlier(at, w->offer_until);
+	if (w->snapshotter)
+		at = earlier(at, snapshotter_next_care(w->snapshotter));
 	at = earlier(at, wd_next_look(w));
 	if (w->config->metrics)
 		at = earlier(at, w->metrics_due);

@@ -3,6 +3,7 @@ import ctypes
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -149,6 +150,10 @@ def recovery_waits_until_the_last_run_is_gone(lab):
     check_equal(lab.log(), expected_output(lab), "log")
 
 
+def children_of(pid):
+    return read_bytes(f"/proc/{pid}/task/{pid}/children").split()
+
+
 class Held:
     """A lease on a file of ours: whoever opens it for writing waits until it is let go (fcntl(2))."""
 
@@ -209,6 +214,39 @@ def by_sigterm(lab, again, held):
 
 harness.add_case("stop-while-recovered", stopped_while_recovered(by_command), root=True)
 harness.add_case("sigterm-while-recovered", stopped_while_recovered(by_sigterm))
+
+
+def threads_saved(lab):
+    """A job of 200 threads, saved and gone."""
+    watchdog, directory = harness.start_target(lab, "scale", "threads200")
+    lab.snapshot()
+    lab.kill(watchdog)
+    return directory
+
+
+@case(root=True)
+def stop_at_any_moment_of_a_recovery(lab):
+    """Most of it goes by while its threads are made, and their first one cannot be waited for before the others."""
+    directory = threads_saved(lab)
+    for _ in range(8):
+        again = lab.recover()
+        wait_until(lambda: children_of(again.pid), 20, "its capsule is there")
+        time.sleep(lab.random.uniform(0, 0.15))
+        again.send(signal.SIGTERM)
+        check_equal(again.wait(20).status, STOPPED_EXIT, f"exit ({again.err[-300:]!r})")
+    lab.check_gone()
+    harness.end_target(lab, directory, lab.recover())
+
+
+@case()
+def recovery_that_may_not_make_all_threads(lab):
+    """It fails, and leaves nothing behind."""
+    directory = threads_saved(lab)
+    again = lab.start("recover", "job", "-i", "1h",
+                      preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (150, 150)))
+    check_equal(again.wait(20).status, 125, f"exit ({again.err[-300:]!r})")
+    lab.check_gone("after a recovery that has failed")
+    harness.end_target(lab, directory, lab.recover())
 
 
 @case()

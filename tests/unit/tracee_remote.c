@@ -22,6 +22,7 @@
 
 #include "checkpointer/tracee/procfs.h"
 #include "checkpointer/tracee/remote.h"
+#include "checkpointer/tracee/waits.h"
 #include "store/base/io.h"
 
 /* A child that runs body and exits with what it returns; reports readiness by a page it shares. */
@@ -174,6 +175,60 @@ static void calls_run_in_many_threads_at_a_time(void **state)
 	assert_int_equal(WEXITSTATUS(end_child(&c)), 5);
 }
 
+struct vain_wait {
+	struct child *child;
+	volatile pid_t tracer;
+	int result;
+	struct err err;
+};
+
+/* Seizes all threads of the child, and waits for its first one to stop once it runs again. */
+static void *trace_and_wait(void *arg)
+{
+	struct vain_wait *w = arg;
+	struct tracee t[SPINNERS + 1];
+	struct err err;
+	int *tids;
+	size_t n;
+
+	assert_int_equal(proc_list_numbers(w->child->pid, "task", &tids, &n, &err), 0);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(tracee_seize(&t[i], w->child->pid, tids[i], &err), 0);
+		assert_int_equal(tracee_wait_stop(&t[i], &err), 0);
+	}
+	free(tids);
+	assert_int_equal(tracee_continue(&t[0], 0, &err), 0);
+	w->tracer = gettid();
+	w->result = tracee_wait_stop(&t[0], &w->err);
+	return NULL;
+}
+
+/* Its first thread would be waited for in vain, for the others have not been. */
+static void the_end_of_a_killed_process_is_seen(void **state)
+{
+	struct child c = start_child(spin_in_threads);
+	struct vain_wait w = {.child = &c};
+	struct timespec until;
+	pthread_t tracer;
+	bool ended = false;
+
+	assert_int_equal(pthread_create(&tracer, NULL, trace_and_wait, &w), 0);
+	while (!w.tracer)
+		usleep(1000);
+	kill(c.pid, SIGKILL);
+	for (int i = 0; i < 300 && !ended; i++) {
+		tracee_end_vain_wait(w.tracer);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += until.tv_nsec > 900000000;
+		until.tv_nsec = (until.tv_nsec + 100000000) % 1000000000;
+		ended = pthread_timedjoin_np(tracer, NULL, &until) == 0;
+	}
+	assert_true(ended);
+	assert_int_equal(w.result, -1);
+	assert_int_equal(w.err.kind, ERR_GONE);
+	munmap((void *)c.shared, 4096);
+}
+
 static void no_mapping_is_left_behind(void **state)
 {
 	struct child c = start_child(spin);
@@ -315,6 +370,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(calls_run_in_a_busy_process),
 		cmocka_unit_test(calls_run_in_many_threads_at_a_time),
+		cmocka_unit_test(the_end_of_a_killed_process_is_seen),
 		cmocka_unit_test(no_mapping_is_left_behind),
 		cmocka_unit_test(an_ignored_trap_stays_ignored),
 		cmocka_unit_test(disturbed_sleeps_keep_their_time),
