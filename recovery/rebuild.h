@@ -41,7 +41,7 @@ struct stub {
 	size_t n_threads;
 	struct arch_regs *final; /* as model->threads: what each will run on with */
 	struct remote remote;
-	bool has_executor;
+	bool has_executor; /* calls can be made in it: it has not ended, and does not run on yet */
 	int socket;  /* number of the capsule's socket in it */
 	int scratch; /* first of STUB_SCRATCH numbers that no descriptor of the job has */
 	uint64_t vdso, vdso_end; /* where this kernel's vdso is; 0: nowhere */

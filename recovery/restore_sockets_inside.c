@@ -16,6 +16,8 @@ struct stub *stub_of_peer(struct recovery *rec, const Snap__Peer *peer)
 {
 	struct stub *stub = peer ? stub_by_pid(rec, peer->pid) : NULL;
 
+	if (stub && !stub->has_executor) /* a zombie */
+		stub = NULL;
 	for (size_t i = 0; !stub && i < rec->n_stubs; i++)
 		if (rec->stubs[i].has_executor)
 			stub = &rec->stubs[i];
@@ -211,11 +213,16 @@ static void add_control(struct remote_send *s, int type, const void *data, size_
 	s->msg.msg_controllen += CMSG_SPACE(len);
 }
 
+/* Another's number may be told too (the capsule is ours), as long as it is anybody's: a zombie's. */
+static bool can_be_sender(struct recovery *rec, const Snap__Peer *sender)
+{
+	return sender && stub_by_pid(rec, sender->pid);
+}
+
 /* Pointers are those of the process. 0: no room. */
-static uint64_t push_send(struct stub *stub, const Snap__SocketMessage *m, const int *rights,
+static uint64_t push_send(struct recovery *rec, struct stub *stub, const Snap__SocketMessage *m, const int *rights,
 			  const ProtobufCBinaryData *to)
 {
-	struct ucred sender = {.pid = stub->model->pid};
 	uint64_t at, data = remote_push(&stub->remote, m->data.data, m->data.len);
 	struct remote_send *s = remote_data(&stub->remote, sizeof(*s), &at);
 
@@ -232,9 +239,9 @@ static uint64_t push_send(struct stub *stub, const Snap__SocketMessage *m, const
 	}
 	if (m->n_open_files)
 		add_control(s, SCM_RIGHTS, rights, m->n_open_files * sizeof(int));
-	if (m->sender && m->sender->pid == stub->model->pid) {
-		sender.uid = m->sender->uid;
-		sender.gid = m->sender->gid;
+	if (can_be_sender(rec, m->sender)) {
+		const struct ucred sender = {m->sender->pid, m->sender->uid, m->sender->gid};
+
 		add_control(s, SCM_CREDENTIALS, &sender, sizeof(sender));
 	}
 	if (s->msg.msg_controllen)
@@ -242,14 +249,14 @@ static uint64_t push_send(struct stub *stub, const Snap__SocketMessage *m, const
 	return at;
 }
 
-static int send_from(struct stub *stub, const int *numbers, const Snap__SocketMessage *m,
+static int send_from(struct recovery *rec, struct stub *stub, const int *numbers, const Snap__SocketMessage *m,
 		     const ProtobufCBinaryData *to, int *ret_code, struct err *err)
 {
 	struct remote_call *c;
 	uint64_t at;
 
 	remote_reset(&stub->remote);
-	at = push_send(stub, m, numbers + 1, to);
+	at = push_send(rec, stub, m, numbers + 1, to);
 	c = at ? remote_call(&stub->remote, SYS_sendmsg, (uint64_t)numbers[0], at,
 			     MSG_DONTWAIT | MSG_NOSIGNAL)
 	       : NULL;
@@ -280,7 +287,7 @@ int inside_send(struct recovery *rec, int from, const Snap__SocketMessage *m,
 		fds[n++] = rec->open_fds[m->open_files[i]];
 	if (stub_send(rec, stub, fds, n, numbers, err) < 0 || enter(stub, place, &root, err) < 0)
 		return -1;
-	result = send_from(stub, numbers, m, to, ret_code, err);
+	result = send_from(rec, stub, numbers, m, to, ret_code, err);
 	if (result == 0)
 		result = leave(stub, root, err);
 	for (size_t i = 0; i < n && result == 0; i++)

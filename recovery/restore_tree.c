@@ -155,6 +155,7 @@ int stub_end(struct recovery *rec, size_t member, struct err *err)
 	struct stub *stub = &rec->stubs[member];
 
 	stub->memory->tenants--;
+	stub->has_executor = false;
 	if (stub->model->zombie)
 		return end_zombie(rec, stub, err);
 	return end_helper(rec, stub, &rec->plan.lineage.births[member], err);

@@ -571,13 +571,45 @@ static void child_main(const struct sockets *s, int inherited)
 	exit(0);
 }
 
+/* One that has connected, and has ended: a zombie over the snapshots. *ret_fd: its connection, where its words wait. */
+static pid_t departed(const struct sockets *s, int *ret_fd)
+{
+	const int on = 1;
+	siginfo_t info;
+	pid_t pid = fork();
+
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		say(connected_to(s, socket(AF_UNIX, SOCK_STREAM, 0), "listener"), "farewell");
+		_exit(0);
+	}
+	*ret_fd = accept(s->listener, NULL, NULL);
+	CHECK(*ret_fd >= 0);
+	CHECK(setsockopt(*ret_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) == 0);
+	CHECK(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) == 0);
+	return pid;
+}
+
+static void check_departed(pid_t pid, int fd)
+{
+	struct ucred sender;
+	int status, none[4];
+	char byte;
+
+	CHECK_EQ(receive_rights(fd, "farewell", none, &sender), 0);
+	CHECK_EQ(sender.pid, pid);
+	CHECK_EQ(recv(fd, &byte, 1, 0), 0);
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
 static int in_children(struct sockets *s)
 {
-	int pair[2], fds[3], status;
-	pid_t pids[3];
+	int pair[2], fds[3], status, farewell;
+	pid_t pids[3], gone;
 
 	s->listener = bound(s, SOCK_STREAM, "listener");
 	CHECK(listen(s->listener, 8) == 0);
+	gone = departed(s, &farewell);
 	CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
 	for (int i = 0; i < 3; i++) {
 		pids[i] = fork();
@@ -593,6 +625,7 @@ static int in_children(struct sockets *s)
 	/* The third stays in the queue. */
 	target_ready(&s->target);
 	target_wait(&s->target);
+	check_departed(gone, farewell);
 	fds[2] = accept(s->listener, NULL, NULL);
 	for (int i = 0; i < 3; i++) {
 		pid_t from = peer_pid(fds[i]);
