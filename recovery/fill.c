@@ -239,6 +239,13 @@ static int run_pieces(struct store *store, struct target *target, const struct f
 	return fill_run(store, pieces, flags, put_pages, target, err);
 }
 
+int fill_process(struct store *store, pid_t pid, const struct fill_pieces *pieces, struct err *err)
+{
+	struct target target = {.pid = pid, .ranges.uffd = -1};
+
+	return run_pieces(store, &target, pieces, 0, err);
+}
+
 /* What can come later is left to that: lazy.h. */
 static int leave_to_lazy(struct recovery *rec, struct stub *stub, struct fill_ranges *lazy, struct err *err)
 {

@@ -4,6 +4,7 @@
 #ifndef PAWL_RECOVERY_FILL_H
 #define PAWL_RECOVERY_FILL_H
 
+#include "recovery/readers.h"
 #include "recovery/rebuild.h"
 #include "store/fetch.h"
 
@@ -21,6 +22,22 @@ struct fill_pieces { /* starts as {0} */
 void fill_pieces_clear(struct fill_pieces *pieces);
 int fill_pieces_add(struct fill_pieces *pieces, uint64_t root, uint64_t first, uint64_t end, bool zero,
 		    struct err *err);
+
+/* Which pages of a region make it what the snapshot has. */
+struct page_list { /* starts as {.readers.store = …, .pieces = …} */
+	struct readers readers;	      /* the caller closes them */
+	struct fill_pieces *pieces;   /* what must be written is added */
+	/* Told of ranges (bytes) that are filled and must not be any more; NULL: nobody is. */
+	int (*drop)(void *ctx, uint64_t start, uint64_t size, struct err *err);
+	void *ctx;
+};
+
+/* From `start` on the region is fresh. root: of the page table that has its pages. */
+int page_list_fresh(struct page_list *list, const Snap__Region *region, uint64_t root, uint64_t start, struct err *err);
+/* From `start` to `end` it has the pages of root `was`. */
+int page_list_changed(struct page_list *list, const Snap__Region *region, uint64_t root, uint64_t was, uint64_t start,
+		      uint64_t end, struct err *err);
+
 struct fill_ranges;
 /* All that must be written into the stub's early or late regions, but for those in `but`. Drops from the process
  * what it has inherited and the model has not, unless only_read. */
@@ -34,6 +51,8 @@ enum fill_flags {
 };
 int fill_run(struct store *store, const struct fill_pieces *pieces, int flags, page_sink *sink, void *ctx,
 	     struct err *err);
+/* Writes them into a process. */
+int fill_process(struct store *store, pid_t pid, const struct fill_pieces *pieces, struct err *err);
 
 /*
  * Memory that is filled through a userfaultfd: UFFDIO_COPY takes a page, fills it and puts it into the

@@ -24,20 +24,9 @@ int fill_pieces_add(struct fill_pieces *pieces, uint64_t root, uint64_t first, u
 	return 0;
 }
 
-struct lister {
-	struct recovery *rec;
-	const struct stub *stub;
-	bool late;
-	const struct fill_ranges *but;
-	struct readers readers;
-	struct fill_pieces *pieces;
-	struct batch *drops; /* NULL where pages are only read */
-};
-
 /* Zero pages of fresh anonymous memory need nothing: they are zero, and become resident when used.
  * Over a file they must be written. */
-static int list_fresh(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t start,
-		      struct err *err)
+int page_list_fresh(struct page_list *l, const Snap__Region *r, uint64_t root, uint64_t start, struct err *err)
 {
 	uint64_t at = start / STORE_PAGE_SIZE, end = r->end / STORE_PAGE_SIZE;
 	struct page_reader *reader;
@@ -60,21 +49,8 @@ static int list_fresh(struct lister *l, const Snap__Region *r, uint64_t root, ui
 	return 0;
 }
 
-/* Pages that the parent has and the child has not (or only as zeroes of fresh memory). */
-static int drop_inherited(struct lister *l, const struct page_difference *d, struct err *err)
-{
-	uint64_t start = d->first * STORE_PAGE_SIZE;
-
-	if (!l->drops)
-		return 0;
-	return batch_call(l->drops, BATCH_MUST, err, SYS_madvise,
-			  ARGS(start, d->n * STORE_PAGE_SIZE, MADV_DONTNEED),
-			  "drop inherited pages at %#" PRIx64, start);
-}
-
-/* The region from `start` to `end` has the pages of root `was`. */
-static int list_inherited(struct lister *l, const Snap__Region *r, uint64_t root, uint64_t was,
-			  uint64_t start, uint64_t end, struct err *err)
+int page_list_changed(struct page_list *l, const Snap__Region *r, uint64_t root, uint64_t was, uint64_t start,
+		      uint64_t end, struct err *err)
 {
 	bool over_file = r->kind == SNAP__REGION__KIND__FILE_PRIVATE;
 	uint64_t at = start / STORE_PAGE_SIZE, limit = end / STORE_PAGE_SIZE;
@@ -89,16 +65,32 @@ static int list_inherited(struct lister *l, const Snap__Region *r, uint64_t root
 		return -1;
 	for (; (found = page_readers_compare(a, b, at, limit, &d, err)) > 0; at = d.first + d.n) {
 		bool write = d.b == PAGE_DATA || (d.b == PAGE_ZERO && over_file);
-		/* What was not written into the parent is not there to be dropped. */
+		/* What was not written there is not there to be dropped. */
 		bool drop = !write && (d.a == PAGE_DATA || (d.a == PAGE_ZERO && over_file));
 
 		if (write &&
 		    fill_pieces_add(l->pieces, root, d.first, d.first + d.n, d.b == PAGE_ZERO, err) < 0)
 			return -1;
-		if (drop && drop_inherited(l, &d, err) < 0)
+		if (drop && l->drop &&
+		    l->drop(l->ctx, d.first * STORE_PAGE_SIZE, d.n * STORE_PAGE_SIZE, err) < 0)
 			return -1;
 	}
 	return found;
+}
+
+struct lister {
+	struct recovery *rec;
+	const struct stub *stub;
+	bool late;
+	const struct fill_ranges *but;
+	struct page_list list;
+};
+
+/* Pages that the parent has and the child has not (or only as zeroes of fresh memory). */
+static int drop_inherited(void *ctx, uint64_t start, uint64_t size, struct err *err)
+{
+	return batch_call(ctx, BATCH_MUST, err, SYS_madvise, ARGS(start, size, MADV_DONTNEED),
+			  "drop inherited pages at %#" PRIx64, start);
 }
 
 static int list_region(struct lister *l, const Snap__Region *r, uint64_t root, struct err *err)
@@ -111,12 +103,12 @@ static int list_region(struct lister *l, const Snap__Region *r, uint64_t root, s
 		uint64_t from = piece->region.start > r->start ? piece->region.start : r->start;
 		uint64_t till = piece->region.end < end ? piece->region.end : end;
 
-		if (list_inherited(l, r, root, piece_root(l->rec, piece), from, till, err) < 0)
+		if (page_list_changed(&l->list, r, root, piece_root(l->rec, piece), from, till, err) < 0)
 			return -1;
 		if (till == end)
 			break;
 	}
-	return list_fresh(l, r, root, end, err);
+	return page_list_fresh(&l->list, r, root, end, err);
 }
 
 static int list_regions(struct lister *l, struct err *err)
@@ -129,23 +121,24 @@ static int list_regions(struct lister *l, struct err *err)
 		    list_region(l, r, stub_region_root(l->rec, l->stub, l->late, i), err) < 0)
 			return -1;
 	}
-	return l->drops ? batch_run(l->drops, err) : 0;
+	return l->list.drop ? batch_run(l->list.ctx, err) : 0;
 }
 
 int fill_list(struct recovery *rec, struct stub *stub, bool late, bool only_read, const struct fill_ranges *but,
 	      struct fill_pieces *ret, struct err *err)
 {
-	struct lister l = {.rec = rec, .stub = stub, .late = late, .but = but, .pieces = ret};
+	struct lister l = {.rec = rec, .stub = stub, .late = late, .but = but};
 	struct batch drops;
 	int result;
 
-	l.readers.store = rec->store;
+	l.list = (struct page_list){.readers.store = rec->store, .pieces = ret};
 	if (stub_inherited(stub) && !only_read) {
 		batch_begin(&drops, stub, &stub->threads[0]);
-		l.drops = &drops;
+		l.list.drop = drop_inherited;
+		l.list.ctx = &drops;
 	}
 	result = list_regions(&l, err);
-	readers_close(&l.readers);
+	readers_close(&l.list.readers);
 	return result;
 }
 

@@ -20,10 +20,12 @@
 #include "store/snapshot.h"
 
 #define INHERIT_NOBODY SIZE_MAX
+#define INHERIT_AHEAD  (SIZE_MAX - 1) /* of an earlier snapshot: ahead.h */
 
 struct image_piece {
 	Snap__Region region; /* or part of one; its pointers are the model's */
 	size_t source; /* process whose page table has its pages; INHERIT_NOBODY: none are there */
+	uint64_t root; /* with INHERIT_AHEAD: of that page table */
 	bool foster;   /* not a region of the process itself */
 	bool shared;   /* of a foster: more than one heir has it */
 };

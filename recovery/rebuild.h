@@ -49,6 +49,7 @@ struct stub {
 	bool mapped;		 /* that is there */
 	bool entered;		 /* it is in its working directory, which has been removed */
 	const struct stub *maker; /* whose `own` it had when it was created; NULL: nobody's */
+	const struct region_image *inherited; /* the maker's, or what was ahead; NULL: nothing of the job's */
 	struct stub *memory;	 /* whose address space it lives in: often its own */
 	size_t tenants;		 /* processes in its address space that need the executor yet */
 };
@@ -69,6 +70,7 @@ struct recovery {
 	struct terminal_slot *terminals; /* as model->terminals */
 	struct stub *stubs;	 /* as model->processes, then as plan.lineage.helpers */
 	size_t n_stubs;
+	struct stub *donor;	 /* of those that init would make (ahead.h); NULL: init makes them */
 	uint64_t executor;	 /* address of the executor in every stub */
 	uint64_t pages;		 /* filled */
 	struct store_session *hold; /* keeps the snapshot in the store while it is read; NULL: not (any more) */
@@ -89,6 +91,10 @@ uint64_t recovery_time_passed(const struct recovery *rec);
 /* ---- stub.c -------------------------------------------------------------------------------- */
 
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err);
+/* What the children of init are born with; theirs inherit it. */
+int stub_prepare(struct stub *stub, struct err *err);
+/* A place for the executor that is free in the stub as it is, and in what the model has. */
+int stub_executor_place(const struct stub *stub, const Snap__Snapshot *model, uint64_t *ret, struct err *err);
 /* The thread that acts for the process: the first that lives. */
 struct tracee *stub_thread(struct stub *stub);
 /* Kills it and reaps what ptrace makes us reap. Takes one that was never created. */
@@ -101,6 +107,13 @@ struct stub *stub_by_pid(struct recovery *rec, int32_t pid);
 const char *capsule_path(struct recovery *rec, const char *path, char *buf, size_t len);
 /* Whether path leads to something else inside the capsule than outside. */
 bool capsule_path_is_private(const char *path);
+
+/* ---- ahead.c ------------------------------------------------------------------------------- */
+
+/* Has the donor make the processes that init would have made. */
+int donor_open(struct recovery *rec, struct ahead *ahead, struct err *err);
+/* When all are born, or will not be. */
+void donor_end(struct recovery *rec);
 
 /* ---- restore_tree.c ------------------------------------------------------------------------ */
 
@@ -162,8 +175,12 @@ const Snap__Region *stub_region(const struct recovery *rec, const struct stub *s
 uint64_t stub_region_root(const struct recovery *rec, const struct stub *stub, bool late, size_t i);
 /* Of an image's piece. */
 uint64_t piece_root(const struct recovery *rec, const struct image_piece *piece);
-/* What the stub was created with, NULL: nothing of the job's. */
+/* What the stub was created with; NULL: nothing of the job's. */
 const struct region_image *stub_inherited(const struct stub *stub);
+bool region_is_shared(const Snap__Region *region);
+/* Of mmap(2), for a region and advice that is given before its pages come (0: none). */
+int region_map_flags(const Snap__Region *region);
+int region_map_advice(const Snap__Region *region);
 int stub_map(struct recovery *rec, struct stub *stub, bool late, struct err *err);
 /* Unmaps what was there only to be inherited. */
 int stub_shed(struct stub *stub, struct err *err);

@@ -250,7 +250,8 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 	if (out)
 		plan_print(&rec->plan, rec->model, out);
 	if (hold_snapshot(rec, err) < 0 ||
-	    (rec->options->lazy && lazy_begin(&rec->lazy, rec->store, &rec->hold, err) < 0))
+	    (rec->options->lazy && lazy_begin(&rec->lazy, rec->store, &rec->hold, err) < 0) ||
+	    (rec->options->ahead && donor_open(rec, rec->options->ahead, err) < 0))
 		return -1;
 	for (size_t i = 0; i < rec->plan.n_steps; i++) {
 		log_debug("recovery: %s",
@@ -259,6 +260,7 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 		if (carry_out(rec, &rec->plan.steps[i], err) < 0)
 			return -1;
 	}
+	donor_end(rec);
 	return 0;
 }
 
@@ -392,6 +394,7 @@ void recovery_free(struct recovery *rec)
 		return;
 	let_go_of_snapshot(rec);
 	unix_remove_paths(rec);
+	donor_end(rec);
 	for (size_t i = 0; rec->stubs && i < rec->n_stubs; i++)
 		stub_kill(&rec->stubs[i]);
 	lazy_free(rec->lazy);

@@ -39,6 +39,10 @@ struct recovery_host {
 	pid_t init; /* of the capsule, in our namespace: its /proc/PID/root is the capsule's; 0: no capsule */
 };
 
+struct recovery;
+struct lazy;
+struct ahead; /* ahead.h */
+
 struct recovery_options {
 	bool dry_run;      /* print the plan to plan_out, create nothing */
 	FILE *plan_out;    /* may be NULL */
@@ -52,10 +56,9 @@ struct recovery_options {
 	uint64_t seq;
 	/* What of the memory can be filled while the job runs is left to that (lazy.h). Needs job. */
 	bool lazy;
+	struct ahead *ahead; /* whose donor is of this host; used up. Or NULL */
 };
 
-struct recovery;
-struct lazy;
 
 struct recovery_result {
 	pid_t leader;           /* host pid of the job's leader */

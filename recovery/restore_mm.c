@@ -16,9 +16,6 @@
 #include "store/base/cleanup.h"
 #include "store/base/log.h"
 
-#ifndef MAP_DROPPABLE
-#define MAP_DROPPABLE 0x08 /* Linux 6.11 */
-#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
@@ -33,10 +30,6 @@
 #define PR_SET_VMA_ANON_NAME 0
 #endif
 
-#define KEPT_MAP_FLAGS                                                                             \
-	(MAP_GROWSDOWN | MAP_NORESERVE | MAP_STACK | MAP_HUGETLB |                                 \
-	 ((unsigned)MAP_HUGE_MASK << MAP_HUGE_SHIFT))
-
 /* Ours to give its final protection and advice. */
 static bool is_adjusted(const Snap__Region *r)
 {
@@ -48,12 +41,6 @@ static bool is_adjusted(const Snap__Region *r)
 static bool is_mapped(const Snap__Region *r)
 {
 	return is_adjusted(r) && r->kind != SNAP__REGION__KIND__SYSV_SHM;
-}
-
-static bool is_shared(const Snap__Region *r)
-{
-	return r->kind == SNAP__REGION__KIND__FILE_SHARED ||
-	       r->kind == SNAP__REGION__KIND__SHARED_MEMORY;
 }
 
 /* Whether pages are stored for it: 1, 0 or -1. */
@@ -147,19 +134,6 @@ static int queue_inherited(struct mapping *m, const Snap__Region *r, uint64_t ro
 				   "protect region %#" PRIx64, r->start);
 }
 
-static uint64_t flags_of(const Snap__Region *r)
-{
-	uint64_t flags = MAP_FIXED_NOREPLACE | (r->map_flags & KEPT_MAP_FLAGS);
-
-	if (r->kind == SNAP__REGION__KIND__ANONYMOUS || r->kind == SNAP__REGION__KIND__HUGETLB)
-		flags |= MAP_ANONYMOUS;
-	if (r->kind == SNAP__REGION__KIND__HUGETLB)
-		flags |= MAP_HUGETLB;
-	return flags | (r->advice & ADVICE_DROPPABLE ? MAP_DROPPABLE
-			: is_shared(r)		     ? MAP_SHARED
-						     : MAP_PRIVATE);
-}
-
 static int queue_map(struct mapping *m, const Snap__Region *r, uint64_t root, int fd,
 		     struct err *err)
 {
@@ -167,18 +141,14 @@ static int queue_map(struct mapping *m, const Snap__Region *r, uint64_t root, in
 
 	if (find_prot(m, r, root, &prot, err) < 0 ||
 	    batch_call(&m->b, BATCH_MUST, err, SYS_mmap,
-		       ARGS(r->start, r->end - r->start, prot, flags_of(r), (uint64_t)(int64_t)fd,
+		       ARGS(r->start, r->end - r->start, prot, (uint64_t)region_map_flags(r), (uint64_t)(int64_t)fd,
 			    fd < 0 ? 0 : r->offset),
 		       "map region %#" PRIx64 "-%#" PRIx64, r->start, r->end) < 0)
 		return -1;
-	/* Before the pages come: it decides how they are laid out. */
-	if (r->advice & ADVICE_HUGEPAGE || r->advice & ADVICE_NOHUGEPAGE)
-		return batch_call(
-			&m->b, BATCH_IGNORE, err, SYS_madvise,
-			ARGS(r->start, r->end - r->start,
-			     r->advice & ADVICE_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE),
-			"huge page advice");
-	return 0;
+	if (!region_map_advice(r))
+		return 0;
+	return batch_call(&m->b, BATCH_IGNORE, err, SYS_madvise,
+			  ARGS(r->start, r->end - r->start, (uint64_t)region_map_advice(r)), "huge page advice");
 }
 
 /* Opens for writing what may have been mapped writable: mprotect(2) must be able to come back to
@@ -189,13 +159,13 @@ static int open_for_region(struct recovery *rec, const Snap__Region *r, int *ret
 	const int made = rec->files[r->file].fd;
 
 	/* A mapping of what memfd_create(2) returned does not count as open for writing, either. */
-	if (is_shared(r) && rec->model->files[r->file]->kind == SNAP__FILE__KIND__MEMFD && made >= 0) {
+	if (region_is_shared(r) && rec->model->files[r->file]->kind == SNAP__FILE__KIND__MEMFD && made >= 0) {
 		*ret_fd = fcntl(made, F_DUPFD_CLOEXEC, 0);
 		return *ret_fd < 0 ? err_sys(err, "a memfd") : 0;
 	}
-	if (is_shared(r) && file_open(rec, (size_t)r->file, O_RDWR, ret_fd, err) == 0)
+	if (region_is_shared(r) && file_open(rec, (size_t)r->file, O_RDWR, ret_fd, err) == 0)
 		return 0;
-	if (is_shared(r) && r->prot & PROT_WRITE)
+	if (region_is_shared(r) && r->prot & PROT_WRITE)
 		return -1;
 	return file_open(rec, (size_t)r->file, O_RDONLY, ret_fd, err);
 }
@@ -215,7 +185,7 @@ struct file_set {
 static struct mapped_file *find_file(struct file_set *set, const Snap__Region *r)
 {
 	for (size_t i = 0; i < set->n; i++) {
-		if (set->files[i].file == r->file && set->files[i].shared == is_shared(r))
+		if (set->files[i].file == r->file && set->files[i].shared == region_is_shared(r))
 			return &set->files[i];
 	}
 	return NULL;
@@ -237,7 +207,7 @@ static int gather_files(struct recovery *rec, const struct stub *stub, bool late
 			return err_wrap(err, "process %d: region %#" PRIx64, stub->model->pid,
 					r->start);
 		file->file = r->file;
-		file->shared = is_shared(r);
+		file->shared = region_is_shared(r);
 		set->n++;
 	}
 	return 0;

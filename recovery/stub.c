@@ -63,24 +63,27 @@ const char *capsule_path(struct recovery *rec, const char *path, char *buf, size
 	return buf;
 }
 
-/* The executor's address must be free in what stubs start with and in what they become. */
-static int choose_executor(struct recovery *rec, struct stub *stub, struct err *err)
+int stub_executor_place(const struct stub *stub, const Snap__Snapshot *model, uint64_t *ret, struct err *err)
 {
 	struct proc_map *maps = NULL;
 	struct range *taken = NULL;
 	size_t n_maps = 0, n_taken = 0;
 	int result;
 
-	if (rec->executor)
-		return 0;
 	if (proc_read_maps(stub->pid, false, &maps, &n_maps, err) < 0)
 		return -1;
-	result = taken_ranges(rec->model, maps, n_maps, &taken, &n_taken, err);
+	result = taken_ranges(model, maps, n_maps, &taken, &n_taken, err);
 	if (result == 0)
-		rec->executor = find_hole(taken, n_taken, REMOTE_ROOM, HOLE_FROM);
+		*ret = find_hole(taken, n_taken, REMOTE_ROOM, HOLE_FROM);
 	free(taken);
 	proc_maps_free(maps, n_maps);
 	return result;
+}
+
+/* All stubs have it at the same place. */
+static int choose_executor(struct recovery *rec, const struct stub *stub, struct err *err)
+{
+	return rec->executor ? 0 : stub_executor_place(stub, rec->model, &rec->executor, err);
 }
 
 /* The C library registered its rseq area; the kernel would write there after it is unmapped. */
@@ -130,8 +133,7 @@ static int queue_close_all(struct batch *b, struct err *err)
 			  "close inherited descriptors");
 }
 
-/* What the children of init are born with; theirs inherit it. */
-static int prepare(struct stub *stub, struct err *err)
+int stub_prepare(struct stub *stub, struct err *err)
 {
 	struct batch b;
 
@@ -199,6 +201,7 @@ static int spawn_from_parent(struct stub *parent, struct stub *stub, const struc
 	    batch_run(&b, err) < 0)
 		return -1;
 	stub->maker = parent->memory->mapped ? parent->memory : parent->memory->maker;
+	stub->inherited = parent->memory->mapped ? parent->memory->own : parent->memory->inherited;
 	return take_child(parent, stub, err);
 }
 
@@ -211,6 +214,7 @@ static void final_registers(const Snap__Thread *model, struct arch_regs *ret)
 
 int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err)
 {
+	static const struct birth from_donor = {.sibling = true}; /* its parent is init */
 	const struct birth *birth = &rec->plan.lineage.births[stub - rec->stubs];
 	struct stub *parent = birth->by == LINEAGE_INIT ? NULL : &rec->stubs[birth->by];
 	size_t n = stub->model->n_threads ? stub->model->n_threads : 1;
@@ -223,11 +227,14 @@ int stub_spawn(struct recovery *rec, struct stub *stub, struct err *err)
 	for (size_t i = stub->model->leader_exited; i < stub->model->n_threads; i++)
 		final_registers(stub->model->threads[i], &stub->final[i]);
 	stub->memory = parent && birth->share & CLONE_VM ? parent->memory : stub;
-	if ((parent ? spawn_from_parent(parent, stub, birth, err)
-		    : spawn_from_init(rec, stub, err)) < 0)
+	if (parent || rec->donor) {
+		if (spawn_from_parent(parent ? parent : rec->donor, stub, parent ? birth : &from_donor, err) < 0)
+			return -1;
+	} else if (spawn_from_init(rec, stub, err) < 0 || stub_prepare(stub, err) < 0) {
 		return -1;
+	}
 	stub->memory->tenants++;
-	return parent ? 0 : prepare(stub, err);
+	return 0;
 }
 
 /* A tracer sees the end of each thread first; init can reap the process only afterwards. */

@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -86,11 +87,12 @@ static int make_store(const struct cli_args *cli, struct store **ret, struct err
 
 /* ---- jobs that are to go on here ----------------------------------------------------------- */
 
-/* A job that stands rebuilt and waits for our word. */
+/* A watchdog that waits for our word: to fill memory, to rebuild the job, to let it go on. */
 struct offer {
 	struct store *store;
-	int fd;    /* to its watchdog; -1: there is none */
-	pid_t pid; /* who started that; 0: nobody */
+	int fd;    /* to it; -1: there is none */
+	pid_t pid; /* who started it; 0: nobody */
+	char job[128];
 };
 
 /* Runs a pawl of our own kind; `theirs` is among its descriptors. Its standard error is ours, input and output are
@@ -142,7 +144,6 @@ static int start_waiting(struct offer *offer, char *const argv[], struct err *er
 	cleanup_fd int theirs = -1;
 	int pair[2];
 
-	withdraw(offer);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_sys(err, "cannot start the job");
 	offer->fd = pair[0];
@@ -152,30 +153,53 @@ static int start_waiting(struct offer *offer, char *const argv[], struct err *er
 	return spawn_pawl(argv, theirs, &offer->pid, err);
 }
 
-static int start_here(void *ctx, const char *job, uint64_t seq, const uint8_t *token,
-		      struct err *err)
+static int start_watchdog(struct offer *offer, const char *job, const uint8_t *token, struct err *err)
 {
-	struct offer *offer = ctx;
-	char snapshot[160], hex[33];
+	char hex[33];
 	char *argv[] = {(char *)"pawl", (char *)"recover", (char *)"-d", (char *)"-q",
-			(char *)"--store", (char *)store_dir(offer->store), snapshot, NULL, NULL};
-	int rc;
+			(char *)"--store", (char *)store_dir(offer->store), offer->job, NULL, NULL};
 
+	withdraw(offer);
+	snprintf(offer->job, sizeof(offer->job), "%s", job);
 	/* The job stands still on the other machine meanwhile. Others than root would be told that they cannot. */
 	if (geteuid() == 0)
 		argv[7] = (char *)"--lazy";
-
-	snprintf(snapshot, sizeof(snapshot), "%s@%" PRIu64, job, seq);
 	for (int i = 0; i < 16; i++)
 		snprintf(hex + 2 * i, 3, "%02x", token[i]);
 	if (setenv(LAUNCH_HOLD_VARIABLE, hex, 1) < 0)
 		return err_sys(err, "cannot start the job");
-	rc = start_waiting(offer, argv, err);
+	return start_waiting(offer, argv, err);
+}
+
+/* One order to the job's watchdog, which is started for the first. After a failure there is none. */
+static int order(struct offer *offer, const char *job, const uint8_t *token, const struct handover_order *order,
+		 enum handover_word answer, const char *what, struct err *err)
+{
+	int rc = 0;
+
+	if (offer->fd < 0 || strcmp(offer->job, job) != 0)
+		rc = start_watchdog(offer, job, token, err);
+	if (rc == 0 && send(offer->fd, order, sizeof(*order), MSG_NOSIGNAL) != (ssize_t)sizeof(*order))
+		rc = err_sys(err, "the job's new watchdog there has ended");
 	if (rc == 0)
-		rc = await_word(offer, HANDOVER_READY, "it had rebuilt the job", err);
+		rc = await_word(offer, answer, what, err);
 	if (rc < 0)
 		withdraw(offer);
 	return rc;
+}
+
+static int fill_here(void *ctx, const char *job, uint64_t seq, const uint8_t *token, struct err *err)
+{
+	const struct handover_order fill = {.seq = seq, .kind = HANDOVER_AHEAD};
+
+	return order(ctx, job, token, &fill, HANDOVER_FILLED, "it had put up memory", err);
+}
+
+static int start_here(void *ctx, const char *job, uint64_t seq, const uint8_t *token, struct err *err)
+{
+	const struct handover_order start = {.seq = seq, .kind = HANDOVER_START};
+
+	return order(ctx, job, token, &start, HANDOVER_READY, "it had rebuilt the job", err);
 }
 
 static int let_go(void *ctx, struct err *err)
@@ -216,7 +240,7 @@ static int receive_job(const struct cli_args *cli, const struct receive_args *ar
 	cleanup_store struct store *store = NULL;
 	struct offer offer = {.fd = -1};
 	const struct wire_starter starter = {
-		.start = start_here, .confirm = let_go, .stop = withdraw, .ctx = &offer};
+		.ahead = fill_here, .start = start_here, .confirm = let_go, .stop = withdraw, .ctx = &offer};
 	struct wire_channel ch;
 	cleanup_fd int in = -1;
 	int rc;

@@ -82,7 +82,7 @@ static int check_not_moved(struct watchdog *w, struct err *err)
 {
 	const struct watchdog_config *config = w->config;
 
-	if (!w->job.moved_to[0] || config->recover_seq || config->dry_run ||
+	if (!w->job.moved_to[0] || config->recover_seq || wd_is_offer(w) || config->dry_run ||
 	    config->mode == LAUNCH_FRESH)
 		return 0;
 	if (w->job.moving && move_settle(w->store, &w->job, err) < 0)
@@ -123,7 +123,8 @@ static int take_job(struct watchdog *w, struct err *err)
 	char name[128];
 	int taken;
 
-	if (store_open(&w->store, config->store_dir, flags, err) < 0)
+	if (store_open(&w->store, config->store_dir, flags, err) < 0 ||
+	    (wd_is_offer(w) && wd_await_start(w, err) < 0))
 		return -1;
 	for (size_t i = 0; i < config->n_save_dirs; i++)
 		if (savedir_check_store(config->save_dirs[i], config->store_dir, err) < 0)

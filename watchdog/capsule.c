@@ -346,14 +346,13 @@ static int recv_reply(int fd, struct init_reply *ret, int *ret_fd)
 	return 0;
 }
 
-static int request(struct capsule *c, enum init_op op, int arg, struct init_reply *ret, int *ret_fd,
-		   struct err *err)
+static int send_request(struct capsule *c, const struct init_request *message, struct init_reply *ret, int *ret_fd,
+			struct err *err)
 {
-	struct init_request message = {op, arg};
 	int result;
 
 	pthread_mutex_lock(&c->lock);
-	result = send(c->requests, &message, sizeof(message), MSG_NOSIGNAL) < 0
+	result = send(c->requests, message, sizeof(*message), MSG_NOSIGNAL) < 0
 			 ? -1
 			 : recv_reply(c->requests, ret, ret_fd);
 	if (result < 0)
@@ -361,6 +360,14 @@ static int request(struct capsule *c, enum init_op op, int arg, struct init_repl
 			 "the capsule's init does not answer");
 	pthread_mutex_unlock(&c->lock);
 	return result;
+}
+
+static int request(struct capsule *c, enum init_op op, int arg, struct init_reply *ret, int *ret_fd,
+		   struct err *err)
+{
+	const struct init_request message = {.op = op, .arg = arg};
+
+	return send_request(c, &message, ret, ret_fd, err);
 }
 
 static int simple_request(struct capsule *c, enum init_op op, int arg, const char *what,
@@ -437,6 +444,16 @@ int capsule_foreground(struct capsule *c, pid_t vpgrp, struct err *err)
 {
 	return simple_request(c, INIT_FOREGROUND, vpgrp,
 			      "cannot set the terminal's foreground group", err);
+}
+
+int capsule_set_clocks(struct capsule *c, uint64_t monotonic, uint64_t boottime, struct err *err)
+{
+	const struct init_request message = {.op = INIT_CLOCKS, .monotonic = monotonic, .boottime = boottime};
+	struct init_reply reply;
+
+	if (send_request(c, &message, &reply, NULL, err) < 0)
+		return -1;
+	return reply.error ? err_code(err, reply.error, "cannot set the capsule's clocks") : 0;
 }
 
 int capsule_close_streams(struct capsule *c, struct err *err)

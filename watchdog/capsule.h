@@ -71,6 +71,8 @@ int capsule_spawn(struct capsule *capsule, pid_t vpid, pid_t *ret_pid, int *ret_
 int capsule_watch(struct capsule *capsule, pid_t vpid, struct err *err);
 /* Makes process group vpgrp the terminal's foreground group. */
 int capsule_foreground(struct capsule *capsule, pid_t vpgrp, struct err *err);
+/* As config->set_clocks, for processes that are yet to be created. Once. */
+int capsule_set_clocks(struct capsule *capsule, uint64_t monotonic, uint64_t boottime, struct err *err);
 /* Init lets go of the streams and inherited descriptors. */
 int capsule_close_streams(struct capsule *capsule, struct err *err);
 

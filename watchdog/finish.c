@@ -192,6 +192,7 @@ static void close_all(struct watchdog *w)
 	attach_target_clear(&w->target);
 	refusals_clear(&w->last_refused);
 	free(w->replicas);
+	wd_drop_ahead(w);
 	store_close(w->store);
 	cleanup_fd_p(&w->replica_wake);
 	cleanup_fd_p(&w->signals);

@@ -277,6 +277,9 @@ static void serve_request(struct init *init)
 	case INIT_FOREGROUND:
 		reply.error = tcsetpgrp(plan->config->terminal, request.arg) < 0 ? errno : 0;
 		break;
+	case INIT_CLOCKS:
+		reply.error = init_set_clocks(request.monotonic, request.boottime);
+		break;
 	case INIT_CLOSE:
 		reply.error = close_streams(plan);
 		break;

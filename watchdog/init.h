@@ -20,11 +20,13 @@ enum init_op {
 	INIT_SPAWN,	 /* a stub with pid arg: reply.pid and a pidfd */
 	INIT_WATCH,	 /* pid arg is the job's leader */
 	INIT_FOREGROUND, /* process group arg is the terminal's foreground group */
+	INIT_CLOCKS,	 /* its later children's clocks go on from there */
 	INIT_CLOSE,	 /* close the streams and inherited descriptors: the job has its own now */
 };
 
 struct init_request {
 	int32_t op, arg;
+	uint64_t monotonic, boottime;
 };
 
 /* What init was doing when it failed. */
@@ -77,6 +79,9 @@ _Noreturn void stub_main(int socket, int report_fd);
 
 /* Mounts, clocks, identity (init_setup.c). 0, or the errno; *ret_stage says where. */
 int init_setup(const struct init_plan *plan, enum init_stage *ret_stage);
+
+/* 0 or the errno (init_setup.c). */
+int init_set_clocks(uint64_t monotonic, uint64_t boottime);
 
 /* The job's leader, between its fork and its exec (launch.c). Writes errno to report_fd on failure.
  */

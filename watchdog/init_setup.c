@@ -124,7 +124,7 @@ static int write_offset(const char *name, int64_t ns)
 
 /* time_namespaces(7): offsets are to the initial namespace's clocks, and may be written only while
  * the new namespace has no member. A new namespace starts with the offsets of ours. */
-static int set_clocks(const struct capsule_config *config)
+static int set_clocks(uint64_t monotonic, uint64_t boottime)
 {
 	char now[512];
 	ssize_t n;
@@ -140,11 +140,14 @@ static int set_clocks(const struct capsule_config *config)
 	if (n < 0)
 		return -1;
 	now[n] = '\0';
-	if (write_offset("monotonic",
-			 wanted_offset(now, "monotonic", config->monotonic, CLOCK_MONOTONIC)) < 0)
+	if (write_offset("monotonic", wanted_offset(now, "monotonic", monotonic, CLOCK_MONOTONIC)) < 0)
 		return -1;
-	return write_offset("boottime",
-			    wanted_offset(now, "boottime", config->boottime, CLOCK_BOOTTIME));
+	return write_offset("boottime", wanted_offset(now, "boottime", boottime, CLOCK_BOOTTIME));
+}
+
+int init_set_clocks(uint64_t monotonic, uint64_t boottime)
+{
+	return set_clocks(monotonic, boottime) < 0 ? errno : 0;
 }
 
 /* Whatever descriptor is not in the plan goes: the store's files above all. */
@@ -222,7 +225,7 @@ int init_setup(const struct init_plan *plan, enum init_stage *ret_stage)
 	if (config->last_pid)
 		set_last_pid(config->last_pid);
 	*ret_stage = STAGE_TIME;
-	if (config->set_clocks && set_clocks(config) < 0)
+	if (config->set_clocks && set_clocks(config->monotonic, config->boottime) < 0)
 		return errno;
 	/* A change of credentials may have cleared it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);

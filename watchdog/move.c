@@ -31,6 +31,7 @@ struct move {
 	struct ssh_target target;
 	struct ssh_connection connection;
 	bool connected;
+	bool fills_ahead; /* there */
 	uint8_t token[WIRE_TOKEN];
 	const atomic_bool *cancelled;
 };
@@ -176,6 +177,7 @@ int move_begin(struct move **ret, struct store *store, const char *job, const ch
 	if (move_new(&m, store, job, destination, err) < 0)
 		return err_wrap(err, "%s", destination);
 	m->cancelled = cancelled;
+	m->fills_ahead = true;
 	m->target.environment = environment;
 	if (begin(m, err) < 0) {
 		move_end(m);
@@ -246,12 +248,38 @@ static int push(struct move *m, uint64_t seq, uint64_t *ret_pages, struct err *e
 	return -1;
 }
 
+/* What has come is put into memory there: that much less is left to do while the job stands still. Where that is not
+ * possible, or not known there, the move does without. */
+static int fill_ahead(struct move *m, uint64_t seq, struct err *err)
+{
+	const struct wire_request request = {.op = WIRE__REQUEST__OP__AHEAD,
+					     .job = &m->job,
+					     .token = m->token,
+					     .seq = seq};
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
+	struct view view;
+	struct err why;
+
+	if (!m->fills_ahead)
+		return 0;
+	m->connection.ch.patience_ms = START_MS;
+	if (ask(m, &request, NULL, &why) == 0) {
+		log_debug("move: memory filled there in %" PRIu64 " ms", since_ms(begin));
+		return 0;
+	}
+	m->fills_ahead = false;
+	log_debug("move: memory is not filled ahead there: %s", why.msg);
+	return m->connected ? 0 : look(m, &view, err);
+}
+
 int move_ahead(struct move *m, uint64_t seq, uint64_t *ret_pages, struct err *err)
 {
 	int rc;
 
 	m->connection.ch.cancelled = m->cancelled;
 	rc = push(m, seq, ret_pages, err);
+	if (rc == 0)
+		rc = fill_ahead(m, seq, err);
 	m->connection.ch.cancelled = NULL;
 	return rc < 0 ? err_wrap(err, "%s", m->destination) : 0;
 }

@@ -35,6 +35,7 @@ void wd_offer(struct watchdog *w, const struct recovery_result *built)
 	w->offered = *built;
 	w->offer_until = clock_ns(CLOCK_MONOTONIC) + PATIENCE_NS;
 	if (tell(w, HANDOVER_READY)) {
+		wd_drop_ahead(w); /* while the other side notes it */
 		wd_handle(w, WE_OFFERED);
 		return;
 	}

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "recovery/ahead.h"
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
@@ -129,6 +130,20 @@ int wd_dry_run(struct watchdog *w, struct err *err)
 
 /* ---- rebuilding ---------------------------------------------------------------------------- */
 
+/* 1: the one that has memory put up ahead; 0: it would not do. A controlling terminal is had by those only that are
+ * born after it was given. */
+static int take_capsule_ahead(struct watchdog *w, struct err *err)
+{
+	const Snap__Clocks *clocks = w->resume.model->clocks;
+
+	if (!ahead_pays(w->ahead, w->resume.model) || w->streams.slave >= 0) {
+		wd_drop_ahead(w);
+		return 0;
+	}
+	w->capsule = steal_ptr(&w->capsule_ahead);
+	return capsule_set_clocks(w->capsule, clocks->monotonic, clocks->boottime, err) < 0 ? -1 : 1;
+}
+
 static int make_capsule(struct watchdog *w, struct err *err)
 {
 	const Snap__Snapshot *model = w->resume.model;
@@ -140,8 +155,9 @@ static int make_capsule(struct watchdog *w, struct err *err)
 		.terminal = w->streams.slave,
 		.stream = {-1, -1, -1},
 	};
+	int taken = take_capsule_ahead(w, err);
 
-	return capsule_create(&w->capsule, &config, err);
+	return taken < 0 ? -1 : taken > 0 ? 0 : capsule_create(&w->capsule, &config, err);
 }
 
 static void fill_host(struct watchdog *w)
@@ -184,11 +200,11 @@ static bool may_fill_lazily(struct watchdog *w)
 static int start_rebuild(struct watchdog *w, struct err *err)
 {
 	const struct recovery_options options = {0};
-	const struct snap_command command = {.op = SNAP_REBUILD,
-					     .model = w->resume.model,
-					     .host = &w->resume.host,
-					     .fill_lazily = may_fill_lazily(w),
-					     .seq = w->resume.seq};
+	struct snap_command command = {.op = SNAP_REBUILD,
+				       .model = w->resume.model,
+				       .host = &w->resume.host,
+				       .fill_lazily = may_fill_lazily(w),
+				       .seq = w->resume.seq};
 
 	if (recovery_check(w->resume.model, w->store, &options, err) < 0)
 		return -1;
@@ -202,6 +218,7 @@ static int start_rebuild(struct watchdog *w, struct err *err)
 	if (w->capsule->plain)
 		forget_outside_ids(w->resume.model);
 	w->suspended = false;
+	command.ahead = w->ahead;
 	snapshotter_post(w->snapshotter, &command);
 	return 0;
 }

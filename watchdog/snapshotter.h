@@ -37,6 +37,7 @@ struct snap_command {
 	bool stopped; /* RELEASE */
 	struct lazy *lazy; /* TAKE: fills the job's memory, which is waited for; or NULL */
 	bool fill_lazily;  /* REBUILD, of this snapshot */
+	struct ahead *ahead; /* REBUILD, or NULL */
 	uint64_t seq;
 	/* REBUILD; both must stay until the result of the RELEASE, or of the failed REBUILD. */
 	const Snap__Snapshot *model;

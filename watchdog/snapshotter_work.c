@@ -341,7 +341,11 @@ static int do_rebuild(struct snap_work *w, const struct snap_command *command,
 		      struct snap_result *result)
 {
 	const struct recovery_options options = {
-		.lazy = command->fill_lazily, .job = w->config.job, .seq = command->seq};
+		.lazy = command->fill_lazily,
+		.ahead = command->ahead,
+		.job = w->config.job,
+		.seq = command->seq,
+	};
 
 	/* Trackers of a dead capsule hold descriptors of it. */
 	checkpointer_free(w->checkpointer);

@@ -79,6 +79,8 @@ struct watchdog {
 	struct snapshotter *snapshotter;
 	struct control *control;
 	struct resume resume;
+	struct ahead *ahead;		/* for the next snapshot, or NULL, … */
+	struct capsule *capsule_ahead;	/* … in the capsule that will be the job's */
 	struct recovery_result offered; /* in WD_OFFERED */
 	uint64_t offer_until;		/* CLOCK_MONOTONIC */
 	struct lazy *lazy;    /* fills the memory of the job that runs; goes with the capsule. NULL: it was all there */
@@ -199,6 +201,14 @@ void wd_look_at_lazy(struct watchdog *w);
 int wd_goes_on_from(const struct watchdog *w, struct snapshot_info *ret, struct err *err);
 /* `recover --dry-run`. */
 int wd_dry_run(struct watchdog *w, struct err *err);
+
+/* ---- ahead.c ------------------------------------------------------------------------------- */
+
+/* Carries out the orders that come before the job's lock is taken; the last says from which snapshot it is
+ * recovered. */
+int wd_await_start(struct watchdog *w, struct err *err);
+/* All processes of the job are born, or will not be of it. */
+void wd_drop_ahead(struct watchdog *w);
 
 /* ---- offer.c ------------------------------------------------------------------------------- */
 

@@ -247,6 +247,7 @@ static void rebuilt(struct watchdog *w, const struct snap_result *result)
 		wd_handle(w, WE_REBUILT);
 		return;
 	}
+	wd_drop_ahead(w);
 	wd_handle(w, wd_resume_failed(w, &err) < 0 ? WE_NO_CANDIDATE : WE_REBUILD_FAILED);
 }
 

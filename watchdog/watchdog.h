@@ -87,8 +87,19 @@ struct watchdog_config {
 	bool no_capsule_user;       /* as root: without a user namespace (default as root) */
 };
 
-/* Over confirm_fd, a byte each (FORMAT.md, "Handing a job over"). */
+/* Over confirm_fd (FORMAT.md, "Handing a job over"): orders to the watchdog until it is to rebuild the job, … */
+struct handover_order {
+	uint64_t seq; /* of the snapshot */
+	enum handover_order_kind {
+		HANDOVER_AHEAD = 1, /* fill memory from it (recovery/ahead.h); answered */
+		HANDOVER_START,	    /* recover the job from it, as recover_seq */
+	} kind;
+};
+
+/* … and words, a byte each. */
 enum handover_word {
+	HANDOVER_FILLED = 'F',	 /* from the watchdog: memory is ahead */
+	HANDOVER_UNFILLED = 'U', /* … is not, nor will it be */
 	HANDOVER_READY = 'R', /* from the watchdog: it stands rebuilt */
 	HANDOVER_GO = 'G',    /* to it: the job is its own from now on. The other end closed, or nothing for 30 s:
 			       * it never runs, nothing is changed */

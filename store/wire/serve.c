@@ -134,23 +134,31 @@ static int pull(struct server *s, const struct job_info *job, uint64_t seq, stru
 				  err);
 }
 
-static int start(struct server *s, const struct job_info *job, const Wire__Request *request,
+static int check_bearer(struct server *s, const struct job_info *job, const Wire__Request *request, struct err *err)
+{
+	struct hold_view view;
+	int rc = 0;
+
+	if (store_hold_look(s->store, job->name, &view, err) < 0)
+		return -1;
+	if (memcmp(view.token, request->token.data, HOLD_TOKEN) != 0)
+		rc = err_set(err, ERR_FENCED, "job '%s' has been taken by %s", job->name, view.holder);
+	job_info_clear(&view.job);
+	return rc;
+}
+
+static int start(struct server *s, const struct job_info *job, const Wire__Request *request, bool ahead,
 		 struct err *err)
 {
-	struct hold_view view = {0};
 	struct err failure = {0};
-	int rc = store_hold_look(s->store, job->name, &view, &failure);
+	int rc = check_bearer(s, job, request, &failure);
 
-	if (rc == 0 && memcmp(view.token, request->token.data, HOLD_TOKEN) != 0)
-		rc = err_set(&failure, ERR_FENCED, "job '%s' has been taken by %s", job->name,
-			     view.holder);
-	job_info_clear(&view.job);
 	if (rc == 0 && !s->starter)
 		rc = err_set(&failure, ERR_UNSUPPORTED, "this end starts no jobs");
 	if (rc == 0)
-		rc = s->starter->start(s->starter->ctx, job->name, request->seq,
-				       request->token.data, &failure);
-	if (rc == 0) {
+		rc = (ahead ? s->starter->ahead : s->starter->start)(s->starter->ctx, job->name, request->seq,
+								     request->token.data, &failure);
+	if (rc == 0 && !ahead) {
 		s->started = true;
 		s->ch->patience_ms = CONFIRM_MS;
 	}
@@ -180,7 +188,7 @@ static int put(struct server *s, const struct job_info *job, const Wire__Request
 static bool needs_token(Wire__Request__Op op)
 {
 	return op == WIRE__REQUEST__OP__PUT || op == WIRE__REQUEST__OP__DROP ||
-	       op == WIRE__REQUEST__OP__START;
+	       op == WIRE__REQUEST__OP__START || op == WIRE__REQUEST__OP__AHEAD;
 }
 
 static int carry_out(struct server *s, const struct job_info *job, const Wire__Request *request,
@@ -200,7 +208,8 @@ static int carry_out(struct server *s, const struct job_info *job, const Wire__R
 	case WIRE__REQUEST__OP__PULL:
 		return pull(s, job, request->seq, err);
 	case WIRE__REQUEST__OP__START:
-		return start(s, job, request, err);
+	case WIRE__REQUEST__OP__AHEAD:
+		return start(s, job, request, request->op == WIRE__REQUEST__OP__AHEAD, err);
 	case WIRE__REQUEST__OP__CONFIRM:
 		return confirm(s, err);
 	default:

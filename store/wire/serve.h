@@ -8,6 +8,8 @@
 
 /* What needs more than a store. May be NULL: then it is refused. */
 struct wire_starter {
+	/* Has its memory put up from snapshot seq, for a start that may follow. */
+	int (*ahead)(void *ctx, const char *job, uint64_t seq, const uint8_t *token, struct err *err);
 	/* Recovers the job from snapshot seq for the bearer of token, detached. 0: it stands, and waits. */
 	int (*start)(void *ctx, const char *job, uint64_t seq, const uint8_t *token,
 		     struct err *err);
