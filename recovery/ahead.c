@@ -318,6 +318,8 @@ static int update(struct ahead *a, const struct recovery_host *host, struct stor
 {
 	struct store_session *hold;
 
+	if (model->n_processes > PROCESSES_MOST)
+		return err_set(err, ERR_UNSUPPORTED, "the job has more than %d processes", PROCESSES_MOST);
 	if (!a->donor.pid && (check_overcommit(err) < 0 || make_donor(a, host, err) < 0))
 		return -1;
 	if (session_begin(&hold, store, job, seq, CODEC_NONE, err) < 0)
@@ -405,10 +407,10 @@ int donor_open(struct recovery *rec, struct ahead *a, struct err *err)
 {
 	struct stub *donor = &a->donor;
 
+	rec->donor = donor; /* after a failure, too, this thread ends it */
 	if (stop_donor(a, rec->model, err) < 0 || join_clocks(donor, err) < 0 || stub_prepare(donor, err) < 0)
 		return err_wrap(err, "memory put up ahead");
 	rec->executor = donor->remote.base;
-	rec->donor = donor;
 	return 0;
 }
 

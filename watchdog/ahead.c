@@ -47,7 +47,10 @@ static int fill(struct watchdog *w, uint64_t seq, struct err *err)
 	if (make_capsule(w, err) < 0 || store_snapshot_load(w->store, job, seq, NULL, &model, err) < 0)
 		return -1;
 	host = capsule_recovery_host(w->capsule_ahead);
-	rc = ahead_update(&w->ahead, &host, w->store, job, seq, model, err);
+	if (model->capsule && model->capsule->has_terminal) /* see take_capsule_ahead() */
+		rc = err_set(err, ERR_UNSUPPORTED, "the job has a terminal");
+	else
+		rc = ahead_update(&w->ahead, &host, w->store, job, seq, model, err);
 	snap__snapshot__free_unpacked(model, NULL);
 	return rc;
 }
