@@ -109,12 +109,14 @@ static void test_holds_as_long_as_it_is_told_to(void **state)
 {
 	struct lab *lab = *state;
 	unsigned long counted;
+	bool most = false;
 
 	assert_int_equal(look(lab), 0);
 	brake_set(lab->brake, 90);
 	counted = atomic_load(&lab->told->count);
-	assert_true(look(lab) > LOOK_US * 500ull);
-	assert_true(atomic_load(&lab->told->count) > counted); /* it goes on */
+	for (int i = 0; !most && i < 10; i++) /* on a busy machine who is to hold it gets little done himself */
+		most = look(lab) > LOOK_US * 500ull && atomic_load(&lab->told->count) > counted;
+	assert_true(most); /* … and it goes on all the same */
 	brake_set(lab->brake, 0);
 	brake_lift(lab->brake); /* what was held is let go */
 	brake_apply(lab->brake);
