@@ -139,6 +139,17 @@ static int take_job(struct watchdog *w, struct err *err)
 	return check_hold(w, err);
 }
 
+/* Nothing of a crashed run is left: it has no pid any more until it has been recovered. */
+static int forget_leader(struct watchdog *w, struct err *err)
+{
+	const struct watchdog_config *config = w->config;
+
+	if (w->job.state != JOB_RUNNING || config->attach_pid || config->dry_run || config->mode == LAUNCH_FRESH)
+		return 0;
+	w->job.leader_pid = 0;
+	return store_job_put(w->store, &w->job, err);
+}
+
 int wd_begin(struct watchdog *w, struct err *err)
 {
 	pid_t pid = w->config->attach_pid;
@@ -148,7 +159,7 @@ int wd_begin(struct watchdog *w, struct err *err)
 		return -1;
 	if (pid && attach_target_read(&w->target, pid, err) < 0)
 		return err_wrap(err, "cannot attach");
-	if (take_job(w, err) < 0)
+	if (take_job(w, err) < 0 || forget_leader(w, err) < 0)
 		return -1;
 	wd_account_begin(w);
 	if (w->job.watchdog_pid && w->job.state == JOB_RUNNING)
