@@ -52,6 +52,7 @@ void checkpointer_free(struct checkpointer *c)
 	saved_trees_free(c->trees);
 	sleeps_free(c->sleeps);
 	map_notes_free(&c->notes);
+	empty_messages_clear(&c->empties);
 	refusals_clear(&c->refusals);
 	if (c->last)
 		snap__snapshot__free_unpacked(c->last, NULL);
@@ -159,7 +160,8 @@ static int describe_frozen(struct taking *t, struct err *err)
 	struct pausing *p = &t->pausing;
 
 	pausing_end(p, PAUSE_FREEZE);
-	if (collect_begin(&t->collection, &t->config, &t->tree, t->c->sleeps, &t->notes, err) < 0)
+	if (collect_begin(&t->collection, &t->config, &t->tree, t->c->sleeps, &t->notes, &t->c->empties,
+			  err) < 0)
 		return -1;
 	pausing_end(p, PAUSE_DESCRIBE);
 	if (scan_memory(t, err) < 0)

@@ -149,13 +149,14 @@ static int new_model(struct collection *c, struct err *err)
 
 int collect_begin(struct collection *c, const struct checkpoint_config *config,
 		  struct frozen_tree *tree, struct sleeps *sleeps, struct map_notes *notes,
-		  struct err *err)
+		  struct empty_messages *empties, struct err *err)
 {
 	memset(c, 0, sizeof(*c));
 	c->config = config;
 	c->tree = tree;
 	c->sleeps = sleeps;
 	c->notes = notes;
+	c->empties = empties;
 	namespaces_read(&c->namespaces, &config->root);
 	c->processes = calloc(tree->n, sizeof(*c->processes));
 	if (!c->processes)

@@ -15,6 +15,7 @@
 #include "checkpointer/numbers.h"
 #include "checkpointer/refusals.h"
 #include "checkpointer/shared.h"
+#include "checkpointer/empty_messages.h"
 #include "checkpointer/sleeps.h"
 #include "checkpointer/tracee/remote.h"
 
@@ -55,6 +56,7 @@ struct collection {
 	struct frozen_tree *tree;
 	struct sleeps *sleeps;
 	struct map_notes *notes;
+	struct empty_messages *empties; /* NULL: the job is only looked at, what datagram sockets hold is left alone */
 	struct namespaces namespaces;
 	Snap__Snapshot *model;
 	struct collected_process *processes; /* as tree->processes */
@@ -74,7 +76,7 @@ struct collection {
  * c->refusals has all that was refused, c->model the rest. */
 int collect_begin(struct collection *c, const struct checkpoint_config *config,
 		  struct frozen_tree *tree, struct sleeps *sleeps, struct map_notes *notes,
-		  struct err *err);
+		  struct empty_messages *empties, struct err *err);
 /* Takes the executors out. The model stays in c->model (steal it). */
 int collect_end(struct collection *c, struct err *err);
 /* Frees everything but does not touch processes: after collect_end, or when they are gone. */

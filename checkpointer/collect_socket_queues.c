@@ -16,6 +16,7 @@
 
 #define MAX_RIGHTS 253 /* SCM_MAX_FD, include/net/scm.h */
 #define FIRST_ROOM (256u << 10)
+#define FIRST	   SIZE_MAX
 
 struct peeking {
 	int fd;
@@ -93,7 +94,7 @@ static void take_control(struct peeked *m, struct msghdr *msg)
 	}
 }
 
-/* At most `most` bytes from `offset` on. 0: nothing there, 1: a message. */
+/* At most `most` bytes from `offset` on; FIRST: of the first message, which may have none. 0: nothing there, 1: a message. */
 static int peek(struct peeking *p, size_t offset, size_t most, struct peeked *m, struct err *err)
 {
 	union {
@@ -113,7 +114,7 @@ static int peek(struct peeking *p, size_t offset, size_t most, struct peeked *m,
 
 	m->has_sender = false;
 	m->n_fds = 0;
-	if (set_option(p->fd, SO_PEEK_OFF, (int)offset) < 0)
+	if (set_option(p->fd, SO_PEEK_OFF, offset == FIRST ? -1 : (int)offset) < 0)
 		return err_sys(err, "SO_PEEK_OFF");
 	n = recvmsg(p->fd, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
 	if (n < 0)
@@ -252,6 +253,30 @@ static int copy_all(struct collection *c, size_t index, struct peeking *p, bool 
 	return 0;
 }
 
+/* Whether the first of its messages has no bytes: 1, 0 or -1. */
+static int begins_empty(struct peeking *p, struct err *err)
+{
+	struct peeked m = {0};
+	int got = peek(p, FIRST, 0, &m, err);
+
+	close_rights(&m);
+	return got <= 0 ? got : m.len == 0 && (!p->is_unix || m.has_sender);
+}
+
+static int copy_packets(struct collection *c, size_t index, struct peeking *p, Snap__SocketMessage ***messages,
+			size_t *n, struct err *err)
+{
+	const struct socket_note *note = &c->sockets->list[index];
+	uint64_t inode = note->inode;
+	int first = begins_empty(p, err);
+
+	if (first < 0 || copy_all(c, index, p, false, messages, n, err) < 0)
+		return -1;
+	if (empty_messages_add(c->empties, inode, first, messages, n, err) < 0)
+		return err->kind == ERR_UNSUPPORTED ? note_refuse(&c->sockets->list[index], err, "%s", err->msg) : -1;
+	return empty_messages_note(c->empties, inode, *messages, *n, err);
+}
+
 int copy_messages_of(struct collection *c, size_t index, int fd, Snap__SocketMessage ***messages,
 		     size_t *n, struct err *err)
 {
@@ -260,11 +285,12 @@ int copy_messages_of(struct collection *c, size_t index, int fd, Snap__SocketMes
 	struct peeking p;
 	int result;
 
-	if (!has_event(fd, POLLIN, POLLIN))
+	if (!has_event(fd, POLLIN, POLLIN) || (!stream && !c->empties))
 		return 0;
 	result = begin_peeking(&p, fd, o->domain, err);
 	if (result == 0)
-		result = copy_all(c, index, &p, stream, messages, n, err);
+		result = stream ? copy_all(c, index, &p, true, messages, n, err)
+				: copy_packets(c, index, &p, messages, n, err);
 	end_peeking(&p);
 	return result;
 }

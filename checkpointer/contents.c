@@ -254,12 +254,12 @@ static int capture_leased(struct known_contents *known, struct store_session *se
 	return capture_open(known, session, fd, name, 0, false, ret, err);
 }
 
-/* Where it may not be opened (any more), or only when others have given up a lease: by what the job has of it. */
-static int open_content(const struct collection *c, size_t id)
+/* By what the job has of it; -1: it has nothing that can be read. */
+static int fetch_content(const struct collection *c, size_t id)
 {
-	int fd = open(c->sources[id].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), why = errno;
+	int fd = -1;
 
-	for (size_t i = 0; fd < 0 && (why == EACCES || why == EAGAIN) && i < c->model->n_open_files; i++) {
+	for (size_t i = 0; fd < 0 && i < c->model->n_open_files; i++) {
 		const Snap__OpenFile *open = c->model->open_files[i];
 		const struct collected_process *p;
 		struct err ignored;
@@ -270,11 +270,25 @@ static int open_content(const struct collection *c, size_t id)
 		    find_holder(c, i, &p, &number))
 			fd = descriptor_fetch(p, number, &ignored);
 	}
+	return fd;
+}
+
+/* By the job's own description where it may not be opened (any more), or only when others have given up a lease; and
+ * where the job watches files: it is not to be told that somebody opens and closes them. */
+static int open_content(const struct collection *c, size_t id, bool watched)
+{
+	int fd = watched ? fetch_content(c, id) : -1, why;
+
+	if (fd < 0)
+		fd = open(c->sources[id].path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	why = errno;
+	if (fd < 0 && (why == EACCES || why == EAGAIN))
+		fd = fetch_content(c, id);
 	errno = why;
 	return fd;
 }
 
-static int capture_job_file(struct collection *c, size_t id, struct store_session *session,
+static int capture_job_file(struct collection *c, size_t id, bool watched, struct store_session *session,
 			    struct known_contents *known, struct err *err)
 {
 	Snap__File *f = c->model->files[id];
@@ -301,21 +315,31 @@ static int capture_job_file(struct collection *c, size_t id, struct store_sessio
 		take(f, k);
 		return 0;
 	}
-	fd = open_content(c, id);
+	fd = open_content(c, id, watched);
 	if (capture_open(known, session, fd, f->path, guess_root(c, id, known), false, &fresh, err) < 0)
 		return -1;
 	take(f, &fresh);
 	return 0;
 }
 
+static bool watches_files(const Snap__Snapshot *model)
+{
+	for (size_t i = 0; i < model->n_open_files; i++)
+		if (model->open_files[i]->kind == SNAP__OPEN_FILE__KIND__INOTIFY)
+			return true;
+	return false;
+}
+
 int contents_capture_job_files(struct collection *c, struct store_session *session,
 			       struct known_contents *known, struct err *err)
 {
+	bool watched = watches_files(c->model);
+
 	for (size_t i = 0; i < c->model->n_files; i++) {
 		const Snap__File *f = c->model->files[i];
 
 		if (f->content && f->policy == SNAP__FILE__POLICY__RESTORE &&
-		    capture_job_file(c, i, session, known, err) < 0)
+		    capture_job_file(c, i, watched, session, known, err) < 0)
 			return -1;
 	}
 	return 0;

@@ -24,7 +24,7 @@ static int look(struct looking *l, const struct checkpoint_config *config, struc
 
 	if (sleeps_new(&l->sleeps, err) < 0 || freeze_tree(&l->tree, &config->root, err) < 0)
 		return -1;
-	result = collect_begin(c, config, &l->tree, l->sleeps, &l->notes, err);
+	result = collect_begin(c, config, &l->tree, l->sleeps, &l->notes, NULL, err);
 	/* One that no single object is to blame for is not in the list yet. */
 	if (result < 0 && (c->refusals.n || refusals_go_on(&c->refusals, result, err) == 0) &&
 	    err->kind == ERR_UNSUPPORTED)

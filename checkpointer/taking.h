@@ -8,6 +8,7 @@
 #include "checkpointer/collect.h"
 #include "checkpointer/contents.h"
 #include "checkpointer/copies.h"
+#include "checkpointer/empty_messages.h"
 #include "checkpointer/freeze.h"
 #include "checkpointer/map_notes.h"
 #include "checkpointer/pausing.h"
@@ -19,6 +20,7 @@ struct checkpointer {
 	struct checkpoint_config config;
 	enum tracker_kind tracker;
 	struct sleeps *sleeps;
+	struct empty_messages empties; /* of the last look, whatever became of it */
 	struct brake *brake; /* NULL: the job was never slowed down */
 	struct tracked_set tracked;
 	struct page_copies copies;

@@ -172,7 +172,7 @@ static int start_watchdog(struct offer *offer, const char *job, const uint8_t *t
 }
 
 /* One order to the job's watchdog, which is started for the first. After a failure there is none. */
-static int order(struct offer *offer, const char *job, const uint8_t *token, const struct handover_order *order,
+static int give_order(struct offer *offer, const char *job, const uint8_t *token, const struct handover_order *order,
 		 enum handover_word answer, const char *what, struct err *err)
 {
 	int rc = 0;
@@ -192,14 +192,14 @@ static int fill_here(void *ctx, const char *job, uint64_t seq, const uint8_t *to
 {
 	const struct handover_order fill = {.seq = seq, .kind = HANDOVER_AHEAD};
 
-	return order(ctx, job, token, &fill, HANDOVER_FILLED, "it had put up memory", err);
+	return give_order(ctx, job, token, &fill, HANDOVER_FILLED, "it had put up memory", err);
 }
 
 static int start_here(void *ctx, const char *job, uint64_t seq, const uint8_t *token, struct err *err)
 {
 	const struct handover_order start = {.seq = seq, .kind = HANDOVER_START};
 
-	return order(ctx, job, token, &start, HANDOVER_READY, "it had rebuilt the job", err);
+	return give_order(ctx, job, token, &start, HANDOVER_READY, "it had rebuilt the job", err);
 }
 
 static int let_go(void *ctx, struct err *err)

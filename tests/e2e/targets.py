@@ -4,6 +4,7 @@ import subprocess
 import time
 
 import harness
+from handover import Handover
 from harness import STOPPED_EXIT, Skip, check_equal
 
 # A line a target: "NAME [VARIANT]". Every one takes every path, as an ordinary user and as root.
@@ -80,6 +81,10 @@ LARGE = [
     "scale regions20000",
     "scale threads2000",
 ]
+# Those of the first that are also moved unless all are (--long): with much memory, trees, threads.
+MOVES = ["maps", "memory partial", "pool", "scale threads200", "share"]
+# … and those that are saved without being recovered: what a snapshot could change in a job that goes on.
+SAVES = ["inotify", "pool", "unixsockets"]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
 WITHOUT = {
     "corners pids": {"attach": "the pids of an attached job are the machine's"},
@@ -119,6 +124,17 @@ def stop_and_recover(lab, watchdog):
 def crash_in_snapshot_and_recover(lab, watchdog):
     harness.check(lab.kill_in_snapshot(watchdog), "the target has ended")
     return lab.recover()
+
+
+def move_and_recover(lab, watchdog):
+    """Its memory is put up from one snapshot, it goes on from the next."""
+    before = lab.snapshot()["seq"]
+    pause(lab)
+    last = lab.snapshot()["seq"]
+    lab.kill(watchdog)
+    handover = Handover(lab)
+    handover.fill_ahead(before)
+    return handover.recover(last)
 
 
 def launched(steps):
@@ -170,8 +186,9 @@ PATHS = {
     "attach": attached,
     "twice": launched([kill_and_recover, kill_and_recover]),
 }
-# What a snapshot does to the job that goes on: reading memory that processes share must not unshare it.
+# What a snapshot does to the job that goes on: nothing.
 SAVED = launched([save, save])
+MOVED = launched([move_and_recover])
 CAMPAIGN = launched([kill_and_recover, crash_in_snapshot_and_recover, stop_and_recover] * 5)
 
 
@@ -185,13 +202,14 @@ def taking(path, spec, reason=None):
 
 
 def add_targets():
-    harness.add_case("pool/saved", taking(SAVED, "pool"), root=True)
     for spec in TARGETS + LARGE:
         name = spec.replace(" ", "-")
         for path, function in PATHS.items():
             reason = WITHOUT.get(spec, {}).get(path)
             harness.add_case(f"{name}/{path}", taking(function, spec, reason), root=True,
                              long=spec in LARGE)
+        harness.add_case(f"{name}/saved", taking(SAVED, spec), root=True, long=spec not in SAVES)
+        harness.add_case(f"{name}/moved", taking(MOVED, spec), root=True, long=spec not in MOVES)
         harness.add_case(f"{name}/repeatedly", taking(CAMPAIGN, spec), long=True)
 
 
