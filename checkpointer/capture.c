@@ -78,6 +78,7 @@ static int read_slowly(struct capture *c, struct err *err)
 
 static int read_chunk(struct capture *c, struct err *err)
 {
+	page_chunk_populate(c->chunk, c->chunk->n_pages);
 	if (page_reading_chunk(&c->reading, c->chunk))
 		return 0;
 	if (errno == ESRCH)

@@ -338,7 +338,7 @@ static void keep_as_last(struct taking *t)
 /* About what is still to be written, compressed as what was written so far. */
 static uint64_t bytes_to_come(const struct taking *t)
 {
-	uint64_t raw = t->c->copies.n * (uint64_t)CHUNK_BYTES, whole = 0;
+	uint64_t raw = t->c->copies.used, whole = 0;
 	struct session_counts counts;
 
 	session_counts(t->session, &counts);

@@ -24,13 +24,25 @@ static struct page_chunk *new_chunk(void)
 
 	if (!chunk)
 		return NULL;
-	/* All of it at once: a fault for each page, in the middle of copying, costs twice as much. */
-	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	data = mmap(NULL, CHUNK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	chunk->data = data == MAP_FAILED ? NULL : data;
+	chunk->there = 0;
 	if (chunk->data)
 		return chunk;
 	free(chunk);
 	return NULL;
+}
+
+/* Mapped anew (MADV_POPULATE_WRITE came with Linux 5.14). Where that fails they come by faults. */
+void page_chunk_populate(struct page_chunk *chunk, uint64_t pages)
+{
+	size_t want = pages * STORE_PAGE_SIZE;
+
+	if (want <= chunk->there)
+		return;
+	mmap(chunk->data + chunk->there, want - chunk->there, PROT_READ | PROT_WRITE,
+	     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_POPULATE, -1, 0);
+	chunk->there = want;
 }
 
 static bool push(struct page_chunk ***list, size_t *n, size_t *room, struct page_chunk *chunk)
@@ -88,6 +100,7 @@ static int put_oldest(struct page_copies *copies, struct err *err)
 	int result = page_chunk_put(oldest, err);
 
 	memmove(copies->chunks, copies->chunks + 1, --copies->n * sizeof(*copies->chunks));
+	copies->used -= oldest->there;
 	page_copies_return(copies, oldest);
 	return result;
 }
@@ -98,6 +111,7 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 		free_chunk(chunk);
 		return err_sys(err, "copies of changed pages");
 	}
+	copies->used += chunk->there;
 	if (page_copies_left(copies) > 0)
 		return 0;
 	return put_oldest(copies, err);
@@ -105,22 +119,26 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 
 uint64_t page_copies_ready(const struct page_copies *copies)
 {
-	return copies->n_unused * (uint64_t)CHUNK_BYTES;
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < copies->n_unused; i++)
+		bytes += copies->unused[i]->there;
+	return bytes;
 }
 
 uint64_t page_copies_left(const struct page_copies *copies)
 {
-	uint64_t used = copies->n * (uint64_t)CHUNK_BYTES;
-
-	return used < copies->budget ? copies->budget - used : 0;
+	return copies->used < copies->budget ? copies->budget - copies->used : 0;
 }
 
 void page_copies_rest(struct page_copies *copies)
 {
 	while (copies->n > 0)
 		page_copies_return(copies, copies->chunks[--copies->n]);
+	copies->used = 0;
 	for (size_t i = 0; i < copies->n_unused; i++)
-		madvise(copies->unused[i]->data, CHUNK_BYTES, MADV_FREE);
+		if (copies->unused[i]->there)
+			madvise(copies->unused[i]->data, copies->unused[i]->there, MADV_FREE);
 }
 
 void page_copies_free(struct page_copies *copies)
@@ -185,6 +203,7 @@ static bool take_over(struct page_chunk *to, const struct page_chunk *from)
 	if (to->table != from->table || to->n_runs + from->n_runs > CHUNK_RUNS ||
 	    (to->n_pages + from->n_pages) * STORE_PAGE_SIZE > CHUNK_BYTES)
 		return false;
+	page_chunk_populate(to, to->n_pages + from->n_pages);
 	memcpy(to->data + to->n_pages * STORE_PAGE_SIZE, from->data, from->n_pages * STORE_PAGE_SIZE);
 	memcpy(to->runs + to->n_runs, from->runs, from->n_runs * sizeof(*from->runs));
 	to->n_runs += from->n_runs;
@@ -205,6 +224,7 @@ int page_copies_compact(struct page_copies *copies, struct err *err)
 		return -1;
 	/* No page is there twice now, so their order does not matter. */
 	copies->n = 0;
+	copies->used = 0;
 	for (size_t i = 0; i < n; i++) {
 		struct page_chunk *chunk = copies->chunks[i];
 
@@ -214,6 +234,8 @@ int page_copies_compact(struct page_copies *copies, struct err *err)
 		else
 			copies->chunks[copies->n++] = chunk;
 	}
+	for (size_t i = 0; i < copies->n; i++)
+		copies->used += copies->chunks[i]->there;
 	return 0;
 }
 
@@ -228,8 +250,12 @@ static int put_all(struct page_copies *copies, bool gently, struct err *err)
 		return 0;
 	if (putting_begin(&putting, copies, &later, gently, err) < 0)
 		return -1;
-	while (result == 0 && copies->n > 0)
-		result = putting_add(putting, copies->chunks[--copies->n], err);
+	while (result == 0 && copies->n > 0) {
+		struct page_chunk *newest = copies->chunks[--copies->n];
+
+		copies->used -= newest->there;
+		result = putting_add(putting, newest, err);
+	}
 	if (putting_end(putting, &end_err) < 0 && result == 0) {
 		*err = end_err;
 		result = -1;

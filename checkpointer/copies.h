@@ -5,7 +5,8 @@
  * memory back the first touch costs many times the copy itself (here 3 to 6 s/GiB against 0.2). So
  * the buffers of one snapshot serve the next. In between they are marked MADV_FREE (madvise(2)):
  * the kernel takes them when memory gets short, and otherwise they are written again without a
- * fault. They are small pages: where the host takes free memory back, large free pieces are those that it has
+ * fault. Each has the memory that its pages have needed so far: of hundreds of processes few pages change.
+ * They are small pages: where the host takes free memory back, large free pieces are those that it has
  * taken, and to touch them costs several times as much (docs/cost.md).
  */
 #ifndef PAWL_CHECKPOINTER_COPIES_H
@@ -28,7 +29,8 @@ struct page_chunk {
 		uint64_t first; /* page index */
 		uint64_t n;
 	} runs[CHUNK_RUNS];
-	char *data; /* CHUNK_BYTES */
+	char *data;  /* room for CHUNK_BYTES */
+	size_t there; /* so many of them have memory */
 };
 
 /* Copies in the order they were taken: of a page that was copied twice, the later copy counts and
@@ -38,6 +40,7 @@ struct page_copies {
 	size_t n, room;
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
+	uint64_t used;	 /* bytes of memory of the waiting ones */
 	uint64_t budget; /* bytes; when reached, the oldest of the waiting copies is put at once */
 	struct yielding yielding; /* how what the job does not wait for is put */
 };
@@ -45,6 +48,8 @@ struct page_copies {
 /* An empty chunk for the table. It goes to page_copies_keep or page_copies_return. */
 int page_copies_chunk(struct page_copies *copies, struct page_table *table, struct page_chunk **ret,
 		      struct err *err);
+/* Gets memory for so many pages at once: a fault for each, in the middle of copying, costs twice as much. */
+void page_chunk_populate(struct page_chunk *chunk, uint64_t pages);
 /* Takes the chunk, also on failure. */
 int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struct err *err);
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk); /* takes NULL */

@@ -201,6 +201,7 @@ int putting_add(struct putting *p, struct page_chunk *chunk, struct err *err)
 		p->failed = true;
 		return -1;
 	}
+	page_chunk_populate(slot->room, chunk->n_pages);
 	slot->compress = p->pays;
 	start_helpers(p);
 	pthread_mutex_lock(&p->lock);

@@ -210,8 +210,10 @@ static void buffers_serve_again(void **state)
 	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(copies.n, 1);
 	first = copies.chunks[0]->data;
+	assert_int_equal(copies.used, candidates * STORE_PAGE_SIZE); /* of hundreds of processes each has a chunk */
 	page_copies_rest(&copies); /* as after a snapshot that failed */
 	assert_int_equal(copies.n, 0);
+	assert_int_equal(copies.used, 0);
 	assert_int_equal(has(f, 0), 0);
 	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(copies.n, 1);
