@@ -171,6 +171,21 @@ def attached(lab, name, variant):
     lab.verify()
 
 
+def looked_at(lab, name, variant):
+    """A process that pawl is only asked about, by `pawl doctor PID`."""
+    refuse_yama()
+    directory = lab.subdir("target")
+    output = os.path.join(lab.dir, "output")
+    with open(output, "wb") as out:
+        bare = lab.launch(lab.target_argv(name, directory, variant), stdout=out, stderr=out,
+                          process_group=0)
+    harness.wait_ready(bare, directory, output)
+    for _ in range(2):
+        pause(lab)
+        lab.pawl("doctor", str(bare.pid), status=None)
+    harness.end_target(lab, directory, bare, output)
+
+
 def refuse_yama():
     try:
         scope = int(harness.read_bytes("/proc/sys/kernel/yama/ptrace_scope"))
@@ -209,6 +224,7 @@ def add_targets():
             harness.add_case(f"{name}/{path}", taking(function, spec, reason), root=True,
                              long=spec in LARGE)
         harness.add_case(f"{name}/saved", taking(SAVED, spec), root=True, long=spec not in SAVES)
+        harness.add_case(f"{name}/looked-at", taking(looked_at, spec), root=True, long=True)
         harness.add_case(f"{name}/moved", taking(MOVED, spec), root=True, long=spec not in MOVES)
         harness.add_case(f"{name}/repeatedly", taking(CAMPAIGN, spec), long=True)
 
