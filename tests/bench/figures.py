@@ -9,6 +9,7 @@ import time
 
 from measuring import GIB, MIB, PAGE, Broken, Job, PawlJob, Unavailable, bench_command, median, proc_field, start_bench
 from peers import PEERS
+from probing import largest_below, reading_at_random, reading_flags
 
 GROUPS = {}
 
@@ -56,6 +57,7 @@ def warm_up(job, snapshots=2):
 
 LIMITS = [
     ("read", "process_vm_readv of a live process", "GB/s", 1e9, 256, False),
+    ("readpages", "… of every fifth page, 2 GiB", "GB/s", 1e9, 2048, False),
     ("copy", "memcpy of memory that is there", "GB/s", 1e9, 256, False),
     ("hash", "XXH3-128 of each page", "GB/s", 1e9, 256, False),
     ("lz4", "LZ4 of each page, one thread", "GB/s", 1e9, 256, False),
@@ -84,11 +86,11 @@ def limits(lab):
 def floor(limit):
     """What a GiB of changed pages takes at least, from the parts measured alone."""
     what = "core-seconds per GiB changed at least: fault, read, hash, LZ4, write"
-    needed = ("protect", "read", "hash", "lz4", "writecpu", "lz4page")
+    needed = ("protect", "readpages", "hash", "lz4", "writecpu", "lz4page")
     if any(limit[name] is None for name in needed):
         return row("limit-floor", what, None, "s", note="not all of it can be measured here")
     parts = dict(faults=limit["protect"] * 1e-6 * GIB / PAGE, write=limit["writecpu"] * limit["lz4page"] / PAGE,
-                 **{name: GIB / 1e9 / limit[name] for name in ("read", "hash", "lz4")})
+                 read=GIB / 1e9 / limit["readpages"], **{name: GIB / 1e9 / limit[name] for name in ("hash", "lz4")})
     return row("limit-floor", what, sum(parts.values()), "s", note=", ".join(f"{k} {v:.2f}" for k, v in parts.items()))
 
 
@@ -301,11 +303,18 @@ def has_lazy(lab):
     return any(line["what"] == "lazy recovery" and line["state"] == "ok" for line in json.loads(done.stdout))
 
 
+def first_parts(limit):
+    """Core-seconds per GiB of a first snapshot, each part measured alone."""
+    return dict(write=limit["writecpu"] * limit["lz4page"] / PAGE,
+                **{name: GIB / limit[name] for name in ("read", "hash", "lz4")})
+
+
 def one_life(lab, seen, lazy):
     """Launch, first snapshot, kill, recover; and what bounds it, measured right beside."""
     size = lab.size(2048) * MIB
     with start_bench(lab, size=lab.size(2048), rate=max(1, 320 // lab.scale)) as job:
         first = job.snapshot()
+        busy = job.cpu_per_step(first["begin"]) * 10
         job.kill()
         again, seconds = job.recover()
         again.kill()
@@ -318,6 +327,10 @@ def one_life(lab, seen, lazy):
     seen["recovery"].append(seconds)
     seen["fill"].append(lab.limit("fill", 2048, lab.cores))
     lz4, write = lab.limit("lz4", 512, lab.cores), lab.limit("write", 1024)
+    alone = {what: lab.limit(what, 256) for what in ("read", "hash", "lz4", "lz4page")}
+    alone["writecpu"] = lab.limit("writecpu", 1024)
+    if None not in alone.values():
+        seen["possible"].append((lab.cores - busy) * GIB / sum(first_parts(alone).values()))
     seen["bound"].append(min(lz4, write * PAGE / lab.limit("lz4page", 16)))
     seen["fill-ratio"].append(size / seconds / seen["fill"][-1])
 
@@ -326,7 +339,7 @@ def one_life(lab, seen, lazy):
 def first_and_recovery(lab):
     """First snapshot against compression and disk; recovery against fault-in and fill, 2 GiB"""
     lab.need(memory=5000, disk=7000)
-    seen = {key: [] for key in ("first", "recovery", "fill", "bound", "fill-ratio", "lazy")}
+    seen = {key: [] for key in ("first", "recovery", "fill", "bound", "possible", "fill-ratio", "lazy")}
     lazy = has_lazy(lab)
     for _ in range(lab.rounds):
         one_life(lab, seen, lazy)
@@ -334,6 +347,9 @@ def first_and_recovery(lab):
         of_samples("first", "first snapshot over the slower of LZ4 on all cores and synced write",
                    [f / b for f, b in zip(seen["first"], seen["bound"])], "x", ">= 0.7",
                    f"{median(seen['first']) / 1e9:.2f} of {median(seen['bound']) / 1e9:.2f} GB/s"),
+        of_samples("first-parts", "… over that of the cores the job leaves, which read, hash, compress and write and do nothing else",
+                   [f / p for f, p in zip(seen["first"], seen["possible"])], "x",
+                   note=f"{median(seen['possible']) / 1e9:.2f} GB/s" if seen["possible"] else None),
         of_samples("recovery", "recovery to the first instruction", seen["recovery"], "s"),
         of_samples("recovery-fill", "its rate over that of fault-in and fill, all cores", seen["fill-ratio"], "x", ">= 0.6",
                    f"fill: {median(seen['fill']) / 1e9:.2f} GB/s"),
@@ -398,6 +414,7 @@ def size(lab):
         for job in (small, large):
             warm_up(job)
         a, b = small_change([small, large], lab)
+        bound = work_bound([small, large], [a, b])
         small.kill()
     rows = []
     for field, what, unit, divide, must in (("pause_us", "pause", "ms", 1000, "<= 3"), ("gap_us", "pause as the job sees it", "ms", 1000, None),
@@ -406,7 +423,24 @@ def size(lab):
         rows.append(row(f"size-{field.removesuffix('_us')}", f"{what}, 16 GiB over 1 GiB, 32 MiB changed", high / max(low, 1e-9), "x", must,
                         note=f"{high:.3g} and {low:.3g} {unit}; {median([changed_gib(i) for i in b]) * 1024:.0f} and "
                              f"{median([changed_gib(i) for i in a]) * 1024:.0f} MiB changed"))
-    return rows
+    return rows + [bound]
+
+
+def work_bound(jobs, seen):
+    """What the kernel alone makes of the ratio of work: pages are dearer to read in more memory, and flags are asked for."""
+    what = "… by the kernel's share alone: reading the same pages at random, and smaps once"
+    try:
+        pids = [largest_below(job.pid) for job in jobs]
+        flags = [median([reading_flags(pid) for _ in range(5)]) for pid in pids]
+        reads = [median([reading_at_random(pid, 8192) for _ in range(5)]) / 8192 for pid in pids]
+    except (Unavailable, OSError) as reason:
+        return row("size-cpu-kernel", what, None, "x", note=str(reason))
+    low, high = (median([i["cpu"] for i in side]) for side in seen)
+    pages = median([changed_gib(i) for i in seen[1]]) * GIB / PAGE
+    more = flags[1] - flags[0] + (reads[1] - reads[0]) * pages
+    return row("size-cpu-kernel", what, (low + more) / max(low, 1e-9), "x",
+               note=f"of {high - low:.2f} s more, {flags[1] - flags[0]:.2f} s for smaps, "
+                    f"{(reads[1] - reads[0]) * pages:.2f} s for pages ({reads[1] * 1e6:.2f} instead of {reads[0] * 1e6:.2f} µs each)")
 
 
 @group("layouts", 60)

@@ -5,6 +5,7 @@
  *
  * Prints one number. WHAT, and its unit:
  *   read      process_vm_readv of a live process                          bytes/s
+ *   readpages … of every fifth page of it, each on its own                bytes/s of CPU time
  *   copy      memcpy from and to memory that is there                     bytes/s
  *   hash      XXH3-128 of each page                                       bytes/s
  *   lz4       LZ4 of each page of the bench jobs, by THREADS threads      bytes/s of input
@@ -41,6 +42,7 @@
 #define MIB	    (1024.0 * 1024.0)
 #define PAGE	    4096ull
 #define BUFFER	    (1ull << 20)
+#define PAGES_AT_ONCE 256
 #define UNAVAILABLE 3
 #define WRITTEN	    100 /* scan: one page in that many */
 
@@ -54,6 +56,14 @@ static double now(void)
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static double cpu_time(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
@@ -125,6 +135,31 @@ static double measure_read(const struct limit *l)
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
 	return (double)l->bytes / begin;
+}
+
+/* Of every fifth page, as they lie where a job writes at random: CPU time. */
+static double measure_readpages(const struct limit *l)
+{
+	char *there = fresh(l->bytes), *here = filled(PAGES_AT_ONCE * PAGE);
+	struct iovec to = {here, PAGES_AT_ONCE * PAGE}, from[PAGES_AT_ONCE];
+	pid_t pid = start_reader_target(there, l->bytes);
+	double begin = cpu_time();
+	uint64_t done = 0;
+	size_t n = 0;
+
+	for (uint64_t at = 0; at < l->bytes; at += 5 * PAGE) {
+		from[n++] = (struct iovec){there + at, PAGE};
+		if (n < PAGES_AT_ONCE)
+			continue;
+		if (process_vm_readv(pid, &to, 1, from, n, 0) != (ssize_t)(n * PAGE))
+			fail("limits: process_vm_readv");
+		done += n * PAGE;
+		n = 0;
+	}
+	begin = cpu_time() - begin;
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	return (double)done / begin;
 }
 
 static double measure_copy(const struct limit *l)
@@ -237,14 +272,6 @@ static double measure_fill(const struct limit *l)
 }
 
 /* ---- disk ---------------------------------------------------------------------------------- */
-
-static double cpu_time(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 /* Seconds by that clock. */
 static double write_by(const struct limit *l, double (*clock)(void))
@@ -368,7 +395,8 @@ int main(int argc, char **argv)
 		const char *name;
 		double (*measure)(const struct limit *l);
 	} all[] = {
-		{"read", measure_read},	      {"copy", measure_copy},
+		{"read", measure_read},	      {"readpages", measure_readpages},
+		{"copy", measure_copy},
 		{"hash", measure_hash},	      {"lz4", measure_lz4},
 		{"lz4page", measure_lz4page}, {"write", measure_write},
 		{"writecpu", measure_writecpu},

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-GROUPS = {"limits": 12, "pause": 8, "first": 4}  # and how many rows each has
+GROUPS = {"limits": 13, "pause": 8, "first": 5}  # and how many rows each has
 ROW = {"name": str, "what": str, "value": float, "unit": str}
 
 
