@@ -7,7 +7,8 @@
 #include "store/hold.h"
 #include "store/wire/convert.h"
 
-#define CONFIRM_MS 30000 /* a job that stands here and is not confirmed is given up */
+#define CONFIRM_MS 30000   /* a job that stands here and is not confirmed is given up */
+#define AHEAD_MS   3600000 /* so is memory put up for one of which nothing more is heard */
 
 struct server {
 	struct wire_channel *ch;
@@ -158,9 +159,9 @@ static int start(struct server *s, const struct job_info *job, const Wire__Reque
 	if (rc == 0)
 		rc = (ahead ? s->starter->ahead : s->starter->start)(s->starter->ctx, job->name, request->seq,
 								     request->token.data, &failure);
-	if (rc == 0 && !ahead) {
-		s->started = true;
-		s->ch->patience_ms = CONFIRM_MS;
+	if (rc == 0) {
+		s->started = !ahead;
+		s->ch->patience_ms = ahead ? AHEAD_MS : CONFIRM_MS;
 	}
 	return reply_outcome(s, rc, &failure, err);
 }
