@@ -25,7 +25,7 @@
 #include "store/store.h"
 
 /* Brings *ahead (NULL: makes it, in that capsule, whose clocks need not be set yet) to snapshot seq of the job,
- * which has that model, and keeps that snapshot in the store. After a failure *ahead is NULL and there is no donor.
+ * which has that model, one that has passed recovery_check, and keeps that snapshot in the store. After a failure *ahead is NULL and there is no donor.
  * The host is asked for the donor only; the store must outlive it. */
 int ahead_update(struct ahead **ahead, const struct recovery_host *host, struct store *store, const char *job,
 		 uint64_t seq, const Snap__Snapshot *model, struct err *err);

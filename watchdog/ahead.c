@@ -39,6 +39,7 @@ static int make_capsule(struct watchdog *w, struct err *err)
 
 static int fill(struct watchdog *w, uint64_t seq, struct err *err)
 {
+	const struct recovery_options options = {0};
 	const char *job = w->config->name;
 	struct recovery_host host;
 	Snap__Snapshot *model;
@@ -47,9 +48,10 @@ static int fill(struct watchdog *w, uint64_t seq, struct err *err)
 	if (make_capsule(w, err) < 0 || store_snapshot_load(w->store, job, seq, NULL, &model, err) < 0)
 		return -1;
 	host = capsule_recovery_host(w->capsule_ahead);
-	if (model->capsule && model->capsule->has_terminal) /* see take_capsule_ahead() */
+	rc = recovery_check(model, w->store, &options, err); /* it comes from elsewhere */
+	if (rc == 0 && model->capsule && model->capsule->has_terminal) /* see take_capsule_ahead() */
 		rc = err_set(err, ERR_UNSUPPORTED, "the job has a terminal");
-	else
+	if (rc == 0)
 		rc = ahead_update(&w->ahead, &host, w->store, job, seq, model, err);
 	snap__snapshot__free_unpacked(model, NULL);
 	return rc;
