@@ -411,6 +411,7 @@ int donor_open(struct recovery *rec, struct ahead *a, struct err *err)
 	if (stop_donor(a, rec->model, err) < 0 || join_clocks(donor, err) < 0 || stub_prepare(donor, err) < 0)
 		return err_wrap(err, "memory put up ahead");
 	rec->executor = donor->remote.base;
+	log_debug("recovery: processes are born with %" PRIu64 " MiB that were put up ahead", ahead_size(a) >> 20);
 	return 0;
 }
 

@@ -1,11 +1,12 @@
 """Every self-checking target through every path: what is saved comes back, and can be saved again."""
+from functools import partial
 import os
 import subprocess
 import time
 
 import harness
 from handover import Handover
-from harness import STOPPED_EXIT, Skip, check_equal
+from harness import STOPPED_EXIT, Skip, check, check_equal
 
 # A line a target: "NAME [VARIANT]". Every one takes every path, as an ordinary user and as root.
 TARGETS = [
@@ -81,8 +82,8 @@ LARGE = [
     "scale regions20000",
     "scale threads2000",
 ]
-# Those of the first that are also moved unless all are (--long): with much memory, trees, threads.
-MOVES = ["maps", "memory partial", "pool", "scale threads200", "share"]
+# Those of the first that are also moved unless all are (--long): with memory that is put up ahead, and used then.
+MOVES = ["fpu", "maps", "pool", "share", "signals", "sleeps big", "tls"]
 # … and those that are saved without being recovered: what a snapshot could change in a job that goes on.
 SAVES = ["inotify", "pool", "unixsockets"]
 # Paths a target cannot take, and why: {"NAME [VARIANT]": {"PATH": "reason"}}
@@ -126,15 +127,17 @@ def crash_in_snapshot_and_recover(lab, watchdog):
     return lab.recover()
 
 
-def move_and_recover(lab, watchdog):
+def move_and_recover(name, lab, watchdog):
     """Its memory is put up from one snapshot, it goes on from the next."""
     before = lab.snapshot()["seq"]
     pause(lab)
     last = lab.snapshot()["seq"]
     lab.kill(watchdog)
     handover = Handover(lab)
-    handover.fill_ahead(before)
-    return handover.recover(last)
+    check(handover.fill_ahead(before) or name not in MOVES, f"{name}: memory is put up ahead")
+    watchdog = handover.recover(last)
+    check(b"are born with" in watchdog.err or name not in MOVES, f"{name}: it is used")
+    return watchdog
 
 
 def launched(steps):
@@ -203,7 +206,6 @@ PATHS = {
 }
 # What a snapshot does to the job that goes on: nothing.
 SAVED = launched([save, save])
-MOVED = launched([move_and_recover])
 CAMPAIGN = launched([kill_and_recover, crash_in_snapshot_and_recover, stop_and_recover] * 5)
 
 
@@ -225,7 +227,8 @@ def add_targets():
                              long=spec in LARGE)
         harness.add_case(f"{name}/saved", taking(SAVED, spec), root=True, long=spec not in SAVES)
         harness.add_case(f"{name}/looked-at", taking(looked_at, spec), root=True, long=True)
-        harness.add_case(f"{name}/moved", taking(MOVED, spec), root=True, long=spec not in MOVES)
+        harness.add_case(f"{name}/moved", taking(launched([partial(move_and_recover, spec)]), spec), root=True,
+                         long=spec not in MOVES)
         harness.add_case(f"{name}/repeatedly", taking(CAMPAIGN, spec), long=True)
 
 
