@@ -316,18 +316,17 @@ int tracee_set_regs(struct tracee *t, const struct arch_regs *regs, struct err *
 
 int tracee_get_xstate(struct tracee *t, void **ret, size_t *ret_len, struct err *err)
 {
-	cleanup_free void *buf = malloc(XSTATE_ROOM);
-	struct iovec iov = {buf, XSTATE_ROOM};
-	void *small;
+	char room[XSTATE_ROOM];
+	struct iovec iov = {room, sizeof(room)};
+	void *copy;
 
-	if (!buf)
-		return err_sys(err, "registers of thread %d", t->tid);
 	if (get_regset(t, NT_X86_XSTATE, &iov, err) < 0)
 		return -1;
-	small = realloc(buf, iov.iov_len);
-	if (small)
-		buf = small;
-	*ret = steal_ptr(&buf);
+	copy = malloc(iov.iov_len);
+	if (!copy)
+		return err_sys(err, "registers of thread %d", t->tid);
+	memcpy(copy, room, iov.iov_len);
+	*ret = copy;
 	*ret_len = iov.iov_len;
 	return 0;
 }

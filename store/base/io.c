@@ -115,7 +115,11 @@ int read_text(int dirfd, const char *path, char **ret_text, size_t *ret_len, str
 		}
 	}
 	text[len] = '\0';
-	*ret_text = steal_ptr(&text);
+	/* Thousands of small ones (/proc) would take fresh memory for each, whose first touch costs more than the reading. */
+	*ret_text = realloc(text, len + 1);
+	if (!*ret_text)
+		return err_sys(err, "%s", path);
+	steal_ptr(&text);
 	if (ret_len)
 		*ret_len = len;
 	return 0;
