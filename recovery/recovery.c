@@ -290,6 +290,45 @@ static void close_files(struct recovery *rec)
 	}
 }
 
+static bool has_ended(const struct stub *stub, int *ret_status)
+{
+	const struct tracee *first = &stub->threads[0];
+	struct proc_stat stat;
+	struct err ignored;
+
+	if (first->exited_on_us)
+		*ret_status = first->exit_status;
+	else if (proc_read_stat(stub->pid, 0, &stat, &ignored) == 0 && stat.state == 'Z')
+		*ret_status = stat.exit_code;
+	else
+		return false;
+	return true;
+}
+
+static const struct stub *find_ended(const struct recovery *rec, int *ret_status)
+{
+	for (size_t i = 0; rec->stubs && i < rec->model->n_processes; i++)
+		if (rec->stubs[i].pid && !rec->stubs[i].model->zombie && has_ended(&rec->stubs[i], ret_status))
+			return &rec->stubs[i];
+	return NULL;
+}
+
+/* What has ended it says more than what came of that. Its first thread may be about to end yet. */
+static void explain_gone(const struct recovery *rec, struct err *err)
+{
+	const struct stub *stub;
+	int status, tries = 50;
+
+	while (!(stub = find_ended(rec, &status)) && --tries > 0)
+		usleep(1000);
+	if (stub && WIFSIGNALED(status))
+		err_wrap(err, "process %d was killed by signal %d while it was rebuilt", stub->model->pid,
+			 WTERMSIG(status));
+	else if (stub)
+		err_wrap(err, "process %d ended with status %d while it was rebuilt", stub->model->pid,
+			 WEXITSTATUS(status));
+}
+
 int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
 		     const struct recovery_host *host, const struct recovery_options *options,
 		     struct recovery_result *ret_result, struct err *err)
@@ -305,6 +344,8 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 	rec->leave_files = options->leave_files;
 	rec->options = options;
 	if (carry_out_all(rec, options->plan_out, err) < 0) {
+		if (err->kind == ERR_GONE)
+			explain_gone(rec, err);
 		recovery_free(rec);
 		return -1;
 	}

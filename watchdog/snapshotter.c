@@ -154,7 +154,8 @@ uint64_t snapshotter_next_care(struct snapshotter *s)
 	uint64_t next;
 
 	pthread_mutex_lock(&s->lock);
-	next = s->at_work ? s->next_care : UINT64_MAX;
+	/* Also where it has not begun: whoever asks sleeps that long. */
+	next = s->at_work || s->n_commands ? s->next_care : UINT64_MAX;
 	pthread_mutex_unlock(&s->lock);
 	return next;
 }
@@ -162,8 +163,9 @@ uint64_t snapshotter_next_care(struct snapshotter *s)
 void snapshotter_care(struct snapshotter *s, uint64_t now)
 {
 	pthread_mutex_lock(&s->lock);
-	if (s->at_work && now >= s->next_care) {
-		tracee_end_vain_wait(s->tid);
+	if (now >= s->next_care) {
+		if (s->at_work)
+			tracee_end_vain_wait(s->tid);
 		s->next_care = now + CARE_NS;
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -238,6 +238,23 @@ def stop_at_any_moment_of_a_recovery(lab):
     harness.end_target(lab, directory, lab.recover())
 
 
+@case(root=True)
+def killed_at_any_moment_of_a_recovery(lab):
+    """By somebody else, or for want of memory: said at once, or its own end where it ran already."""
+    directory = threads_saved(lab)
+    for _ in range(8):
+        again = lab.start("recover", "job", "-i", "1h", "--retries", "0")
+        init = wait_until(lambda: children_of(again.pid), 20, "its capsule is there")[0]
+        victim = wait_until(lambda: children_of(int(init)), 20, "its process is there")[0]
+        time.sleep(lab.random.uniform(0, 0.12))
+        os.kill(int(victim), signal.SIGKILL)
+        status = again.wait(20).status
+        check(status == 137 or status == 125 and b"was killed by signal 9" in again.err,
+              f"exit {status} ({again.err[-300:]!r})")
+    lab.check_gone()
+    harness.end_target(lab, directory, lab.recover())
+
+
 @case()
 def recovery_that_may_not_make_all_threads(lab):
     """It fails, and leaves nothing behind."""
