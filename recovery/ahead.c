@@ -16,6 +16,7 @@
 #include "store/base/cleanup.h"
 #include "store/base/io.h"
 #include "store/base/log.h"
+#include "store/base/search.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -163,7 +164,7 @@ static int queue_unmap(struct batch *b, uint64_t start, uint64_t end, struct err
 	return batch_call(b, BATCH_MUST, err, SYS_munmap, ARGS(start, end - start), "unmap %#" PRIx64, start);
 }
 
-/* What cannot be mapped there is found by its absence. */
+/* Where there is no room for it, it is found missing. */
 static int queue_map(struct batch *b, const Snap__Region *r, struct err *err)
 {
 	if (batch_call(b, BATCH_IGNORE, err, SYS_mmap,
@@ -186,11 +187,9 @@ static const struct image_piece *find_old(const struct region_image *image, cons
 	return old && old->region.start == r->start && image_alike(&old->region, r) ? old : NULL;
 }
 
-static int queue_resize(struct batch *b, const Snap__Region *from, const Snap__Region *to, struct err *err)
+static int queue_grow(struct batch *b, const Snap__Region *from, const Snap__Region *to, struct err *err)
 {
-	if (to->end < from->end)
-		return queue_unmap(b, to->end, from->end, err);
-	if (to->end == from->end)
+	if (to->end <= from->end)
 		return 0;
 	return batch_call(b, BATCH_IGNORE, err, SYS_mremap,
 			  ARGS(from->start, from->end - from->start, to->end - from->start, 0), "grow %#" PRIx64,
@@ -198,7 +197,7 @@ static int queue_resize(struct batch *b, const Snap__Region *from, const Snap__R
 }
 
 /* What is not wanted any more makes room before anything is mapped. */
-static int queue_mapping(struct batch *b, const struct region_image *old, const struct region_image *wanted,
+static int queue_changes(struct batch *b, const struct region_image *old, const struct region_image *wanted,
 			 struct err *err)
 {
 	for (size_t i = 0; i < old->n; i++) {
@@ -210,38 +209,62 @@ static int queue_mapping(struct batch *b, const struct region_image *old, const 
 			return -1;
 	}
 	for (size_t i = 0; i < wanted->n; i++) {
-		const Snap__Region *r = &wanted->pieces[i].region;
-		const struct image_piece *was = find_old(old, r);
+		const struct image_piece *was = find_old(old, &wanted->pieces[i].region);
 
-		if ((was ? queue_resize(b, &was->region, r, err) : queue_map(b, r, err)) < 0)
+		if (was && queue_grow(b, &was->region, &wanted->pieces[i].region, err) < 0)
 			return -1;
 	}
 	return 0;
 }
 
-/* Drops from wanted what is not mapped. */
-static int drop_missing(struct ahead *a, struct region_image *wanted, struct err *err)
+enum extent { NOTHING, SOME, ALL };
+
+/* How much of the region is mapped, whatever is there. Neighbours that are mapped alike may be one to the kernel. */
+static enum extent mapped_of(const struct proc_map *maps, size_t n, const Snap__Region *r)
+{
+	size_t first = COUNT_BEFORE(n, i, maps[i].end <= r->start);
+	uint64_t end = r->start;
+
+	if (first == n || maps[first].start >= r->end)
+		return NOTHING;
+	for (size_t i = first; i < n && maps[i].start <= end && end < r->end; i++)
+		end = maps[i].end;
+	return end >= r->end ? ALL : SOME;
+}
+
+/* Drops from wanted what cannot be mapped, or (afterwards) has not been. */
+static int drop_unfit(struct ahead *a, struct region_image *wanted, bool afterwards, struct err *err)
 {
 	struct proc_map *maps = NULL;
-	size_t n_maps = 0, kept = 0, at = 0;
+	size_t n_maps = 0, kept = 0;
 
 	if (proc_read_maps(a->donor.pid, false, &maps, &n_maps, err) < 0)
 		return -1;
 	for (size_t i = 0; i < wanted->n; i++) {
-		const Snap__Region *r = &wanted->pieces[i].region;
-		uint64_t end = r->start;
+		bool there = afterwards || find_old(&a->image, &wanted->pieces[i].region);
 
-		while (at < n_maps && maps[at].end <= end)
-			at++;
-		/* Neighbours that are mapped alike may be one to the kernel. */
-		for (size_t k = at; k < n_maps && maps[k].start <= end && end < r->end; k++)
-			end = maps[k].end;
-		if (end >= r->end)
+		if (mapped_of(maps, n_maps, &wanted->pieces[i].region) == (there ? ALL : NOTHING))
 			wanted->pieces[kept++] = wanted->pieces[i];
 	}
 	wanted->n = kept;
 	proc_maps_free(maps, n_maps);
 	return 0;
+}
+
+/* All that is left of wanted is mapped then. */
+static int map_wanted(struct ahead *a, struct region_image *wanted, struct err *err)
+{
+	struct batch b;
+
+	batch_begin(&b, &a->donor, &a->donor.threads[0]);
+	if (queue_changes(&b, &a->image, wanted, err) < 0 || batch_run(&b, err) < 0 ||
+	    drop_unfit(a, wanted, false, err) < 0)
+		return -1;
+	for (size_t i = 0; i < wanted->n; i++)
+		if (!find_old(&a->image, &wanted->pieces[i].region) &&
+		    queue_map(&b, &wanted->pieces[i].region, err) < 0)
+			return -1;
+	return batch_run(&b, err) < 0 ? -1 : drop_unfit(a, wanted, true, err);
 }
 
 /* ---- content ------------------------------------------------------------------------------- */
@@ -275,10 +298,9 @@ static int prepare(struct ahead *a, struct store *store, struct region_image *wa
 	struct page_list list = {.readers.store = store, .pieces = pieces, .drop = drop_pages, .ctx = &b};
 	int rc = 0;
 
-	batch_begin(&b, &a->donor, &a->donor.threads[0]);
-	if (queue_mapping(&b, &a->image, wanted, err) < 0 || batch_run(&b, err) < 0 ||
-	    drop_missing(a, wanted, err) < 0)
+	if (map_wanted(a, wanted, err) < 0)
 		return -1;
+	batch_begin(&b, &a->donor, &a->donor.threads[0]);
 	for (size_t i = 0; i < wanted->n && rc == 0; i++)
 		rc = list_piece(&list, &a->image, &wanted->pieces[i], err);
 	readers_close(&list.readers);

@@ -19,7 +19,7 @@
 #include "store/base/cleanup.h"
 #include "store_fixture.h"
 
-#define BASE  0x20000000ull /* page index: nothing of ours is there */
+#define BASE  0x200000000ull /* page index: nothing of ours is there, nor of a sanitizer */
 #define PAGES 1024u
 #define LEAST 256u	    /* pages of a region: below, it is not taken */
 
@@ -207,6 +207,34 @@ static void test_does_without(void **state)
 	image_free(&image);
 }
 
+/* Where the donor has something of its own, however large. */
+static void test_leaves_alone_what_is_there(void **state)
+{
+	struct image image = image_new(2 * PAGES, 4);
+	void *mine = mmap((void *)(BASE * PAGE), PAGES * PAGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	struct store *store = *state;
+	char page[PAGE], zeroes[PAGE] = {0};
+	Snap__Snapshot *model;
+	struct ahead *ahead;
+
+	assert_ptr_equal(mine, (void *)(BASE * PAGE));
+	image_save(store, "job", 0, &image, NULL, BASE);
+	model = load(store, 1);
+	add_region(model, 10, LEAST);		      /* all of it is taken */
+	add_region(model, PAGES - 10, LEAST);	      /* some of it is */
+	add_region(model, PAGES + LEAST, LEAST);
+	ahead = bring_up(NULL, store, 1, model);
+	munmap(mine, PAGES * PAGE);
+	assert_int_equal(ahead_size(ahead), LEAST * PAGE);
+	check_has(&image, PAGES + LEAST, LEAST);
+	assert_int_equal(read_page(10, page), 0);
+	assert_memory_equal(page, zeroes, PAGE);
+	assert_int_equal(read_page(PAGES, page), -1);
+	end(ahead, model);
+	image_free(&image);
+}
+
 /* A snapshot that is not there leaves no donor behind. */
 static void test_fails_whole(void **state)
 {
@@ -233,6 +261,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_follows_changes, fixture_set_up, fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_follows_mappings, fixture_set_up, fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_does_without, fixture_set_up, fixture_tear_down),
+		cmocka_unit_test_setup_teardown(test_leaves_alone_what_is_there, fixture_set_up, fixture_tear_down),
 		cmocka_unit_test_setup_teardown(test_fails_whole, fixture_set_up, fixture_tear_down),
 	};
 
