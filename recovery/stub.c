@@ -263,7 +263,8 @@ static void reap_others(struct stub *stub)
 	size_t n;
 
 	for (size_t i = 0; i < maker->n_born; i++) {
-		kill(maker->born[i], SIGKILL);
+		if (tracee_is_ours(maker->born[i])) /* else its number may be another's by now */
+			kill(maker->born[i], SIGKILL);
 		reap(maker->born[i]);
 	}
 	if (proc_list_numbers(stub->pid, "task", &tids, &n, &ignored) < 0)
@@ -285,10 +286,10 @@ void stub_forget(struct stub *stub)
 
 void stub_kill(struct stub *stub)
 {
-	if (stub->pid) {
+	if (stub->pid > 0) {
 		if (stub->pidfd >= 0)
 			syscall(SYS_pidfd_send_signal, stub->pidfd, SIGKILL, NULL, 0);
-		else
+		else if (tracee_is_ours(stub->pid))
 			kill(stub->pid, SIGKILL);
 		reap_others(stub);
 		reap(stub->pid);

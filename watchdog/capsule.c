@@ -386,14 +386,17 @@ static int pid_of_pidfd(int pidfd, pid_t *ret, struct err *err)
 	cleanup_free char *text = NULL;
 	char path[64];
 	char *line;
+	pid_t pid;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
 	if (read_text(AT_FDCWD, path, &text, NULL, err) < 0)
 		return -1;
 	line = strstr(text, "\nPid:");
-	*ret = line ? (pid_t)strtol(line + 5, NULL, 10) : 0;
-	if (*ret <= 0)
+	pid = line ? (pid_t)strtol(line + 5, NULL, 10) : 0;
+	/* -1 where it is gone: kill(2) would take that for everybody. */
+	if (pid <= 0)
 		return err_set(err, ERR_GONE, "a process of the capsule ended at once");
+	*ret = pid;
 	return 0;
 }
 
