@@ -143,6 +143,21 @@ size_t policy_retention(const struct snapshot_info *infos, size_t n, const struc
 
 #define PAGES_FEW 8192 /* 32 MiB: a tenth of a second */
 
+bool policy_frees_now(const struct snapshot_info *infos, size_t n, uint64_t garbage)
+{
+	uint64_t raw = 0, stored = 0;
+	double full;
+
+	for (size_t i = 0; i < n; i++) {
+		raw += infos[i].bytes_raw;
+		stored += infos[i].bytes_stored;
+	}
+	if (raw == 0)
+		return true;
+	full = (double)infos[n - 1].pages_resident * STORE_PAGE_SIZE * (double)stored / (double)raw;
+	return (double)garbage >= full / 8;
+}
+
 bool policy_another_round(uint64_t last, uint64_t pages)
 {
 	return pages > PAGES_FEW && pages < last - last / 8;

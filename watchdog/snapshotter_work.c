@@ -72,16 +72,29 @@ static long utc_offset(void)
 static void drop_marked(struct snap_work *w, const struct snapshot_info *infos, size_t n,
 			const bool *drop)
 {
-	struct gc_stats stats;
 	struct err err;
 	size_t i;
 
-	for (i = 0; i < n; i++)
-		if (drop[i] &&
-		    store_snapshot_drop(w->config.store, w->config.job, infos[i].seq, &err) < 0)
+	for (i = 0; i < n; i++) {
+		if (!drop[i])
+			continue;
+		if (store_snapshot_drop(w->config.store, w->config.job, infos[i].seq, &err) < 0)
 			log_warn("cannot drop %s@%" PRIu64 ": %s", w->config.job, infos[i].seq,
 				 err.msg);
-	if (store_gc(w->config.store, false, &stats, &err) < 0)
+		w->garbage += infos[i].bytes_stored;
+	}
+}
+
+/* What was dropped before this watchdog came is not known. */
+static void free_space(struct snap_work *w, const struct snapshot_info *infos, size_t n)
+{
+	struct err err;
+
+	if (w->freed && !policy_frees_now(infos, n, w->garbage))
+		return;
+	w->freed = true;
+	w->garbage = 0;
+	if (store_gc(w->config.store, false, NULL, &err) < 0)
 		log_warn("cannot free the space of dropped snapshots: %s", err.msg);
 }
 
@@ -124,6 +137,7 @@ void snap_work_thin(struct snap_work *w, uint64_t protect)
 				      utc_offset(), drop) == 0)
 		return;
 	drop_marked(w, infos, n, drop);
+	free_space(w, infos, n);
 	forget_input(w);
 }
 

@@ -21,12 +21,14 @@ struct snap_work {
 	struct checkpointer *checkpointer;
 	struct recovery *recovery; /* rebuilt, not released */
 	atomic_bool cancelled;
+	uint64_t garbage; /* bytes of snapshots that were dropped since space was freed … */
+	bool freed;	  /* … which this watchdog has done */
 	struct move *move; /* the final snapshot that is being taken is the job's leaving; or NULL */
 };
 
 void snap_work_do(struct snap_work *w, const struct snap_command *command,
 		  struct snap_result *result);
-/* Drops what the retention rule drops, but not `protect` (seq, 0: none), and frees its space. */
+/* Drops what the retention rule drops, but not `protect` (seq, 0: none), and frees its space when there is enough. */
 void snap_work_thin(struct snap_work *w, uint64_t protect);
 void snap_work_end(struct snap_work *w);
 

@@ -68,7 +68,7 @@ static int open_all(struct visit *v, pid_t pid, bool *ret_away, struct err *err)
 {
 	*ret_away = false;
 	for (int i = 0; i < NAMESPACES; i++) {
-		bool away;
+		bool away = false;
 
 		v->fds[i] = open_namespace(pid, kinds[i].name, err);
 		if (v->fds[i] < 0 || differs(v->fds[i], kinds[i].name, &away, err) < 0)

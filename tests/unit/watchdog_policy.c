@@ -227,10 +227,27 @@ static void test_slowing_a_job_down(void **state)
 	assert_int_equal(policy_slow_down(100000000, 80), 0);
 }
 
+static void test_space_is_freed_when_there_is_some(void **state)
+{
+	/* 1 GiB that compresses to the half, of which 1 MiB changed since. */
+	const struct snapshot_info infos[] = {
+		{.pages_resident = 262144, .bytes_raw = 1u << 30, .bytes_stored = 1u << 29},
+		{.pages_resident = 262144, .bytes_raw = 1u << 20, .bytes_stored = 1u << 19},
+	};
+	const struct snapshot_info empty[] = {{.pages_resident = 262144}};
+
+	assert_false(policy_frees_now(infos, 2, 1u << 19));
+	assert_false(policy_frees_now(infos, 2, (1u << 26) - 1));
+	assert_true(policy_frees_now(infos, 2, 1u << 26));
+	assert_false(policy_frees_now(infos + 1, 1, 1u << 19)); /* the first one has gone */
+	assert_true(policy_frees_now(empty, 1, 0));		/* what it would take cannot be told */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_next_due),
+		cmocka_unit_test(test_space_is_freed_when_there_is_some),
 		cmocka_unit_test(test_deaths),
 		cmocka_unit_test(test_deaths_by_terminal_and_pipe),
 		cmocka_unit_test(test_roll_back_to_newest),
