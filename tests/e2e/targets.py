@@ -154,8 +154,8 @@ def launched(steps):
     return run
 
 
-def attached(lab, name, variant):
-    """attach, stop, recover: the target was started without pawl, and writes to a file."""
+def started_without_pawl(lab, name, variant):
+    """The target, its directory, and the file that it writes to."""
     refuse_yama()
     directory = lab.subdir("target")
     output = os.path.join(lab.dir, "output")
@@ -163,6 +163,12 @@ def attached(lab, name, variant):
         bare = lab.launch(lab.target_argv(name, directory, variant), stdout=out, stderr=out,
                           process_group=0)
     harness.wait_ready(bare, directory, output)
+    return bare, directory, output
+
+
+def attached(lab, name, variant):
+    """attach, stop, recover: the target was started without pawl, and writes to a file."""
+    bare, directory, output = started_without_pawl(lab, name, variant)
     pause(lab)
     watchdog = lab.start("attach", "-n", "job", "-i", "1h", str(bare.pid))
     lab.wait_running(watchdog)
@@ -176,13 +182,7 @@ def attached(lab, name, variant):
 
 def looked_at(lab, name, variant):
     """A process that pawl is only asked about, by `pawl doctor PID`."""
-    refuse_yama()
-    directory = lab.subdir("target")
-    output = os.path.join(lab.dir, "output")
-    with open(output, "wb") as out:
-        bare = lab.launch(lab.target_argv(name, directory, variant), stdout=out, stderr=out,
-                          process_group=0)
-    harness.wait_ready(bare, directory, output)
+    bare, directory, output = started_without_pawl(lab, name, variant)
     for _ in range(2):
         pause(lab)
         lab.pawl("doctor", str(bare.pid), status=None)
