@@ -266,8 +266,7 @@ static int begins_empty(struct peeking *p, struct err *err)
 static int copy_packets(struct collection *c, size_t index, struct peeking *p, Snap__SocketMessage ***messages,
 			size_t *n, struct err *err)
 {
-	const struct socket_note *note = &c->sockets->list[index];
-	uint64_t inode = note->inode;
+	uint64_t inode = c->sockets->list[index].inode;
 	int first = begins_empty(p, err);
 
 	if (first < 0 || copy_all(c, index, p, false, messages, n, err) < 0)

@@ -201,11 +201,11 @@ static int queue_changes(struct batch *b, const struct region_image *old, const 
 			 struct err *err)
 {
 	for (size_t i = 0; i < old->n; i++) {
-		const Snap__Region *r = &old->pieces[i].region, *to = NULL;
+		const Snap__Region *r = &old->pieces[i].region;
+		const struct image_piece *to = find_old(wanted, r);
+		uint64_t end = to ? to->region.end : r->start;
 
-		if (find_old(wanted, r))
-			to = &find_old(wanted, r)->region;
-		if ((!to || to->end < r->end) && queue_unmap(b, to ? to->end : r->start, r->end, err) < 0)
+		if (end < r->end && queue_unmap(b, end, r->end, err) < 0)
 			return -1;
 	}
 	for (size_t i = 0; i < wanted->n; i++) {

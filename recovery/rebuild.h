@@ -49,7 +49,6 @@ struct stub {
 	bool mapped;		 /* that is there */
 	bool entered;		 /* it is in its working directory, which has been removed */
 	const struct stub *maker; /* whose `own` it had when it was created; NULL: nobody's */
-	const struct region_image *inherited; /* the maker's, or what was ahead; NULL: nothing of the job's */
 	struct stub *memory;	 /* whose address space it lives in: often its own */
 	size_t tenants;		 /* processes in its address space that need the executor yet */
 };

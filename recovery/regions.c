@@ -44,7 +44,7 @@ uint64_t stub_region_root(const struct recovery *rec, const struct stub *stub, b
 
 const struct region_image *stub_inherited(const struct stub *stub)
 {
-	return stub->inherited;
+	return stub->maker ? stub->maker->own : NULL;
 }
 
 bool region_is_shared(const Snap__Region *r)

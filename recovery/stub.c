@@ -201,7 +201,6 @@ static int spawn_from_parent(struct stub *parent, struct stub *stub, const struc
 	    batch_run(&b, err) < 0)
 		return -1;
 	stub->maker = parent->memory->mapped ? parent->memory : parent->memory->maker;
-	stub->inherited = parent->memory->mapped ? parent->memory->own : parent->memory->inherited;
 	return take_child(parent, stub, err);
 }
 

@@ -173,7 +173,7 @@ static int start_watchdog(struct offer *offer, const char *job, const uint8_t *t
 
 /* One order to the job's watchdog, which is started for the first. After a failure there is none. */
 static int give_order(struct offer *offer, const char *job, const uint8_t *token, const struct handover_order *order,
-		 enum handover_word answer, const char *what, struct err *err)
+		      enum handover_word answer, const char *what, struct err *err)
 {
 	int rc = 0;
 

@@ -37,22 +37,29 @@ static int make_capsule(struct watchdog *w, struct err *err)
 	return w->capsule_ahead->plain ? err_set(err, ERR_UNSUPPORTED, "there is no capsule") : 0;
 }
 
-static int fill(struct watchdog *w, uint64_t seq, struct err *err)
+static int fill_from(struct watchdog *w, uint64_t seq, const Snap__Snapshot *model, struct err *err)
 {
 	const struct recovery_options options = {0};
-	const char *job = w->config->name;
 	struct recovery_host host;
+
+	if (recovery_check(model, w->store, &options, err) < 0) /* it comes from elsewhere */
+		return -1;
+	if (model->capsule && model->capsule->has_terminal) /* see take_capsule_ahead() */
+		return err_set(err, ERR_UNSUPPORTED, "the job has a terminal");
+	if (make_capsule(w, err) < 0)
+		return -1;
+	host = capsule_recovery_host(w->capsule_ahead);
+	return ahead_update(&w->ahead, &host, w->store, w->config->name, seq, model, err);
+}
+
+static int fill(struct watchdog *w, uint64_t seq, struct err *err)
+{
 	Snap__Snapshot *model;
 	int rc;
 
-	if (make_capsule(w, err) < 0 || store_snapshot_load(w->store, job, seq, NULL, &model, err) < 0)
+	if (store_snapshot_load(w->store, w->config->name, seq, NULL, &model, err) < 0)
 		return -1;
-	host = capsule_recovery_host(w->capsule_ahead);
-	rc = recovery_check(model, w->store, &options, err); /* it comes from elsewhere */
-	if (rc == 0 && model->capsule && model->capsule->has_terminal) /* see take_capsule_ahead() */
-		rc = err_set(err, ERR_UNSUPPORTED, "the job has a terminal");
-	if (rc == 0)
-		rc = ahead_update(&w->ahead, &host, w->store, job, seq, model, err);
+	rc = fill_from(w, seq, model, err);
 	snap__snapshot__free_unpacked(model, NULL);
 	return rc;
 }

@@ -157,7 +157,9 @@ static int make_capsule(struct watchdog *w, struct err *err)
 	};
 	int taken = take_capsule_ahead(w, err);
 
-	return taken < 0 ? -1 : taken > 0 ? 0 : capsule_create(&w->capsule, &config, err);
+	if (taken != 0)
+		return taken < 0 ? -1 : 0;
+	return capsule_create(&w->capsule, &config, err);
 }
 
 static void fill_host(struct watchdog *w)

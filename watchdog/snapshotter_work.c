@@ -85,16 +85,21 @@ static void drop_marked(struct snap_work *w, const struct snapshot_info *infos, 
 	}
 }
 
+static int free_space(struct snap_work *w, struct err *err)
+{
+	w->freed = true;
+	w->garbage = 0;
+	return store_gc(w->config.store, false, NULL, err);
+}
+
 /* What was dropped before this watchdog came is not known. */
-static void free_space(struct snap_work *w, const struct snapshot_info *infos, size_t n)
+static void free_space_in_time(struct snap_work *w, const struct snapshot_info *infos, size_t n)
 {
 	struct err err;
 
 	if (w->freed && !policy_frees_now(infos, n, w->garbage))
 		return;
-	w->freed = true;
-	w->garbage = 0;
-	if (store_gc(w->config.store, false, NULL, &err) < 0)
+	if (free_space(w, &err) < 0)
 		log_warn("cannot free the space of dropped snapshots: %s", err.msg);
 }
 
@@ -137,7 +142,7 @@ void snap_work_thin(struct snap_work *w, uint64_t protect)
 				      utc_offset(), drop) == 0)
 		return;
 	drop_marked(w, infos, n, drop);
-	free_space(w, infos, n);
+	free_space_in_time(w, infos, n);
 	forget_input(w);
 }
 
@@ -191,7 +196,6 @@ static void say_how_much_is_left(const struct snap_work *w, struct err *err)
 /* A full store is thinned first, then it is tried once more. */
 static int take_with_room(struct snap_work *w, bool end, struct snapshot_info *ret, struct err *err)
 {
-	struct gc_stats stats;
 	struct err ignored;
 
 	if (take(w, end, ret, err) == 0)
@@ -199,7 +203,7 @@ static int take_with_room(struct snap_work *w, bool end, struct snapshot_info *r
 	if (err->kind != ERR_FULL)
 		return -1;
 	snap_work_thin(w, w->target.parent);
-	store_gc(w->config.store, false, &stats, &ignored);
+	free_space(w, &ignored);
 	if (take(w, end, ret, err) == 0)
 		return 0;
 	if (err->kind == ERR_FULL)

@@ -80,7 +80,14 @@ def limits(lab):
             value = lab.limit(what, mib, lab.cores if threaded else 1)
             samples[what].append(None if value is None else value / unit)
     rows = [of_samples(f"limit-{what}", text, samples[what], unit) for what, text, unit, *_ in LIMITS]
-    return rows + [floor({r["name"].removeprefix("limit-"): r["value"] for r in rows})]
+    return rows + [floor({what: None if r["value"] is None else r["value"] * unit
+                          for r, (what, _, _, unit, *_) in zip(rows, LIMITS)})]
+
+
+def parts_alone(limit, read):
+    """Core-seconds per GiB of what every snapshot does, each measured alone; limit: as bench/limits tells, read: which way."""
+    return dict(write=limit["writecpu"] * limit["lz4page"] / PAGE, read=GIB / limit[read],
+                **{name: GIB / limit[name] for name in ("hash", "lz4")})
 
 
 def floor(limit):
@@ -89,8 +96,7 @@ def floor(limit):
     needed = ("protect", "readpages", "hash", "lz4", "writecpu", "lz4page")
     if any(limit[name] is None for name in needed):
         return row("limit-floor", what, None, "s", note="not all of it can be measured here")
-    parts = dict(faults=limit["protect"] * 1e-6 * GIB / PAGE, write=limit["writecpu"] * limit["lz4page"] / PAGE,
-                 read=GIB / 1e9 / limit["readpages"], **{name: GIB / 1e9 / limit[name] for name in ("hash", "lz4")})
+    parts = dict(faults=limit["protect"] * GIB / PAGE, **parts_alone(limit, "readpages"))
     return row("limit-floor", what, sum(parts.values()), "s", note=", ".join(f"{k} {v:.2f}" for k, v in parts.items()))
 
 
@@ -303,12 +309,6 @@ def has_lazy(lab):
     return any(line["what"] == "lazy recovery" and line["state"] == "ok" for line in json.loads(done.stdout))
 
 
-def first_parts(limit):
-    """Core-seconds per GiB of a first snapshot, each part measured alone."""
-    return dict(write=limit["writecpu"] * limit["lz4page"] / PAGE,
-                **{name: GIB / limit[name] for name in ("read", "hash", "lz4")})
-
-
 def one_life(lab, seen, lazy):
     """Launch, first snapshot, kill, recover; and what bounds it, measured right beside."""
     size = lab.size(2048) * MIB
@@ -330,7 +330,7 @@ def one_life(lab, seen, lazy):
     alone = {what: lab.limit(what, 256) for what in ("read", "hash", "lz4", "lz4page")}
     alone["writecpu"] = lab.limit("writecpu", 1024)
     if None not in alone.values():
-        seen["possible"].append((lab.cores - busy) * GIB / sum(first_parts(alone).values()))
+        seen["possible"].append((lab.cores - busy) * GIB / sum(parts_alone(alone, "read").values()))
     seen["bound"].append(min(lz4, write * PAGE / lab.limit("lz4page", 16)))
     seen["fill-ratio"].append(size / seconds / seen["fill"][-1])
 

@@ -55,11 +55,10 @@ def reading_at_random(pid, pages):
     size, start = largest_region(pid)
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(AT_ONCE * PAGE)
-    local = Piece(ctypes.addressof(buffer), len(buffer) - 1)
+    local = Piece(ctypes.addressof(buffer), len(buffer))
     spent = 0.0
     for _ in range(max(1, pages // AT_ONCE)):
         remote = (Piece * AT_ONCE)(*[(start + random.randrange(size // PAGE) * PAGE, PAGE) for _ in range(AT_ONCE)])
-        local.length = AT_ONCE * PAGE
         begin = time.thread_time()
         done = libc.process_vm_readv(pid, ctypes.byref(local), 1, remote, AT_ONCE, 0)
         spent += time.thread_time() - begin
