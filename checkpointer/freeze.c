@@ -471,6 +471,15 @@ void thaw_tree(struct frozen_tree *tree)
 	release_all(tree, NULL);
 }
 
+/* An attached root stays a zombie until its parent has waited for it. */
+static bool anybody_lives(const struct frozen_tree *tree)
+{
+	for (size_t i = 0; i < tree->n; i++)
+		if (!tree->processes[i].zombie)
+			return true;
+	return false;
+}
+
 int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct err *err)
 {
 	cleanup_free pid_t *pids = NULL;
@@ -494,7 +503,7 @@ int freeze_tree(struct frozen_tree *ret, const struct tree_root *root, struct er
 		release_all(&tree, root);
 		return -1;
 	}
-	if (tree.n == 0) {
+	if (!anybody_lives(&tree)) {
 		release_all(&tree, root);
 		return err_set(err, ERR_GONE, "the job has no process any more");
 	}
