@@ -27,7 +27,8 @@ class Campaign:
         self.sshd = local_sshd(lab)
         self.there, self.fetched, self.folder = (os.path.join(lab.dir, n) for n in ("there", "fetched", "replica"))
         self.took = {}  # seconds, by way
-        self.watchdog = lab.run(lab.target("pagejob"), *ARGV, "100000")
+        # all that is stored is read after each kill
+        self.watchdog = lab.run(lab.target("pagejob"), *ARGV, "100000", options=("--keep", "4"))
         lab.wait_running(self.watchdog)
 
     # ---- ways: each starts a transfer and gives the processes whose ends are waited for --------
