@@ -16,8 +16,8 @@
 /* Without a budget from the user: a quarter of the memory that is free, within these bounds. */
 #define BUDGET_LEAST (64ull << 20)
 #define BUDGET_MOST  (4ull << 30)
-/* Packs: those that gather, those that are written, and LMDB's copy of them. */
-#define ON_ITS_WAY (3ull * SESSION_PACKS_BYTES)
+/* Packs that gather or are on their way into the store, and LMDB's copy of those that are written. */
+#define ON_ITS_WAY (SESSION_PACKS_BYTES + SESSION_BATCH_BYTES)
 
 /* What is mostly over in a moment is tried again after 5, 10, 15... ms, for a third of a second. */
 #define ATTEMPTS	 12

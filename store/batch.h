@@ -8,7 +8,7 @@
 #include "store/pack.h"
 #include "store/txn.h"
 
-#define BATCH_PACKS ((unsigned)(SESSION_PACKS_BYTES >> 20)) /* 1 MiB each: what one transaction writes */
+#define BATCH_PACKS ((unsigned)(SESSION_BATCH_BYTES >> 20)) /* 1 MiB each: what one transaction writes */
 
 struct sealed_pack {
 	struct pack_view view; /* of bytes */

@@ -28,8 +28,8 @@ void session_free(struct store_session *session)
 	size_t i;
 
 	source_close(&session->source);
+	batch_writer_free(session->writer);
 	batch_clear(&session->gathering);
-	batch_clear(&session->writing);
 	for (i = 0; i < session->n_spare; i++)
 		free(session->spare[i]);
 	free(session->open.bytes);
@@ -130,7 +130,8 @@ int session_new(struct store_session **ret, struct store *store, const char *job
 	session->hashes = hash_cache_take(store);
 	if (!session->hashes)
 		err_sys(err, "session");
-	if (!session->hashes || begin_session(session, job, parent, err) < 0) {
+	if (!session->hashes || batch_writer_new(&session->writer, store, session_recycle, session, err) < 0 ||
+	    begin_session(session, job, parent, err) < 0) {
 		session_free(session);
 		return -1;
 	}
@@ -246,7 +247,7 @@ void session_abort(struct store_session *session)
 
 	if (!session)
 		return;
-	session_wait(session, &ignored);
+	batch_writer_wait(session->writer, &ignored);
 	source_close(&session->source);
 	reclaim(session->store, session->id, &ignored);
 	session_free(session);

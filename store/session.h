@@ -1,18 +1,16 @@
 /*
  * session.h: the inside of a writer, for the page table code.
  *
- * Pages go into the open pack; full packs and new nodes gather in a batch. A full batch is written in one
- * transaction by a thread of its own, while the next one gathers: compressing and waiting for the disk
- * overlap. No more than one batch is on its way at a time. Page and node ids come from blocks that are
+ * Pages go into the open pack; full packs and new nodes gather in a batch. Full batches are written by a thread
+ * of their own (batchwriter.h), while the next ones gather: compressing and waiting for the disk overlap. Page and
+ * node ids come from blocks that are
  * reserved in the session's record, so that no two writers ever give out the same one, and what a dead
  * writer left is known by its ids.
  */
 #ifndef PAWL_STORE_SESSION_H
 #define PAWL_STORE_SESSION_H
 
-#include <pthread.h>
-
-#include "store/batch.h"
+#include "store/batchwriter.h"
 #include "store/dedup.h"
 #include "store/elsewhere.h"
 #include "store/press.h"
@@ -33,12 +31,8 @@ struct store_session {
 	struct id_block page_ids, node_ids;
 	struct pack_builder open;
 	struct batch gathering;
-	struct batch writing;       /* read only while the writer runs */
-	bool in_flight;             /* writer was started and not yet waited for */
-	pthread_t writer;
-	int write_rc;               /* the writer's, once it was waited for */
-	struct err write_err;
-	uint8_t *spare[2 * BATCH_PACKS + 1]; /* PACK_SIZE buffers for reuse */
+	struct batch_writer *writer;
+	uint8_t *spare[SESSION_PACKS_BYTES / PACK_SIZE + 1]; /* PACK_SIZE buffers for reuse */
 	size_t n_spare;
 	struct dedup known_pages, known_nodes;
 	struct elsewhere elsewhere;
@@ -73,10 +67,11 @@ int session_add_node(struct store_session *session, unsigned level,
 void session_know_node(struct store_session *session, unsigned level,
 		       const uint64_t slots[NODE_SLOTS], uint64_t id);
 
-/* Closes the open pack and waits for the writer: what is left to write is in `gathering`. */
+/* The batch is in the store: its buffers serve again. */
+batch_written session_recycle;
+/* Closes the open pack and waits for the writer: what is left to write is in `gathering`. ERR_FULL and others are
+ * the writer's. */
 int session_settle(struct store_session *session, struct err *err);
-/* Waits for the writer. ERR_FULL and others are its own. */
-int session_wait(struct store_session *session, struct err *err);
 /* Adds a block of page or node ids to the record (which the caller writes). */
 int session_reserve(struct store_session *session, struct next_ids *next, bool pages,
 		    struct err *err);

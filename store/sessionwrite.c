@@ -6,9 +6,8 @@
 #include "store/bytes.h"
 #include "store/record.h"
 #include "store/session.h"
-#include "store/base/parallel.h"
 
-#define PAGE_BLOCK 65536u
+#define PAGE_BLOCK 262144u
 #define NODE_BLOCK 4096u
 
 /* ---- ids ----------------------------------------------------------------------------------- */
@@ -62,9 +61,10 @@ int session_put_record(struct store_session *session, MDB_txn *txn, struct err *
 
 /* ---- writing what was gathered ------------------------------------------------------------- */
 
-/* The batch is in the store: its buffers serve again. */
-static void recycle(struct store_session *session, struct batch *batch)
+void session_recycle(void *ctx, struct batch *batch)
 {
+	struct store_session *session = ctx;
+
 	while (batch->n_packs > 0) {
 		struct sealed_pack *pack = &batch->packs[--batch->n_packs];
 
@@ -74,52 +74,12 @@ static void recycle(struct store_session *session, struct batch *batch)
 	batch_free_nodes(batch);
 }
 
-int session_wait(struct store_session *session, struct err *err)
-{
-	if (!session->in_flight)
-		return 0;
-	session->in_flight = false;
-	pthread_join(session->writer, NULL);
-	if (session->write_rc < 0) {
-		session->failed = true;
-		*err = session->write_err;
-		return -1;
-	}
-	recycle(session, &session->writing);
-	return 0;
-}
-
-static void *write_batch(void *arg)
-{
-	struct store_session *session = arg;
-
-	session->write_rc = batch_commit(&session->writing, session->store, &session->write_err);
-	if (session->write_rc < 0)
-		err_wrap(&session->write_err, "writing %zu MiB of pages", session->writing.n_packs);
-	return NULL;
-}
-
 /* Sends the batch on its way. */
 static int launch(struct store_session *session, struct err *err)
 {
-	struct batch empty;
-
-	if (session_wait(session, err) < 0)
-		return -1;
-	empty = session->writing; /* but for the array of nodes, which serves again */
-	session->writing = session->gathering;
-	session->gathering = empty;
-	session->in_flight = true;
-	if (thread_start(&session->writer, write_batch, session) == 0)
+	if (batch_writer_give(session->writer, &session->gathering, err) == 0)
 		return 0;
-	session->in_flight = false; /* no thread to be had: do it here */
-	write_batch(session);
-	if (session->write_rc == 0) {
-		recycle(session, &session->writing);
-		return 0;
-	}
 	session->failed = true;
-	*err = session->write_err;
 	return -1;
 }
 
@@ -150,8 +110,10 @@ static int open_pack(struct store_session *session, struct err *err)
 
 int session_settle(struct store_session *session, struct err *err)
 {
-	if (session_wait(session, err) < 0)
+	if (batch_writer_wait(session->writer, err) < 0) {
+		session->failed = true;
 		return -1;
+	}
 	return seal(session, err);
 }
 
@@ -175,7 +137,7 @@ static int reserve_block(struct store_session *session, bool pages, struct err *
 	}
 	if (txn_commit(store, txn, false, err) < 0)
 		return -1;
-	recycle(session, &session->gathering);
+	session_recycle(session, &session->gathering);
 	return 0;
 }
 
@@ -244,7 +206,7 @@ static bool hash_in_memory(struct store_session *session, uint64_t id, struct pa
 		return true;
 	}
 	return batch_find_hash(&session->gathering, id, ret) ||
-	       (session->in_flight && batch_find_hash(&session->writing, id, ret)) ||
+	       batch_writer_find_hash(session->writer, id, ret) ||
 	       hash_cache_find(session->hashes, id, ret);
 }
 
@@ -275,8 +237,8 @@ int session_node(struct store_session *session, uint64_t id, unsigned *ret_level
 	const struct pending_node *pending = batch_find_node(&session->gathering, id);
 	int rc;
 
-	if (!pending && session->in_flight)
-		pending = batch_find_node(&session->writing, id);
+	if (!pending)
+		pending = batch_writer_find_node(session->writer, id);
 	if (pending)
 		return node_open(pending->record, pending->len, id, &session->store->secret,
 				 ret_level, slots, err);

@@ -196,9 +196,10 @@ enum store_codec { CODEC_NONE, CODEC_LZ4, CODEC_ZSTD };
  *
  * A writer of one snapshot. Nothing it writes is visible before session_publish, everything is
  * reclaimed if it is aborted or its process dies. While it lives, its parent snapshot's pages stay. Of its memory
- * most is packs: those that gather, and those that are being written, each of up to SESSION_PACKS_BYTES; the latter
- * twice, since LMDB copies them. */
-#define SESSION_PACKS_BYTES (32ull << 20)
+ * most is packs: those that gather and those on their way into the store, SESSION_PACKS_BYTES at most, and LMDB's copy
+ * of those that are being written, SESSION_BATCH_BYTES. */
+#define SESSION_PACKS_BYTES (64ull << 20)
+#define SESSION_BATCH_BYTES (8ull << 20)
 int session_begin(struct store_session **ret, struct store *store, const char *job,
 		  uint64_t parent /* seq, 0: none */, enum store_codec codec, struct err *err);
 void session_abort(struct store_session *session); /* takes NULL; also frees */
