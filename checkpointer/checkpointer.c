@@ -136,6 +136,7 @@ static int scan_memory(struct taking *t, struct err *err)
 		if (!t->tree.processes[i].zombie && collected_own_memory(&t->collection.processes[i]) &&
 		    scan_process(t, &t->collection.processes[i], err) < 0)
 			return -1;
+	session_expect(t->session, t->info.pages_resident);
 	return 0;
 }
 

@@ -5,7 +5,8 @@
 
 #include "store/base/search.h"
 
-#define CACHED_PACKS 8192u /* of some 10 KiB: what 16 GiB of memory take */
+#define PAGES_UNTOLD (4u << 20)   /* 20 bytes each: what 16 GiB of memory take */
+#define PAGES_LEAST  (64u << 10)
 
 static void free_pack(struct hash_pack *pack)
 {
@@ -82,28 +83,66 @@ static int copy_pack(struct hash_pack *pack, const struct pack_view *view)
 	return 0;
 }
 
-static void evict_oldest(struct hash_cache *cache)
+static void drop(struct hash_cache *cache, size_t from, size_t end)
 {
-	size_t i, oldest = 0;
-
-	for (i = 1; i < cache->n; i++)
-		if (cache->packs[i].used_at < cache->packs[oldest].used_at)
-			oldest = i;
-	free_pack(&cache->packs[oldest]);
-	cache->n--;
-	memmove(cache->packs + oldest, cache->packs + oldest + 1,
-		(cache->n - oldest) * sizeof(*cache->packs));
-}
-
-/* Ranges of packs do not overlap, so what lies in this one's is of before it was compacted. */
-static void drop_superseded(struct hash_cache *cache, const struct pack_view *view)
-{
-	size_t from = count_upto(cache, view->first), end = count_upto(cache, view->first + view->span);
-
-	for (size_t i = from; i < end; i++)
+	for (size_t i = from; i < end; i++) {
+		cache->pages -= cache->packs[i].count;
 		free_pack(&cache->packs[i]);
+	}
 	memmove(cache->packs + from, cache->packs + end, (cache->n - end) * sizeof(*cache->packs));
 	cache->n -= end - from;
+}
+
+/* What was used neither lately nor in the first seven eighths of the time since the oldest was. */
+static void drop_oldest(struct hash_cache *cache)
+{
+	uint64_t oldest = cache->clock;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < cache->n; i++)
+		if (cache->packs[i].used_at < oldest)
+			oldest = cache->packs[i].used_at;
+	for (size_t i = 0; i < cache->n; i++) {
+		struct hash_pack *pack = &cache->packs[i];
+
+		if (pack->used_at - oldest > (cache->clock - oldest) / 8) {
+			cache->packs[kept++] = *pack;
+		} else {
+			cache->pages -= pack->count;
+			free_pack(pack);
+		}
+	}
+	cache->n = kept;
+}
+
+/* By an eighth at once: each look at all of them takes its time. */
+static void make_room(struct hash_cache *cache)
+{
+	size_t most = cache->most_pages ? cache->most_pages : PAGES_UNTOLD;
+
+	if (cache->pages <= most)
+		return;
+	while (cache->pages > most - most / 8)
+		drop_oldest(cache);
+}
+
+void hash_cache_expect(struct hash_cache *cache, uint64_t pages)
+{
+	uint64_t most = pages + pages / 2; /* those of pages that were written since are still there */
+
+	cache->most_pages = most > PAGES_LEAST ? most : PAGES_LEAST;
+}
+
+static int grow(struct hash_cache *cache)
+{
+	size_t room = cache->room ? cache->room * 2 : 64;
+	struct hash_pack *more = reallocarray(cache->packs, room, sizeof(*more));
+
+	if (!more)
+		return -1;
+	cache->packs = more;
+	cache->room = room;
+	return 0;
 }
 
 void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
@@ -111,24 +150,20 @@ void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
 	struct hash_pack pack;
 	size_t at;
 
-	if (!cache->packs)
-		cache->packs = malloc(CACHED_PACKS * sizeof(*cache->packs));
-	if (!cache->packs || copy_pack(&pack, view) < 0)
+	if (cache->n == cache->room && grow(cache) < 0)
 		return;
-	drop_superseded(cache, view);
-	if (cache->n == CACHED_PACKS)
-		evict_oldest(cache);
+	if (copy_pack(&pack, view) < 0)
+		return;
+	/* Ranges of packs do not overlap, so what lies in this one's is of before it was compacted. */
+	at = COUNT_BEFORE(cache->n, i, cache->packs[i].first < view->first);
+	drop(cache, at, count_upto(cache, view->first + view->span));
+	memmove(cache->packs + at + 1, cache->packs + at, (cache->n - at) * sizeof(*cache->packs));
 	pack.used_at = ++cache->clock;
-	at = count_upto(cache, view->first);
-	if (at > 0 && cache->packs[at - 1].first == view->first) { /* it was compacted since */
-		free_pack(&cache->packs[--at]);
-	} else {
-		memmove(cache->packs + at + 1, cache->packs + at,
-			(cache->n - at) * sizeof(*cache->packs));
-		cache->n++;
-	}
 	cache->packs[at] = pack;
+	cache->n++;
+	cache->pages += pack.count;
 	cache->last = at;
+	make_room(cache);
 }
 
 /* ---- from one session to the next ---------------------------------------------------------- */

@@ -150,6 +150,11 @@ struct page_hash session_digest(const struct store_session *session, const void 
 	return hash_bytes(&session->store->secret, data, len);
 }
 
+void session_expect(struct store_session *session, uint64_t pages)
+{
+	hash_cache_expect(session->hashes, pages);
+}
+
 void session_counts(const struct store_session *session, struct session_counts *ret)
 {
 	*ret = session->counts;

@@ -75,13 +75,17 @@ struct hash_pack {
 
 struct hash_cache { /* starts as {0} */
 	struct hash_pack *packs; /* ascending by first */
-	size_t n, last;
+	size_t n, room, last;
+	uint64_t pages;      /* in all of them */
+	uint64_t most_pages; /* 0: nobody has told */
 	uint64_t clock;
 };
 
 void hash_cache_clear(struct hash_cache *cache);
 bool hash_cache_find(struct hash_cache *cache, uint64_t id, struct page_hash *ret);
-/* Best effort: without memory it is just not kept. */
+/* A snapshot has so many pages: as many are kept, and half as many again. */
+void hash_cache_expect(struct hash_cache *cache, uint64_t pages);
+/* Best effort: without memory it is just not kept. What was not used for the longest time makes room. */
 void hash_cache_add(struct hash_cache *cache, const struct pack_view *view);
 
 /* That of the last session, or an empty one; NULL: no memory. The caller's until hash_cache_keep (which takes NULL). */

@@ -203,6 +203,8 @@ enum store_codec { CODEC_NONE, CODEC_LZ4, CODEC_ZSTD };
 int session_begin(struct store_session **ret, struct store *store, const char *job,
 		  uint64_t parent /* seq, 0: none */, enum store_codec codec, struct err *err);
 void session_abort(struct store_session *session); /* takes NULL; also frees */
+/* The snapshot has so many pages, of which many may be put: their hashes are then kept in memory (source.h). */
+void session_expect(struct store_session *session, uint64_t pages);
 
 struct session_counts {
 	uint64_t pages_in;      /* given to page_table_put */

@@ -83,6 +83,29 @@ static void test_a_merged_pack_supersedes(void **state)
 	hash_cache_clear(&cache);
 }
 
+/* By the size of the snapshot; what is used stays longest. */
+static void test_keeps_what_is_used(void **state)
+{
+	struct hash_cache cache = {0};
+	uint64_t first = 1000, n = 0;
+
+	hash_cache_expect(&cache, 100000);
+	for (; n < 1000; n++, first += 300) {
+		add(&cache, first, first + 299, 1);
+		assert_true(has(&cache, first) && cache.pages <= 150000);
+		assert_true(has(&cache, 1000)); /* asked for again and again */
+	}
+	assert_true(cache.pages > 75000); /* not too much at once */
+	assert_int_equal(cache.pages, cache.n * 300);
+	assert_false(has(&cache, 1300));
+	assert_true(has(&cache, first - 300 * 200));
+	hash_cache_expect(&cache, 1000000);
+	for (; n < 2000; n++, first += 300)
+		add(&cache, first, first + 299, 1);
+	assert_true(cache.pages > 300000);
+	hash_cache_clear(&cache);
+}
+
 static void test_goes_from_one_to_the_next(void **state)
 {
 	struct store store = {.hashes_mutex = PTHREAD_MUTEX_INITIALIZER};
@@ -108,6 +131,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_finds_what_was_added),
 		cmocka_unit_test(test_a_merged_pack_supersedes),
+		cmocka_unit_test(test_keeps_what_is_used),
 		cmocka_unit_test(test_goes_from_one_to_the_next),
 	};
 
