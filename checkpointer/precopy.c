@@ -221,9 +221,23 @@ static int precopy_with_room(struct taking *t, struct err *err)
 	return make_room(t, err) < 0 ? -1 : precopy_all(t, err);
 }
 
+/* About so many; the pause tells exactly. */
+static void expect_pages(struct taking *t)
+{
+	uint64_t resident = 0;
+
+	for (size_t i = 0; i < t->c->tracked.n; i++)
+		resident += resident_bytes(t->c->tracked.list[i].pid);
+	if (resident)
+		session_expect(t->session, resident / STORE_PAGE_SIZE);
+}
+
 int precopy(struct taking *t, struct err *err)
 {
-	if (arm_new_processes(t, err) < 0 || precopy_with_room(t, err) < 0)
+	if (arm_new_processes(t, err) < 0)
+		return -1;
+	expect_pages(t);
+	if (precopy_with_room(t, err) < 0)
 		return -1;
 	contents_read_ahead(&t->known, t->session, &t->c->config.root);
 	return 0;
