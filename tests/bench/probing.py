@@ -51,13 +51,14 @@ def largest_region(pid):
 
 
 def reading_at_random(pid, pages):
-    """process_vm_readv(2) of so many pages, each somewhere else."""
+    """process_vm_readv(2) of so many pages, each somewhere else, into memory that was written before."""
     size, start = largest_region(pid)
     libc = ctypes.CDLL(None, use_errno=True)
-    buffer = ctypes.create_string_buffer(AT_ONCE * PAGE)
-    local = Piece(ctypes.addressof(buffer), len(buffer))
+    buffer = ctypes.create_string_buffer(pages * PAGE)
+    ctypes.memset(buffer, 1, len(buffer))
     spent = 0.0
-    for _ in range(max(1, pages // AT_ONCE)):
+    for first in range(0, pages, AT_ONCE):
+        local = Piece(ctypes.addressof(buffer) + first * PAGE, AT_ONCE * PAGE)
         remote = (Piece * AT_ONCE)(*[(start + random.randrange(size // PAGE) * PAGE, PAGE) for _ in range(AT_ONCE)])
         begin = time.thread_time()
         done = libc.process_vm_readv(pid, ctypes.byref(local), 1, remote, AT_ONCE, 0)
