@@ -4,6 +4,7 @@ A group takes the lab and returns rows. `must`: the bound that the project has s
 """
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -175,7 +176,7 @@ def peers(lab):
     for peer in PEERS:
         try:
             rows += beside(lab, peer)
-        except Unavailable as reason:
+        except (Unavailable, Broken) as reason:
             rows.append(row(f"pause-times-{peer.name.lower()}", f"{peer.name}'s pause over pawl's", None, "x", note=str(reason)))
     return rows
 
@@ -207,35 +208,49 @@ def beside(lab, peer):
 
 # ---- the cost to a job that works --------------------------------------------------------------------
 
-def lost_seconds(job, lab, pairs):
-    """Seconds that each of so many snapshots costs a job of fixed cycles of work; seconds of a cycle. A snapshot
-    begins with a cycle; the cycles until its end, and one after it, are held against one without."""
-    losses, plain = [], []
+CYCLES = 9  # about so many from one snapshot to the next
+
+
+def lost_seconds(job, pairs):
+    """Seconds that each of so many snapshots costs a job of fixed cycles of work, the MiB that had changed, seconds of a
+    cycle. The cycles from the request to one after the end are held against those before."""
+    losses, changed, plain = [], [], []
     for _ in range(pairs):
-        job.settle(1)
+        before = len(job.output.of("step"))
+        job.settle(CYCLES - 4)
         start = len(job.output.of("step"))
-        job.snapshot()
-        job.settle(3)
-        cycles = [int(words[2]) / 1e6 for _, words in job.output.of("step")[start:]]
-        base = cycles[-1]
+        info = job.snapshot()
+        job.settle(2)
+        cycles = [int(words[2]) / 1e6 for _, words in job.output.of("step")]
+        base = median(cycles[before + 1:start])
         plain.append(base)
-        losses.append(sum(cycles[:-1]) - base * (len(cycles) - 1))
-    return losses, plain
+        losses.append(sum(cycles[start:]) - base * (len(cycles) - start))
+        changed.append(info["pages_changed"] * PAGE / MIB)
+    return losses, changed, plain
+
+
+def changed_in(seconds, rate, size):
+    """MiB, of pages written at random."""
+    return size * (1 - math.exp(-rate * seconds / size))
 
 
 def slowdown(lab, rate, must):
-    # What 60 s write: beyond four times the size nothing is left that is not written.
-    size = lab.size(2048)
-    burst = min(rate * 60 // lab.scale, size * 4)
+    """Minutes are made short: each cycle, of a second or so, writes a part of what a minute does, but no less than the job
+    does in that time."""
+    size, rate = lab.size(2048), rate / lab.scale
+    burst = math.ceil(max(1, rate * 1.2, min(rate * 60, size) / CYCLES))
     lab.need(memory=3500, disk=9000)
     with start_bench(lab, ["--keep", "2"], mode="work", size=size, burst=burst, threads=lab.cores,
                      spin=max(10, lab.options.spin)) as job:
         job.settle(2)
         warm_up(job, 1)
-        losses, cycles = lost_seconds(job, lab, lab.rounds)
-    return of_samples(f"slowdown-{rate}", f"slowdown, snapshot every 60 s, {rate} MiB/s", [100 * l / 60 for l in losses], "%",
-                      must, f"each snapshot costs the job {median(losses):.2f} s; its cycles take {median(cycles):.1f} s "
-                      f"({min(cycles):.1f} to {max(cycles):.1f})")
+        losses, changed, cycles = lost_seconds(job, lab.rounds)
+    minute = changed_in(60, rate, size)
+    name = f"{rate * lab.scale:.0f}"
+    return of_samples(f"slowdown-{name}", f"slowdown, snapshot every 60 s, {name} MiB/s",
+                      [100 * loss / 60 * minute / mib for loss, mib in zip(losses, changed)], "%", must,
+                      f"a snapshot of {median(changed):.0f} MiB costs the job {median(losses):.2f} s; a minute changes {minute:.0f} MiB; "
+                      f"cycles take {median(cycles):.1f} s ({min(cycles):.1f} to {max(cycles):.1f})")
 
 
 @group("slowdown", 200)
@@ -391,7 +406,7 @@ def restart_peers(lab):
         name = f"recovery-times-{peer.name.lower()}"
         try:
             rows.append(restart_beside(lab, peer, name))
-        except Unavailable as reason:
+        except (Unavailable, Broken) as reason:
             rows.append(row(name, f"{peer.name}'s restart over pawl's", None, "x", note=str(reason)))
     return rows
 

@@ -177,9 +177,15 @@ class DmtcpJob(PeerJob):
     def images(self):
         return [os.path.join(self.dir, name) for name in os.listdir(self.dir) if name.endswith(".dmtcp")]
 
+    def checkpoint(self):
+        """Forked checkpoints are written when the command has returned: the image has another name until then."""
+        self.call("dmtcp_command", "--coord-port", self.port, "--bcheckpoint")
+        wait_until(lambda: self.images() and not any(name.endswith(".temp") for name in os.listdir(self.dir)),
+                   "DMTCP's image is written")
+
     def snapshot(self):
         begin = time.monotonic()
-        self.call("dmtcp_command", "--coord-port", self.port, "--bcheckpoint")
+        self.checkpoint()
         end = time.monotonic()
         info = dict(begin=begin, end=end, pause_us=None,
                     bytes_stored=sum(os.stat(path).st_blocks * 512 for path in self.images()))
@@ -187,7 +193,7 @@ class DmtcpJob(PeerJob):
         return info
 
     def prepare(self):
-        self.call("dmtcp_command", "--coord-port", self.port, "--bcheckpoint")
+        self.checkpoint()
         self.call("dmtcp_command", "--coord-port", self.port, "--kill")
         self.process.wait()
 
