@@ -93,7 +93,7 @@ static void drop(struct hash_cache *cache, size_t from, size_t end)
 	cache->n -= end - from;
 }
 
-/* What was used neither lately nor in the first seven eighths of the time since the oldest was. */
+/* What was last used in the first eighth of the time since the oldest was. */
 static void drop_oldest(struct hash_cache *cache)
 {
 	uint64_t oldest = cache->clock;
