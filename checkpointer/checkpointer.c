@@ -339,12 +339,10 @@ static void keep_as_last(struct taking *t)
 /* About what is still to be written, compressed as what was written so far. */
 static uint64_t bytes_to_come(const struct taking *t)
 {
-	uint64_t raw = t->c->copies.used, whole = 0;
+	uint64_t raw = t->c->copies.used, whole = tracked_resident_bytes(t->c);
 	struct session_counts counts;
 
 	session_counts(t->session, &counts);
-	for (size_t i = 0; i < t->c->tracked.n; i++)
-		whole += resident_bytes(t->c->tracked.list[i].pid);
 	if (!t->c->last && whole > counts.pages_in * STORE_PAGE_SIZE)
 		raw = whole - counts.pages_in * STORE_PAGE_SIZE;
 	if (counts.bytes_raw == 0)

@@ -74,7 +74,8 @@ static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 	return 0;
 }
 
-uint64_t resident_bytes(pid_t pid)
+/* 0 where that cannot be told. */
+static uint64_t resident_bytes(pid_t pid)
 {
 	cleanup_free char *text = NULL;
 	unsigned long size, resident;
@@ -86,6 +87,15 @@ uint64_t resident_bytes(pid_t pid)
 	    sscanf(text, "%lu %lu", &size, &resident) != 2)
 		return 0;
 	return (uint64_t)resident * STORE_PAGE_SIZE;
+}
+
+uint64_t tracked_resident_bytes(const struct checkpointer *c)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < c->tracked.n; i++)
+		sum += resident_bytes(c->tracked.list[i].pid);
+	return sum;
 }
 
 static bool wants_arming(struct checkpointer *c, const struct frozen_process *p)
@@ -224,10 +234,8 @@ static int precopy_with_room(struct taking *t, struct err *err)
 /* About so many; the pause tells exactly. */
 static void expect_pages(struct taking *t)
 {
-	uint64_t resident = 0;
+	uint64_t resident = tracked_resident_bytes(t->c);
 
-	for (size_t i = 0; i < t->c->tracked.n; i++)
-		resident += resident_bytes(t->c->tracked.list[i].pid);
 	if (resident)
 		session_expect(t->session, resident / STORE_PAGE_SIZE);
 }

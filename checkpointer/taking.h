@@ -67,7 +67,7 @@ int take_notes(struct taking *t, struct err *err);
 /* The first thing after it: whether they still hold. If not, t->again is set. */
 int check_notes(struct taking *t, struct err *err);
 
-/* Bytes of memory that are there, 0 where that cannot be told. */
-uint64_t resident_bytes(pid_t pid);
+/* About so many bytes of memory are there in all tracked processes: what they share counts for each. */
+uint64_t tracked_resident_bytes(const struct checkpointer *c);
 
 #endif

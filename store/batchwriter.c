@@ -12,13 +12,13 @@ struct batch_writer {
 	batch_written *written_hook;
 	void *ctx;
 	struct batch ring[ON_THE_WAY_MOST]; /* batch number n is at n modulo that */
-	uint64_t given, taken_back;         /* the giver's; those between are read only for both */
+	uint64_t taken_back;                /* the giver's; from there to `given` they are read only for both */
 	pthread_t thread;
 	bool started; /* and not joined yet */
 	/* ---- under the lock ---- */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	uint64_t to_write; /* as `given`, for the thread */
+	uint64_t given; /* the giver reads it without */
 	uint64_t written;
 	bool running, failed, ending;
 	struct err err;
@@ -58,7 +58,7 @@ static void *write_all(void *arg)
 	struct batch_writer *w = arg;
 
 	pthread_mutex_lock(&w->lock);
-	while (w->written < w->to_write && !w->failed && !w->ending)
+	while (w->written < w->given && !w->failed && !w->ending)
 		write_next(w);
 	w->running = false;
 	pthread_mutex_unlock(&w->lock);
@@ -100,13 +100,13 @@ static int take_back(struct batch_writer *w, uint64_t most, struct err *err)
 	return result;
 }
 
-/* Where no thread can be had, it is done here. */
+/* There is one more. Where no thread can be had, it is written here. */
 static void set_to_work(struct batch_writer *w)
 {
 	bool running;
 
 	pthread_mutex_lock(&w->lock);
-	w->to_write = w->given;
+	w->given++;
 	running = w->running;
 	w->running = true;
 	pthread_mutex_unlock(&w->lock);
@@ -128,7 +128,6 @@ int batch_writer_give(struct batch_writer *w, struct batch *batch, struct err *e
 	empty = *free_place; /* but for the array of nodes, which serves again */
 	*free_place = *batch;
 	*batch = empty;
-	w->given++;
 	set_to_work(w);
 	return 0;
 }

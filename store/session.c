@@ -252,7 +252,8 @@ void session_abort(struct store_session *session)
 
 	if (!session)
 		return;
-	batch_writer_wait(session->writer, &ignored);
+	batch_writer_free(session->writer); /* what waits is not written, only to be deleted */
+	session->writer = NULL;
 	source_close(&session->source);
 	reclaim(session->store, session->id, &ignored);
 	session_free(session);

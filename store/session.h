@@ -3,9 +3,8 @@
  *
  * Pages go into the open pack; full packs and new nodes gather in a batch. Full batches are written by a thread
  * of their own (batchwriter.h), while the next ones gather: compressing and waiting for the disk overlap. Page and
- * node ids come from blocks that are
- * reserved in the session's record, so that no two writers ever give out the same one, and what a dead
- * writer left is known by its ids.
+ * node ids come from blocks that are reserved in the session's record, so that no two writers ever give out the
+ * same one, and what a dead writer left is known by its ids.
  */
 #ifndef PAWL_STORE_SESSION_H
 #define PAWL_STORE_SESSION_H
