@@ -97,8 +97,8 @@ static void let_go(int fd, off_t start, off_t end)
 /* What was just synced to disk is read again only by a recovery. Left in the page cache it would
  * push out the job's own files, and every batch would go to fresh memory, whose first touch is dear
  * (see checkpointer/copies.h). Pages mapped by somebody stay, and of an old store many are: so only what
- * this batch has written is looked at, not the file, which is at the end of a snapshot. */
-static void leave_batch(const struct batch *batch, struct store *store)
+ * this batch has written is looked at, not the file, which is after a garbage collection. */
+void batch_leave_page_cache(const struct batch *batch, struct store *store)
 {
 	off_t start = 0, end = 0;
 	mdb_filehandle_t fd;
@@ -106,7 +106,8 @@ static void leave_batch(const struct batch *batch, struct store *store)
 	const char *base;
 	MDB_txn *txn;
 
-	if (mdb_env_get_fd(store->env, &fd) || txn_read(store, &txn, &ignored) < 0)
+	if (atomic_load(&store->stay_cached) || mdb_env_get_fd(store->env, &fd) ||
+	    txn_read(store, &txn, &ignored) < 0)
 		return;
 	base = txn_map_base(store, txn);
 	for (size_t i = 0; base && i < batch->n_packs; i++) {
@@ -152,8 +153,7 @@ int batch_commit(const struct batch *batch, struct store *store, struct err *err
 	}
 	if (txn_commit(store, txn, false, err) < 0)
 		return -1;
-	if (!atomic_load(&store->stay_cached))
-		leave_batch(batch, store);
+	batch_leave_page_cache(batch, store);
 	return 0;
 }
 

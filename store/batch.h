@@ -43,7 +43,9 @@ int batch_write(const struct batch *batch, struct store *store, MDB_txn *txn, st
 /* Puts all of it in a transaction of its own, and lets the page cache go of it. */
 int batch_commit(const struct batch *batch, struct store *store, struct err *err);
 
-/* Unless store_stay_in_page_cache says otherwise: lets the page cache go of what of the file is mapped by nobody; takes time by its size. */
+/* Unless store_stay_in_page_cache says otherwise, these let the page cache go of what is mapped by nobody: of a batch
+ * that is in the store; of the whole file, which takes time by its size. */
+void batch_leave_page_cache(const struct batch *batch, struct store *store);
 void store_leave_page_cache(struct store *store);
 
 void batch_free_nodes(struct batch *batch); /* empties it of nodes, keeps the array */

@@ -2,6 +2,7 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "store/base/pages.h"
 #include "store/hash.h"
@@ -9,6 +10,7 @@
 #define FIRST_SIZE 4096u
 #define MAX_SIZE   (2u << 20) /* 48 MiB */
 #define PROBES     32u
+#define KEPT_MOST  (1u << 20) /* 24 MiB */
 
 static size_t bytes_of(const struct dedup *table)
 {
@@ -33,6 +35,18 @@ void dedup_clear(struct dedup *table)
 {
 	free_slots(table);
 	*table = (struct dedup){0};
+}
+
+void dedup_rest(struct dedup *table)
+{
+	if (table->size == 0)
+		return;
+	if (table->size > KEPT_MOST || table->used < table->size / 16) {
+		dedup_clear(table);
+		return;
+	}
+	memset(table->slots, 0, bytes_of(table));
+	table->used = 0;
 }
 
 uint64_t dedup_find(const struct dedup *table, struct page_hash hash)

@@ -20,6 +20,9 @@ struct dedup { /* starts as {0} */
 };
 
 void dedup_clear(struct dedup *table);
+/* The same, but the memory stays for the next use (fresh memory is dear: base/pages.h), if as much is likely to be
+ * needed again and it is not too much to keep. */
+void dedup_rest(struct dedup *table);
 /* 0: not known. */
 uint64_t dedup_find(const struct dedup *table, struct page_hash hash);
 /* Best effort: without memory the entry is just not kept. */

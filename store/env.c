@@ -264,6 +264,7 @@ int env_open(struct store *store, struct err *err)
 
 void env_close(struct store *store)
 {
+	atomic_store(&store->sparse, false);
 	if (store->env)
 		mdb_env_close(store->env);
 	store->env = NULL;

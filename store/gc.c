@@ -38,6 +38,23 @@ int gc_commit(struct gc *gc, MDB_txn *txn, struct err *err)
 	return rc;
 }
 
+static bool is_kept(const void *ctx, uint64_t id)
+{
+	const struct gc *gc = ctx;
+
+	return id >= gc->next.page || idset_has(&gc->pages, id) || id_ranges_meet(&gc->live_pages, id, id);
+}
+
+/* What a session that goes on meanwhile has taken is pruned the next time. */
+static void forget_hashes(const struct gc *gc)
+{
+	struct hash_cache *hashes = hash_cache_take(gc->store);
+
+	if (hashes)
+		hash_cache_retain(hashes, is_kept, gc);
+	hash_cache_keep(gc->store, hashes);
+}
+
 static int collect(struct gc *gc, struct err *err)
 {
 	int dead;
@@ -48,7 +65,11 @@ static int collect(struct gc *gc, struct err *err)
 	    gc_mark(gc, err) < 0 || gc_sweep(gc, err) < 0 || index_collect(gc, err) < 0 ||
 	    pins_collected(gc->store, &gc->published, err) < 0)
 		return -1;
-	return store_sync(gc->store, err);
+	forget_hashes(gc);
+	if (store_sync(gc->store, err) < 0)
+		return -1;
+	store_leave_page_cache(gc->store);
+	return 0;
 }
 
 static void gc_clear(struct gc *gc)
@@ -71,6 +92,7 @@ static int run(struct gc *gc, bool compact, struct err *err)
 		return err_sys(err, "%s: cannot lock", gc->store->dir);
 	if (rc == 0)
 		return err_set(err, ERR_BUSY, "%s: another pawl is freeing space", gc->store->dir);
+	map_read_sparsely(gc->store);
 	rc = collect(gc, err);
 	if (rc == 0 && compact)
 		rc = gc_give_back(gc, err);

@@ -166,6 +166,45 @@ void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
 	make_room(cache);
 }
 
+static void retain_in(struct hash_pack *pack, bool (*keep)(const void *ctx, uint64_t id), const void *ctx)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < pack->count; i++) {
+		if (!keep(ctx, pack->first + pack->delta[i]))
+			continue;
+		pack->delta[kept] = pack->delta[i];
+		pack->hash[kept++] = pack->hash[i];
+	}
+	if (kept && kept < pack->count) { /* smaller: they stay where they are if that fails */
+		uint32_t *delta = reallocarray(pack->delta, kept, sizeof(*delta));
+		struct page_hash *hash = reallocarray(pack->hash, kept, sizeof(*hash));
+
+		pack->delta = delta ? delta : pack->delta;
+		pack->hash = hash ? hash : pack->hash;
+	}
+	pack->count = kept;
+}
+
+void hash_cache_retain(struct hash_cache *cache, bool (*keep)(const void *ctx, uint64_t id), const void *ctx)
+{
+	size_t n = 0;
+
+	cache->pages = 0;
+	for (size_t i = 0; i < cache->n; i++) {
+		struct hash_pack pack = cache->packs[i];
+
+		retain_in(&pack, keep, ctx);
+		cache->pages += pack.count;
+		if (pack.count)
+			cache->packs[n++] = pack;
+		else
+			free_pack(&pack);
+	}
+	cache->n = n;
+	cache->last = 0;
+}
+
 /* ---- from one session to the next ---------------------------------------------------------- */
 
 struct hash_cache *hash_cache_take(struct store *store)

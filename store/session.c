@@ -23,6 +23,26 @@ static int open_sessions_lock(struct store *store)
 		      0600);
 }
 
+static struct dedup swap_room(struct store *store, struct dedup room)
+{
+	struct dedup before;
+
+	pthread_mutex_lock(&store->hashes_mutex);
+	before = store->kept_room;
+	store->kept_room = room;
+	pthread_mutex_unlock(&store->hashes_mutex);
+	return before;
+}
+
+static void keep_room(struct store_session *session)
+{
+	struct dedup other;
+
+	dedup_rest(&session->known_pages);
+	other = swap_room(session->store, session->known_pages);
+	dedup_clear(&other);
+}
+
 void session_free(struct store_session *session)
 {
 	size_t i;
@@ -37,7 +57,7 @@ void session_free(struct store_session *session)
 	free(session->record.pages);
 	free(session->record.nodes);
 	free(session->record.pins);
-	dedup_clear(&session->known_pages);
+	keep_room(session);
 	dedup_clear(&session->known_nodes);
 	elsewhere_clear(&session->elsewhere);
 	hash_cache_keep(session->store, session->hashes);
@@ -127,7 +147,9 @@ int session_new(struct store_session **ret, struct store *store, const char *job
 	session->record.keep_generation = keep ? keep->generation : 0;
 	snprintf(session->job, sizeof(session->job), "%s", job ? job : "");
 	atomic_fetch_add(&store->users, 1);
+	map_read_sparsely(store);
 	session->hashes = hash_cache_take(store);
+	session->known_pages = swap_room(store, (struct dedup){0});
 	if (!session->hashes)
 		err_sys(err, "session");
 	if (!session->hashes || batch_writer_new(&session->writer, store, session_recycle, session, err) < 0 ||
@@ -444,7 +466,7 @@ int session_publish(struct store_session *session, const Snap__Snapshot *model,
 	}
 	/* From here on it is in the catalogue: a failing sync does not take it back. */
 	rc = store_sync(session->store, err);
-	store_leave_page_cache(session->store);
+	batch_leave_page_cache(&session->gathering, session->store);
 	session_free(session);
 	return rc;
 }

@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <zstd.h>
 
 #include "store/bytes.h"
@@ -107,9 +106,13 @@ int source_next_key(struct page_source *source, uint64_t *ret, struct err *err)
 
 int source_look(struct page_source *source, const struct stored_pack *pack, struct err *err)
 {
+	const MDB_val *value = &pack->value;
+
 	source->has_view = false;
-	if (pack_open(&source->view, pack->value.mv_data, pack->value.mv_size, pack->key,
-		      &source->store->secret, err) < 0)
+	if (pack_peek(&source->view, value->mv_data, value->mv_size, pack->key, err) < 0)
+		return -1;
+	map_expect(source->view.bytes + source->view.entries, source->view.used - source->view.entries);
+	if (pack_open(&source->view, value->mv_data, value->mv_size, pack->key, &source->store->secret, err) < 0)
 		return -1;
 	source->has_view = true;
 	return 0;
@@ -143,7 +146,6 @@ int source_find(struct page_source *source, uint64_t id, uint32_t *ret, struct e
 void source_read_ahead(struct page_source *source)
 {
 	const struct pack_view *view = &source->view;
-	uintptr_t start = (uintptr_t)view->bytes & ~(uintptr_t)(STORE_PAGE_SIZE - 1);
 
 	if (!source->has_view)
 		return;
@@ -151,7 +153,7 @@ void source_read_ahead(struct page_source *source)
 		if (source->ahead[i] == view->first)
 			return;
 	source->ahead[source->n_ahead++ % SOURCE_AHEAD] = view->first;
-	madvise((void *)start, READ_AHEAD, MADV_WILLNEED);
+	map_expect(view->bytes, READ_AHEAD);
 }
 
 int source_stored(struct page_source *source, uint64_t id, void *page, struct stored_page *ret,

@@ -87,6 +87,8 @@ bool hash_cache_find(struct hash_cache *cache, uint64_t id, struct page_hash *re
 void hash_cache_expect(struct hash_cache *cache, uint64_t pages);
 /* Best effort: without memory it is just not kept. What was not used for the longest time makes room. */
 void hash_cache_add(struct hash_cache *cache, const struct pack_view *view);
+/* Drops those for which keep returns false: ids that no snapshot has any more. */
+void hash_cache_retain(struct hash_cache *cache, bool (*keep)(const void *ctx, uint64_t id), const void *ctx);
 
 /* That of the last session, or an empty one; NULL: no memory. The caller's until hash_cache_keep (which takes NULL). */
 struct hash_cache *hash_cache_take(struct store *store);

@@ -134,6 +134,7 @@ void store_close(struct store *store)
 	pthread_mutex_destroy(&store->past_mutex);
 	pthread_mutex_destroy(&store->hashes_mutex);
 	hash_cache_forget(store);
+	dedup_clear(&store->kept_room);
 	idset_clear(&store->read_past);
 	explicit_bzero(&store->secret, sizeof(store->secret));
 	free(store->dir);

@@ -79,6 +79,7 @@ static struct pack_use judge(const struct gc *gc, uint64_t key, const MDB_val *v
 	if (is_well_filled(&use, &view))
 		return use;
 	use.live = 0;
+	map_expect(view.bytes + view.entries, view.used - view.entries);
 	if (pack_open(&view, value->mv_data, value->mv_size, key, secret, &ignored) < 0)
 		return use;
 	count_live(gc, &view, &use);
@@ -101,9 +102,19 @@ static int list_add(struct pack_list *list, struct pack_use use, struct err *err
 	return 0;
 }
 
-static int see_pack(struct gc *gc, void *packs, uint64_t key, const MDB_val *value, struct err *err)
+/* By the ids alone, so that not even its header need be read from the disk: ids of a pack that nothing was moved out of
+ * follow each other up to those of the next one. A small pack may go well with its neighbours. */
+static bool fills_its_ids(const struct gc *gc, uint64_t key, uint64_t next, const MDB_val *value)
 {
-	return list_add(packs, judge(gc, key, value), err);
+	return value->mv_size > PACK_SIZE / 2 && next > key && next <= gc->next.page &&
+	       idset_count(&gc->pages, key, next - 1) > (next - key) / 2;
+}
+
+static int see_pack(struct gc *gc, void *packs, uint64_t key, const MDB_val *value, uint64_t next, struct err *err)
+{
+	const struct pack_use well_filled = {.key = key};
+
+	return list_add(packs, fills_its_ids(gc, key, next, value) ? well_filled : judge(gc, key, value), err);
 }
 
 /* ---- looking at all of a database ----------------------------------------------------------- */
@@ -112,7 +123,8 @@ static int see_pack(struct gc *gc, void *packs, uint64_t key, const MDB_val *val
 struct look {
 	MDB_dbi dbi;
 	unsigned batch;
-	int (*see)(struct gc *gc, void *list, uint64_t id, const MDB_val *value, struct err *err);
+	/* next: the id of the record behind it, or 0. */
+	int (*see)(struct gc *gc, void *list, uint64_t id, const MDB_val *value, uint64_t next, struct err *err);
 	void *list;
 	const char *what; /* for errors */
 };
@@ -133,9 +145,11 @@ static int look_at_batch(struct gc *gc, const struct look *look, uint64_t *at, s
 	if (rc == 0) {
 		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
 		for (n = 0; rc == 0 && n < look->batch && !failed; n++) {
+			MDB_val seen = value;
+
 			*at = get_le64(key.mv_data);
-			failed = look->see(gc, look->list, *at, &value, err);
 			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+			failed = look->see(gc, look->list, *at, &seen, rc ? 0 : get_le64(key.mv_data), err);
 		}
 		mdb_cursor_close(cursor);
 	}
@@ -306,6 +320,7 @@ static int copy_live(struct gc *gc, MDB_txn *txn, uint64_t id, struct pack_build
 		return -1;
 	if (!found)
 		return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is missing", id);
+	map_expect(value.mv_data, value.mv_size);
 	if (pack_open(&view, value.mv_data, value.mv_size, id, &gc->store->secret, err) < 0)
 		return -1;
 	for (i = 0; i < view.count; i++) {
@@ -318,6 +333,7 @@ static int copy_live(struct gc *gc, MDB_txn *txn, uint64_t id, struct pack_build
 			return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is damaged", id);
 		pack_add(builder, e, view.bytes + e.offset);
 	}
+	map_leave(value.mv_data, value.mv_size);
 	return record_delete(txn, gc->store->packs, KEY_VAL(key), "a pack", err);
 }
 
@@ -407,7 +423,7 @@ static int merge_sparse(struct gc *gc, const struct pack_list *packs, struct err
 
 /* ---- nodes --------------------------------------------------------------------------------- */
 
-static int see_node(struct gc *gc, void *dead, uint64_t id, const MDB_val *value, struct err *err)
+static int see_node(struct gc *gc, void *dead, uint64_t id, const MDB_val *value, uint64_t next, struct err *err)
 {
 	if (id >= gc->next.node || idset_has(&gc->nodes, id) || id_ranges_meet(&gc->live_nodes, id, id))
 		return 0;

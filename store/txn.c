@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -57,6 +58,7 @@ static int follow_map(struct store *store)
 
 	pthread_rwlock_wrlock(&store->map_lock);
 	rc = mdb_env_set_mapsize(store->env, 0);
+	atomic_store(&store->sparse, false);
 	pthread_rwlock_unlock(&store->map_lock);
 	return rc;
 }
@@ -175,6 +177,38 @@ const char *txn_map_base(struct store *store, MDB_txn *txn)
 		page = (const char *)((uintptr_t)value.mv_data & ~(uintptr_t)4095);
 	mdb_cursor_close(cursor);
 	return page ? page - get_le64((const uint8_t *)page) * 4096 : NULL;
+}
+
+static void advise(const void *bytes, size_t len, int advice)
+{
+	uintptr_t start = (uintptr_t)bytes & ~(uintptr_t)(STORE_PAGE_SIZE - 1);
+
+	madvise((void *)start, (uintptr_t)bytes + len - start, advice);
+}
+
+void map_read_sparsely(struct store *store)
+{
+	struct err ignored;
+	MDB_envinfo info;
+	const char *base;
+	MDB_txn *txn;
+
+	if (atomic_exchange(&store->sparse, true) || txn_read(store, &txn, &ignored) < 0)
+		return;
+	base = txn_map_base(store, txn);
+	if (base && mdb_env_info(store->env, &info) == 0)
+		advise(base, info.me_mapsize, MADV_RANDOM);
+	txn_end(store, txn);
+}
+
+void map_expect(const void *bytes, size_t len)
+{
+	advise(bytes, len, MADV_WILLNEED);
+}
+
+void map_leave(const void *bytes, size_t len)
+{
+	advise(bytes, len, MADV_DONTNEED);
 }
 
 struct id_key id_key(uint64_t id)

@@ -17,6 +17,7 @@
 
 #include "catalogue.pb-c.h"
 #include "store/base/err.h"
+#include "store/dedup.h"
 #include "store/hash.h"
 #include "store/idset.h"
 #include "store/store.h"
@@ -40,10 +41,13 @@ struct store {
 	pthread_mutex_t gc_mutex;  /* LOCK_GC among our own threads */
 	atomic_int users;          /* open sessions and readers */
 	atomic_bool stay_cached;   /* store_stay_in_page_cache */
+	atomic_bool sparse;        /* map_read_sparsely */
 	pthread_mutex_t past_mutex; /* of read_past: keys of packs that were read past the page cache */
 	struct idset read_past;
-	pthread_mutex_t hashes_mutex; /* of kept_hashes: source.h; NULL: a session has them */
-	struct hash_cache *kept_hashes;
+	/* From one session to the next: */
+	pthread_mutex_t hashes_mutex;
+	struct hash_cache *kept_hashes; /* source.h; NULL: a session has them */
+	struct dedup kept_room;		/* empty */
 };
 
 /* From LMDB's or errno's code. */
@@ -64,6 +68,13 @@ int store_sync(struct store *store, struct err *err);
 /* Where LMDB has mapped its file during this transaction, which it does not tell: a small value stands in a page
  * that begins with its number (struct MDB_page of mdb.c). NULL: not to be told. */
 const char *txn_map_base(struct store *store, MDB_txn *txn);
+/* From now on the kernel reads of the map what is touched, and what map_expect says. For who looks at headers and tables
+ * of packs here and there: where a disk has 8 MiB of read-ahead, as is common, that would read all of the store. */
+void map_read_sparsely(struct store *store);
+/* Bytes of the map that will be read: what is not in the page cache is read in one go. */
+void map_expect(const void *bytes, size_t len);
+/* They will not be read again: the page cache need not keep them for us. */
+void map_leave(const void *bytes, size_t len);
 
 /* ---- keys ---------------------------------------------------------------------------------- */
 

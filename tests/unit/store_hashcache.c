@@ -106,6 +106,28 @@ static void test_keeps_what_is_used(void **state)
 	hash_cache_clear(&cache);
 }
 
+static bool is_even(const void *above, uint64_t id)
+{
+	return id % 2 == 0 && id > *(const uint64_t *)above;
+}
+
+static void test_drops_what_is_gone(void **state)
+{
+	struct hash_cache cache = {0};
+	uint64_t above = 299;
+
+	add(&cache, 100, 199, 1);
+	add(&cache, 300, 399, 1);
+	add(&cache, 400, 499, 2);
+	assert_true(has(&cache, 499 - 1));
+	hash_cache_retain(&cache, is_even, &above);
+	assert_int_equal(cache.n, 2);
+	assert_int_equal(cache.pages, 100);
+	assert_true(has(&cache, 300) && has(&cache, 398) && has(&cache, 400) && has(&cache, 498));
+	assert_false(has(&cache, 150) || has(&cache, 301) || has(&cache, 399));
+	hash_cache_clear(&cache);
+}
+
 static void test_goes_from_one_to_the_next(void **state)
 {
 	struct store store = {.hashes_mutex = PTHREAD_MUTEX_INITIALIZER};
@@ -132,6 +154,7 @@ int main(void)
 		cmocka_unit_test(test_finds_what_was_added),
 		cmocka_unit_test(test_a_merged_pack_supersedes),
 		cmocka_unit_test(test_keeps_what_is_used),
+		cmocka_unit_test(test_drops_what_is_gone),
 		cmocka_unit_test(test_goes_from_one_to_the_next),
 	};
 
