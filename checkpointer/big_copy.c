@@ -37,8 +37,10 @@ static int next_part(struct big_copy *f, uint64_t most, struct scan_result *ret,
 
 static int capture(struct big_copy *f, const struct scan_result *part, enum capture_mode mode, struct err *err)
 {
+	const struct page_owner owner = tracked_pages(f->tracked);
+
 	f->done += pages_capture_size(part);
-	return pages_capture(f->tracked->pid, f->tracked->table, part, f->copies, mode, f->candidates, err);
+	return pages_capture(&owner, part, f->copies, mode, f->candidates, err);
 }
 
 /* Whether the job would have written much of it again before all is stored, judging by the part that was
@@ -74,13 +76,13 @@ static int copy_by_parts(struct big_copy *f, struct err *err)
 		struct scan_result part = {0};
 		bool outrun = false;
 
-		result = next_part(f, mode == CAPTURE_RUNNING ? UINT64_MAX : most, &part, err);
+		result = next_part(f, mode == CAPTURE_THROUGH ? most : UINT64_MAX, &part, err);
 		if (result == 0)
 			result = capture(f, &part, mode, err);
 		if (result == 0 && mode == CAPTURE_THROUGH && rest_fits(f))
 			result = is_outrun(f, &part, &outrun, err);
 		if (outrun)
-			mode = CAPTURE_RUNNING;
+			mode = tracked_copy_mode(f->copies, f->whole, TRACKED_FIRST);
 		scan_result_free(&part);
 	}
 	return result;

@@ -12,26 +12,8 @@
 #ifndef PAWL_CHECKPOINTER_COPIES_H
 #define PAWL_CHECKPOINTER_COPIES_H
 
-#include <stddef.h>
-#include <stdint.h>
-
+#include "checkpointer/chunk.h"
 #include "checkpointer/yielding.h"
-#include "store/store.h"
-
-#define CHUNK_BYTES (1024u * 1024u)
-#define CHUNK_RUNS  256u
-
-/* Up to 1 MiB of pages copied out of a process. */
-struct page_chunk {
-	struct page_table *table; /* where they belong */
-	size_t n_runs, n_pages;
-	struct {
-		uint64_t first; /* page index */
-		uint64_t n;
-	} runs[CHUNK_RUNS];
-	char *data;  /* room for CHUNK_BYTES */
-	size_t there; /* so many of them have memory */
-};
 
 /* Copies in the order they were taken: of a page that was copied twice, the later copy counts and
  * the earlier one costs no more than its memory. Zero-initialised but for the budget. */
@@ -42,16 +24,17 @@ struct page_copies {
 	size_t n_unused, unused_room;
 	uint64_t used;	 /* bytes of memory of the waiting ones */
 	uint64_t budget; /* bytes; when reached, the oldest of the waiting copies is put at once */
+	bool in_vain;	 /* most of what was put last was not new: to compress it before that is known does not pay */
 	struct yielding yielding; /* how what the job does not wait for is put */
 };
 
 /* An empty chunk for the table. It goes to page_copies_keep or page_copies_return. */
 int page_copies_chunk(struct page_copies *copies, struct page_table *table, struct page_chunk **ret,
 		      struct err *err);
-/* Gets memory for so many pages at once: a fault for each, in the middle of copying, costs twice as much. */
-void page_chunk_populate(struct page_chunk *chunk, uint64_t pages);
 /* Takes the chunk, also on failure. */
 int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struct err *err);
+/* Puts this one at once. */
+int page_copies_put_chunk(struct page_copies *copies, const struct page_chunk *chunk, struct err *err);
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk); /* takes NULL */
 /* Bytes of buffers that wait for use. */
 uint64_t page_copies_ready(const struct page_copies *copies);
@@ -59,17 +42,12 @@ uint64_t page_copies_ready(const struct page_copies *copies);
 uint64_t page_copies_left(const struct page_copies *copies);
 /* Drops what later copies have superseded, and the room it took. */
 int page_copies_compact(struct page_copies *copies, struct err *err);
-/* Puts all waiting copies. */
+/* Puts all waiting copies, by all CPUs that we may use. */
 int page_copies_put(struct page_copies *copies, struct err *err);
 /* The same while the job runs: no faster than allowed. */
 int page_copies_put_gently(struct page_copies *copies, struct err *err);
 /* Forgets waiting copies; the buffers stay, to be taken by the kernel when it needs them. */
 void page_copies_rest(struct page_copies *copies);
 void page_copies_free(struct page_copies *copies);
-
-/* Another page stands at the end of the data: there is room for it, and for a run. */
-void page_chunk_add(struct page_chunk *chunk, uint64_t page);
-/* Puts the pages of one chunk into its table. */
-int page_chunk_put(const struct page_chunk *chunk, struct err *err);
 
 #endif

@@ -8,10 +8,11 @@
 #include "store/base/search.h"
 
 /* How much one of several threads takes at a time, at most so many ranges; and so much must be there for each. */
-#define SHARE_BYTES  (4ull << 20)
-#define SHARE_RANGES 4096u
-#define SHARE_LEAST  (32ull << 20)
-#define SHARES_MOST  8u
+#define SHARE_BYTES	    (4ull << 20)
+#define SHARE_RANGES	    4096u
+#define SHARE_LEAST	    (32ull << 20)
+#define SHARE_LEAST_PRESSED (8ull << 20)
+#define SHARES_MOST	    8u
 
 uint64_t pages_range_size(const struct scan_range *range)
 {
@@ -31,20 +32,13 @@ uint64_t pages_capture_size(const struct scan_result *ranges)
 
 static int capture_alone(struct capture *c, const struct scan_result *ranges, struct err *err)
 {
-	struct err end_err;
 	int result = 0;
 
-	if (c->mode == CAPTURE_THROUGH && putting_begin(&c->putting, c->copies, NULL, true, err) < 0)
-		return -1;
 	for (size_t i = 0; result == 0 && i < ranges->n; i++)
 		result = capture_range(c, &ranges->ranges[i], err);
 	if (result == 0)
 		result = capture_finish(c, err);
 	capture_end(c);
-	if (putting_end(c->putting, &end_err) < 0 && result == 0) {
-		*err = end_err;
-		result = -1;
-	}
 	return result;
 }
 
@@ -110,11 +104,11 @@ static int capture_together(struct capture *c, const struct scan_result *ranges,
 	return result;
 }
 
-/* While the job stands still there is little to read, and what goes straight to the table is read by one thread and
- * compressed by the others. */
+/* While the job stands still there is little to read. */
 static size_t threads_for(enum capture_mode mode, const struct scan_result *ranges)
 {
-	size_t most = mode == CAPTURE_RUNNING ? pages_capture_size(ranges) / SHARE_LEAST : 1, cpus;
+	uint64_t least = mode == CAPTURE_RAW ? SHARE_LEAST : SHARE_LEAST_PRESSED;
+	size_t most = mode == CAPTURE_FROZEN ? 1 : pages_capture_size(ranges) / least, cpus;
 
 	if (most <= 1)
 		return 1;
@@ -123,15 +117,14 @@ static size_t threads_for(enum capture_mode mode, const struct scan_result *rang
 	return most < cpus ? most : cpus;
 }
 
-int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
-		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
-		  struct err *err)
+int pages_capture(const struct page_owner *owner, const struct scan_result *ranges, struct page_copies *copies,
+		  enum capture_mode mode, uint64_t *candidates, struct err *err)
 {
-	struct capture c = {.pid = pid,
-			    .table = table,
+	struct capture c = {.pid = owner->pid,
+			    .table = owner->table,
 			    .copies = copies,
 			    .mode = mode,
-			    .reading = {.pid = pid, .pagemap = -1, .mem = -1}};
+			    .reading = {.pid = owner->pid, .alone = owner->alone, .pagemap = -1, .mem = -1}};
 	size_t threads = threads_for(mode, ranges);
 
 	if ((threads > 1 ? capture_together(&c, ranges, threads, err) : capture_alone(&c, ranges, err)) < 0)

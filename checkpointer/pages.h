@@ -13,17 +13,25 @@
 #include "store/store.h"
 
 enum capture_mode {
-	CAPTURE_RUNNING, /* pages that have vanished meanwhile are skipped */
-	CAPTURE_THROUGH, /* so too, and straight into the table: no older copies of the pages may
-			    wait */
-	CAPTURE_FROZEN,	 /* a page that cannot be read is an error */
+	/* Pages that have vanished meanwhile are skipped: */
+	CAPTURE_RAW,	 /* copied as they are, which is soonest over */
+	CAPTURE_PRESSED, /* hashed and compressed as they are copied, which is the least work in all */
+	CAPTURE_THROUGH, /* so too, and straight into the table: no older copies of the pages may wait */
+	/* A page that cannot be read is an error: */
+	CAPTURE_FROZEN, /* as they are */
 };
 
-/* Reads the written, private pages of `ranges` of process pid into copies or the table. Adds the
- * pages read (or known to be zero) to *candidates. */
-int pages_capture(pid_t pid, struct page_table *table, const struct scan_result *ranges,
-		  struct page_copies *copies, enum capture_mode mode, uint64_t *candidates,
-		  struct err *err);
+/* Whose pages, and where they belong. */
+struct page_owner {
+	pid_t pid;
+	bool alone; /* no other process can have much of them since a fork: see reading.h */
+	struct page_table *table;
+};
+
+/* Reads the written, private pages of `ranges` into copies or the table. Adds the pages read (or known to be zero) to
+ * *candidates. */
+int pages_capture(const struct page_owner *owner, const struct scan_result *ranges, struct page_copies *copies,
+		  enum capture_mode mode, uint64_t *candidates, struct err *err);
 /* Bytes that pages_capture would read: of one range, of all. */
 uint64_t pages_range_size(const struct scan_range *range);
 uint64_t pages_capture_size(const struct scan_result *ranges);

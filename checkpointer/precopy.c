@@ -17,7 +17,7 @@
  * the freeze itself (a few milliseconds at 5 GB/s). */
 #define PRECOPY_ROUNDS_MOST 12
 #define PRECOPY_VAIN_ROUNDS 2
-#define PRECOPY_ENOUGH	    256 /* pages */
+#define PRECOPY_ENOUGH	    (1ull << 20)
 /* A process smaller than this is copied whole faster than it is stopped twice. */
 #define ARM_AT_LEAST (32ull << 20)
 /* The flags of the mappings of a process at least this big are read outside the pause: 14 ms/GiB, and 3 us
@@ -51,8 +51,7 @@ int taking_open_table(struct taking *t, struct tracked *p, struct err *err)
 /* While the job runs: pages written since the last snapshot, round by round, and changed files. */
 static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 {
-	int64_t last = INT64_MAX;
-	uint64_t found = 0;
+	uint64_t last = TRACKED_FIRST, found = 0, begin = 0;
 	int vain = 0;
 
 	if (!p->tracker || !tracker_can_precopy(p->tracker))
@@ -60,17 +59,20 @@ static int precopy_process(struct taking *t, struct tracked *p, struct err *err)
 	if (taking_open_table(t, p, err) < 0)
 		return -1;
 	for (int round = 0; round < PRECOPY_ROUNDS_MOST; round++) {
-		int64_t pages = tracked_precopy(p, &t->c->copies, &t->info.pages_candidate, err);
+		int64_t pages;
 
+		begin = clock_ns(CLOCK_MONOTONIC);
+		pages = tracked_precopy(p, &t->c->copies, last, &t->info.pages_candidate, err);
 		if (pages < 0)
 			return err->kind == ERR_GONE || err->kind == ERR_NOT_FOUND ? 0 : -1;
 		found = (uint64_t)pages * STORE_PAGE_SIZE;
-		vain = pages > last - last / 4 ? vain + 1 : 0;
-		if (pages < PRECOPY_ENOUGH || vain == PRECOPY_VAIN_ROUNDS)
+		vain = found > last - last / 4 ? vain + 1 : 0;
+		if (found < PRECOPY_ENOUGH || vain == PRECOPY_VAIN_ROUNDS)
 			break;
-		last = pages;
+		last = found;
 	}
-	t->last_rounds += found;
+	t->last_rounds.found += found;
+	t->last_rounds.ns += clock_ns(CLOCK_MONOTONIC) - begin;
 	return 0;
 }
 
@@ -199,10 +201,11 @@ int check_notes(struct taking *t, struct err *err)
 
 static int precopy_all(struct taking *t, struct err *err)
 {
-	t->last_rounds = 0;
+	t->last_rounds = (struct last_rounds){0};
 	for (size_t i = 0; i < t->c->tracked.n; i++)
 		if (precopy_process(t, &t->c->tracked.list[i], err) < 0)
 			return -1;
+	t->last_rounds.end_ns = clock_ns(CLOCK_MONOTONIC);
 	return 0;
 }
 
@@ -212,7 +215,7 @@ static bool has_room(const struct taking *t)
 	const struct page_copies *copies = &t->c->copies;
 	uint64_t left = page_copies_left(copies);
 
-	return left >= copies->budget / 2 || (left >= copies->budget / 8 && left / 4 >= t->last_rounds);
+	return left >= copies->budget / 2 || (left >= copies->budget / 8 && left / 4 >= t->last_rounds.found);
 }
 
 static int make_room(struct taking *t, struct err *err)
@@ -231,6 +234,28 @@ static int precopy_with_room(struct taking *t, struct err *err)
 	return make_room(t, err) < 0 ? -1 : precopy_all(t, err);
 }
 
+/* What other processes have bounds what can be shared with them, and what it costs if it is unshared (reading.h). */
+#define SHARED_LITTLE	(32ull << 20)
+#define SHARED_LOOKED_AT 16 /* processes: to ask more of them takes as long as to look at their pages */
+
+static void look_who_is_alone(struct checkpointer *c)
+{
+	cleanup_free pid_t *pids = NULL;
+	uint64_t all = 0;
+	struct err ignored;
+	size_t n;
+	bool few = list_tree(&c->config.root, &pids, &n, &ignored) == 0 && n <= SHARED_LOOKED_AT;
+
+	for (size_t i = 0; few && i < n; i++)
+		all += resident_bytes(pids[i]);
+	for (size_t i = 0; i < c->tracked.n; i++) {
+		struct tracked *k = &c->tracked.list[i];
+		uint64_t own = few ? resident_bytes(k->pid) : 0;
+
+		k->alone = few && own + SHARED_LITTLE > all;
+	}
+}
+
 /* About so many; the pause tells exactly. */
 static void expect_pages(struct taking *t)
 {
@@ -245,14 +270,17 @@ int precopy(struct taking *t, struct err *err)
 	if (arm_new_processes(t, err) < 0)
 		return -1;
 	expect_pages(t);
+	look_who_is_alone(t->c);
 	if (precopy_with_room(t, err) < 0)
 		return -1;
 	contents_read_ahead(&t->known, t->session, &t->c->config.root);
 	return 0;
 }
 
-/* The job has written on while files and flags were read. */
+/* The job has written on while files and flags were read: more than it does during a round, or it is not worth one. */
 int precopy_last(struct taking *t, struct err *err)
 {
+	if (clock_ns(CLOCK_MONOTONIC) - t->last_rounds.end_ns < t->last_rounds.ns / 2)
+		return 0;
 	return precopy_with_room(t, err);
 }

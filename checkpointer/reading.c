@@ -39,17 +39,17 @@ static bool open_both(struct page_reading *reading)
 	return !reading->failed;
 }
 
-/* How many words to read for run i of the chunk, from `at` in it on, and for those behind it. */
-static uint64_t window_size(const struct page_chunk *chunk, size_t i, uint64_t at)
+/* How many words to read for run i of the slice, from `at` in it on, and for those behind it. */
+static uint64_t window_size(const struct page_slice *slice, size_t i, uint64_t at)
 {
-	uint64_t end = chunk->runs[i].first + chunk->runs[i].n;
+	uint64_t end = slice->runs[i].first + slice->runs[i].n;
 
-	for (++i; i < chunk->n_runs && end - at < PAGE_READING_WINDOW; i++) {
-		uint64_t first = chunk->runs[i].first;
+	for (++i; i < slice->n_runs && end - at < PAGE_READING_WINDOW; i++) {
+		uint64_t first = slice->runs[i].first;
 
 		if (first < end || first - end > GAP)
 			break;
-		end = first + chunk->runs[i].n;
+		end = first + slice->runs[i].n;
 	}
 	return end - at < PAGE_READING_WINDOW ? end - at : PAGE_READING_WINDOW;
 }
@@ -68,17 +68,17 @@ static void read_window(struct page_reading *reading, uint64_t first, uint64_t n
 }
 
 /* Whether one of the pages of run i is mapped by others too. */
-static bool is_shared(struct page_reading *reading, const struct page_chunk *chunk, size_t i)
+static bool is_shared(struct page_reading *reading, const struct page_slice *slice, size_t i)
 {
-	uint64_t at = chunk->runs[i].first, end = at + chunk->runs[i].n;
+	uint64_t at = slice->runs[i].first, end = at + slice->runs[i].n;
 
-	if (!open_both(reading))
+	if (reading->alone || !open_both(reading))
 		return false;
 	for (; at < end; at++) {
 		uint64_t word;
 
 		if (at - reading->window.first >= reading->window.n)
-			read_window(reading, at, window_size(chunk, i, at));
+			read_window(reading, at, window_size(slice, i, at));
 		word = reading->window.words[at - reading->window.first];
 		if (word & PAGEMAP_PRESENT && !(word & PAGEMAP_EXCLUSIVE))
 			return true;
@@ -105,18 +105,18 @@ static bool read_gently(int mem, uint64_t addr, size_t len, char *data)
 	return got == (ssize_t)len;
 }
 
-bool page_reading_chunk(struct page_reading *reading, const struct page_chunk *chunk)
+bool page_reading_slice(struct page_reading *reading, const struct page_slice *slice, char *data)
 {
-	struct iovec waiting[CHUNK_RUNS];
-	char *from = chunk->data, *data = chunk->data; /* from: where the waiting ones go */
+	struct iovec waiting[SLICE_PAGES];
+	char *from = data; /* where the waiting ones go */
 	size_t n = 0;
 
 	reading->window.n = 0;
-	for (size_t i = 0; i < chunk->n_runs; i++) {
-		uint64_t addr = chunk->runs[i].first * STORE_PAGE_SIZE;
-		size_t len = chunk->runs[i].n * STORE_PAGE_SIZE;
+	for (size_t i = 0; i < slice->n_runs; i++) {
+		uint64_t addr = slice->runs[i].first * STORE_PAGE_SIZE;
+		size_t len = slice->runs[i].n * STORE_PAGE_SIZE;
 
-		if (!is_shared(reading, chunk, i)) {
+		if (!is_shared(reading, slice, i)) {
 			waiting[n++] = (struct iovec){(void *)addr, len};
 			data += len;
 			continue;

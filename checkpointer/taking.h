@@ -47,7 +47,11 @@ struct taking {
 	struct map_notes notes;
 	struct snapshot_info info;
 	uint64_t begin_ns, pause_ns;
-	uint64_t last_rounds; /* bytes that the last rounds of the pre-copy have found: about what is left */
+	struct last_rounds { /* of the pre-copy */
+		uint64_t found;	 /* bytes: about what is left */
+		uint64_t ns;	 /* that they took */
+		uint64_t end_ns; /* CLOCK_MONOTONIC */
+	} last_rounds;
 	struct pausing pausing;
 	bool end; /* the job is to be ended by it */
 	bool frozen;
@@ -60,7 +64,8 @@ int taking_open_table(struct taking *t, struct tracked *p, struct err *err);
 /* While the job runs (but for the moment that arming takes): stores what can be stored before the
  * pause. */
 int precopy(struct taking *t, struct err *err);
-/* The last thing before the pause: as much of it again as the job has written meanwhile. */
+/* The last thing before the pause: as much of it again as the job has written meanwhile, if that took longer than it
+ * takes. */
 int precopy_last(struct taking *t, struct err *err);
 /* Before the pause: the flags of big processes' mappings. */
 int take_notes(struct taking *t, struct err *err);

@@ -227,9 +227,17 @@ static int copy_big(void *arg, struct err *err)
 	return tracked_copy_big(t->tracked, t->round, t->copies, t->candidates, err);
 }
 
-/* A round that is copied aside is over soon: the job writes on. */
-static int copy_round(struct through *t, struct err *err)
+enum capture_mode tracked_copy_mode(const struct page_copies *copies, uint64_t size, uint64_t last)
 {
+	bool gives_way = copies->yielding.nice || copies->yielding.rate;
+
+	return !gives_way && size <= last / 2 ? CAPTURE_PRESSED : CAPTURE_RAW;
+}
+
+/* The round before found so many bytes. */
+static int copy_round(struct through *t, uint64_t last, struct err *err)
+{
+	const struct page_owner owner = tracked_pages(t->tracked);
 	uint64_t size = pages_capture_size(t->round);
 
 	if (size > page_copies_left(t->copies) && page_copies_compact(t->copies, err) < 0)
@@ -237,11 +245,10 @@ static int copy_round(struct through *t, struct err *err)
 	if (size > page_copies_left(t->copies) ||
 	    (t->copies->n == 0 && size > BIG_ROUND && size > page_copies_ready(t->copies)))
 		return yield_run(&t->copies->yielding, copy_big, t, err);
-	return pages_capture(t->tracked->pid, t->tracked->table, t->round, t->copies, CAPTURE_RUNNING,
-			     t->candidates, err);
+	return pages_capture(&owner, t->round, t->copies, tracked_copy_mode(t->copies, size, last), t->candidates, err);
 }
 
-int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
+int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t last, uint64_t *candidates,
 			struct err *err)
 {
 	struct scan_result round = {0};
@@ -252,7 +259,7 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
 	if (result == 0)
 		result = append(&t->precopied, &round, err);
 	if (result == 0)
-		result = copy_round(&through, err);
+		result = copy_round(&through, last, err);
 	scan_result_free(&round);
 	/* Whatever this round has re-armed without storing it must be looked at again. */
 	if (result < 0)
@@ -460,5 +467,7 @@ int tracked_scan_frozen(struct tracked *t, struct collected_process *p, enum tra
 int tracked_copy_frozen(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
 			struct err *err)
 {
-	return pages_capture(t->pid, t->table, &t->now, copies, CAPTURE_FROZEN, candidates, err);
+	const struct page_owner owner = tracked_pages(t);
+
+	return pages_capture(&owner, &t->now, copies, CAPTURE_FROZEN, candidates, err);
 }

@@ -20,12 +20,18 @@ struct tracked {
 	 * they count as written. Where they are not known, distrust: all counts as written. */
 	struct scan_result owed;
 	bool distrust;
+	bool alone; /* as the last look at the tree told: for page_owner */
 	/* ---- of the snapshot that is being taken ---- */
 	struct page_table *table;
 	struct scan_result now;      /* populated at the freeze */
 	struct scan_result precopied; /* found in earlier rounds: may have been put */
 	bool alive;
 };
+
+static inline struct page_owner tracked_pages(const struct tracked *t)
+{
+	return (struct page_owner){.pid = t->pid, .alone = t->alone, .table = t->table};
+}
 
 struct tracked_set {
 	struct tracked *list;
@@ -43,11 +49,18 @@ int tracked_arm(struct tracked *t, struct frozen_process *p, enum tracker_kind k
 		const struct tree_root *root, struct err *err);
 
 /* One round while the process runs: what was written since the last scan is copied or, where it does not
- * fit, goes straight to the table. Returns the number of candidate pages, -1 on error (the process may
- * simply be gone). */
-int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t *candidates,
+ * fit, goes straight to the table. last: bytes that the round before has found, TRACKED_FIRST: there was none. Returns
+ * the number of candidate pages, -1 on error (the process may simply be gone). */
+#define TRACKED_FIRST UINT64_MAX
+int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t last, uint64_t *candidates,
 			struct err *err);
 
+/* How so many bytes are copied aside. last: what the round before found, TRACKED_FIRST: there was none.
+ *
+ * While pages are compressed, the job writes more of them than while they are copied: so rounds that hardly get smaller
+ * are copied as they are. So are they where the work is to give way to the job, or is to go at no more than a rate: the
+ * job does not wait for that work, but the pause comes after this one. */
+enum capture_mode tracked_copy_mode(const struct page_copies *copies, uint64_t size, uint64_t last);
 /* One of these rounds for which there are not enough buffers: parts of it go straight to the table. */
 int tracked_copy_big(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
 		       uint64_t *candidates, struct err *err);

@@ -241,8 +241,8 @@ static int find_leaf(struct page_table *table, uint64_t index, bool create, stru
 /* ---- putting ------------------------------------------------------------------------------- */
 
 /* The id under which a nonzero page is to stand: old where the content is the same. */
-static int content_id(struct store_session *session, const void *page, struct page_hash hash,
-		      const struct stored_page *stored, uint64_t old, uint64_t *ret, struct err *err)
+static int content_id(struct store_session *session, const struct pressed_page *page, uint64_t old, uint64_t *ret,
+		      struct err *err)
 {
 	struct page_hash old_hash;
 	uint64_t known;
@@ -250,7 +250,7 @@ static int content_id(struct store_session *session, const void *page, struct pa
 	if (old >= ID_FIRST) {
 		if (session_page_hash(session, old, &old_hash, err) == 0) {
 			dedup_add(&session->known_pages, old_hash, old);
-			if (hash_equal(hash, old_hash)) {
+			if (hash_equal(page->hash, old_hash)) {
 				*ret = old;
 				return 0;
 			}
@@ -258,13 +258,13 @@ static int content_id(struct store_session *session, const void *page, struct pa
 			return -1;
 		} /* else: what was stored is damaged, the page is stored anew */
 	}
-	known = session_find_content(session, hash);
+	known = session_find_content(session, page->hash);
 	if (known) {
 		session->counts.pages_duplicate++;
 		*ret = known;
 		return 0;
 	}
-	return session_add_page(session, page, stored, hash, ret, err);
+	return session_add_page(session, page, ret, err);
 }
 
 /* The page at index has that id. */
@@ -278,37 +278,38 @@ static void set_id(struct page_table *table, uint64_t *slot, uint64_t id, uint64
 	(*changed)++;
 }
 
-static int put_page(struct page_table *table, struct tnode *leaf, uint64_t index, const void *page,
-		    const struct pressed_page *pressed, uint64_t *changed, struct err *err)
+static int put_page(struct page_table *table, struct tnode *leaf, uint64_t index, const struct pressed_page *page,
+		    uint64_t *changed, struct err *err)
 {
 	struct store_session *session = table->session;
 	uint64_t *slot = &leaf->slots[node_slot_of(0, index)];
 	uint64_t id = ID_ZERO;
 
 	session->counts.pages_in++;
-	if (pressed->zero)
+	if (page->zero)
 		session->counts.pages_zero++;
-	else if (content_id(session, page, pressed->hash, pressed->stored.data ? &pressed->stored : NULL, *slot, &id,
-			    err) < 0)
+	else if (content_id(session, page, *slot, &id, err) < 0)
 		return -1;
 	set_id(table, slot, id, changed);
 	return 0;
 }
 
-/* Page i of what is put: pressed by others, or only hashed here (it is compressed if it is new). */
+/* Page i of what is put: as it was in another store or pressed by another thread, or only hashed here (it is compressed
+ * if it is new). */
 struct putting_from {
-	const char *pages;
-	const struct stored_page *stored;   /* or NULL */
+	const char *pages;		    /* or NULL */
+	const struct stored_page *stored;   /* of those, or NULL */
 	const struct pressed_page *pressed; /* or NULL */
 };
 
 static struct pressed_page page_of(struct page_table *table, const struct putting_from *from, size_t i)
 {
+	const void *content = from->pressed ? from->pressed[i].page : from->pages + i * STORE_PAGE_SIZE;
 	struct pressed_page page;
 
-	if (from->pressed)
+	if (from->pressed && from->pressed[i].hashed)
 		return from->pressed[i];
-	page = page_press_page(table->session->press, from->pages + i * STORE_PAGE_SIZE, NULL, false);
+	page = page_press_page(table->session->press, content, NULL, false);
 	if (from->stored)
 		page.stored = from->stored[i];
 	return page;
@@ -327,7 +328,7 @@ static int put_pages(struct page_table *table, uint64_t first, const struct putt
 		struct tnode *leaf;
 
 		if (find_leaf(table, first + i, true, &leaf, err) < 0 ||
-		    put_page(table, leaf, first + i, from->pages + i * STORE_PAGE_SIZE, &page, &changed, err) < 0)
+		    put_page(table, leaf, first + i, &page, &changed, err) < 0)
 			return err_wrap(err, "page 0x%" PRIx64, first + i);
 	}
 	if (ret_changed)
@@ -351,10 +352,10 @@ int page_table_put_stored(struct page_table *table, uint64_t first, const void *
 	return put_pages(table, first, &from, n, NULL, err);
 }
 
-int page_table_put_pressed(struct page_table *table, uint64_t first, const void *pages,
-			   const struct pressed_page *pressed, size_t n, uint64_t *stored, struct err *err)
+int page_table_put_pressed(struct page_table *table, uint64_t first, const struct pressed_page *pages, size_t n,
+			   uint64_t *stored, struct err *err)
 {
-	const struct putting_from from = {.pages = pages, .pressed = pressed};
+	const struct putting_from from = {.pressed = pages};
 	uint64_t before = table->session->counts.pages_stored;
 
 	if (put_pages(table, first, &from, n, NULL, err) < 0)

@@ -53,7 +53,7 @@ struct stored_page page_compress(struct page_press *press, const void *page, voi
 
 struct pressed_page page_press_page(struct page_press *press, const void *page, void *room, bool compress)
 {
-	struct pressed_page pressed = {.zero = page_is_zero(page)};
+	struct pressed_page pressed = {.hashed = true, .zero = page_is_zero(page), .page = page};
 
 	if (pressed.zero)
 		return pressed;

@@ -47,10 +47,9 @@ struct store_session {
 /* Hash of a page by id: of this session or stored. ERR_CORRUPT where it cannot be told. */
 int session_page_hash(struct store_session *session, uint64_t id, struct page_hash *ret,
 		      struct err *err);
-/* Stores new content; *ret_id is its id. stored: as it was in another store, NULL: it is compressed here. May
- * write a batch. */
-int session_add_page(struct store_session *session, const void *page, const struct stored_page *stored,
-		     struct page_hash hash, uint64_t *ret_id, struct err *err);
+/* Stores new content, that of a hashed page that is not zero, and compresses it where that was not done; *ret_id is its
+ * id. May write a batch. */
+int session_add_page(struct store_session *session, const struct pressed_page *page, uint64_t *ret_id, struct err *err);
 
 /* A page of that content that may be referred to: of this session, its parent, or found in the store; 0: none
  * is known. */

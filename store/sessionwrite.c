@@ -155,10 +155,9 @@ static int next_id(struct store_session *session, bool pages, uint64_t *ret, str
 
 /* ---- pages --------------------------------------------------------------------------------- */
 
-int session_add_page(struct store_session *session, const void *page, const struct stored_page *stored,
-		     struct page_hash hash, uint64_t *ret_id, struct err *err)
+int session_add_page(struct store_session *session, const struct pressed_page *page, uint64_t *ret_id, struct err *err)
 {
-	struct pack_entry entry = {.hash = hash};
+	struct pack_entry entry = {.hash = page->hash};
 	struct stored_page pressed;
 	uint8_t *out;
 
@@ -169,14 +168,14 @@ int session_add_page(struct store_session *session, const void *page, const stru
 		return -1;
 	/* In place: the pack has room for a raw page. */
 	out = session->open.bytes + session->open.used;
-	pressed = stored ? *stored : page_compress(session->press, page, out);
+	pressed = page->stored.data ? page->stored : page_compress(session->press, page->page, out);
 	if (pressed.data != out)
 		memcpy(out, pressed.data, pressed.len);
 	entry.len = pressed.len;
 	entry.codec = pressed.codec;
 	pack_add(&session->open, entry, out);
-	dedup_add(&session->known_pages, hash, entry.id);
-	elsewhere_note(session, hash, entry.id);
+	dedup_add(&session->known_pages, page->hash, entry.id);
+	elsewhere_note(session, page->hash, entry.id);
 	session->counts.pages_stored++;
 	session->counts.bytes_raw += STORE_PAGE_SIZE;
 	*ret_id = entry.id;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "checkpointer/pages.h"
+#include "store_fixture.h"
 
 #define PAGES 64u
 
@@ -67,6 +68,14 @@ static struct scan_range range(const struct fixture *f, unsigned first, unsigned
 				   .written = true};
 }
 
+static int take(const struct fixture *f, const struct scan_result *ranges, struct page_copies *copies,
+		enum capture_mode mode, uint64_t *candidates, struct err *err)
+{
+	const struct page_owner owner = {.pid = getpid(), .table = f->table};
+
+	return pages_capture(&owner, ranges, copies, mode, candidates, err);
+}
+
 static int has(const struct fixture *f, unsigned page)
 {
 	struct err err;
@@ -82,7 +91,7 @@ static void fill(struct fixture *f)
 	uint64_t candidates = 0;
 	struct err err;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_THROUGH, &candidates, &err), 0);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_THROUGH, &candidates, &err), 0);
 	assert_int_equal(candidates, PAGES);
 	page_copies_free(&copies);
 }
@@ -98,7 +107,7 @@ static void only_written_private_pages_are_read(void **state)
 
 	list[1].written = false;
 	list[2].file = true;
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(candidates, 2);
 	assert_int_equal(has(f, 0), 0); /* still waiting */
 	assert_int_equal(page_copies_put(&copies, &err), 0);
@@ -132,7 +141,7 @@ static void vanished_pages_are_skipped_while_it_runs_and_named_when_it_stands(vo
 	assert_int_equal(has(f, 2), 1);
 	assert_int_equal(has(f, 3), 0);
 	assert_int_equal(has(f, 4), 1);
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), -1);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), -1);
 	assert_true(err.msg[0] != '\0');
 	page_copies_free(&copies);
 }
@@ -180,7 +189,7 @@ static void a_full_budget_is_put_at_once(void **state)
 	uint64_t candidates = 0;
 	struct err err;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(has(f, PAGES - 1), 1);
 	page_copies_free(&copies);
 }
@@ -207,7 +216,7 @@ static void buffers_serve_again(void **state)
 	struct err err;
 	char *first;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(copies.n, 1);
 	first = copies.chunks[0]->data;
 	assert_int_equal(copies.used, candidates * STORE_PAGE_SIZE); /* of hundreds of processes each has a chunk */
@@ -215,7 +224,7 @@ static void buffers_serve_again(void **state)
 	assert_int_equal(copies.n, 0);
 	assert_int_equal(copies.used, 0);
 	assert_int_equal(has(f, 0), 0);
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(copies.n, 1);
 	assert_ptr_equal(copies.chunks[0]->data, first);
 	assert_int_equal(page_copies_put(&copies, &err), 0);
@@ -232,12 +241,10 @@ static void put_two_copies(struct fixture *f, bool compact)
 	struct session_counts counts;
 	struct err err;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, &copies, CAPTURE_RUNNING, &candidates,
-				       &err), 0);
+	assert_int_equal(take(f, &ranges, &copies, CAPTURE_PRESSED, &candidates, &err), 0);
 	for (unsigned i = 0; i < PAGES; i++)
 		f->memory[i * STORE_PAGE_SIZE] = 100;
-	assert_int_equal(pages_capture(getpid(), f->table, &later, &copies, CAPTURE_FROZEN, &candidates,
-				       &err), 0);
+	assert_int_equal(take(f, &later, &copies, CAPTURE_FROZEN, &candidates, &err), 0);
 	assert_int_equal(copies.n, 2);
 	if (compact) {
 		assert_int_equal(page_copies_compact(&copies, &err), 0);
@@ -265,12 +272,19 @@ static void superseded_copies_take_no_room(void **state)
 	put_two_copies(*state, true);
 }
 
-#define MANY 6000u /* more chunks than are on their way at once */
+#define MANY 6000u /* chunks enough for several threads */
 
+/* Some compress, some do not, some are zero. */
 static void write_page(char *page, unsigned seed)
 {
-	for (unsigned i = 0; i < STORE_PAGE_SIZE / 8; i++)
-		((uint32_t *)(void *)page)[i] = seed * 2654435761u + i % 7;
+	uint64_t x = seed * 2654435761ull + 1;
+
+	for (unsigned i = 0; i < STORE_PAGE_SIZE / 8; i++) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		((uint64_t *)(void *)page)[i] = seed % 7 == 3 ? 0 : seed % 5 == 1 ? x : seed * 2654435761u + i % 7;
+	}
 }
 
 static void capture(struct fixture *f, struct scan_range *list, size_t n, struct page_copies *copies,
@@ -280,41 +294,95 @@ static void capture(struct fixture *f, struct scan_range *list, size_t n, struct
 	uint64_t candidates = 0;
 	struct err err;
 
-	assert_int_equal(pages_capture(getpid(), f->table, &ranges, copies, mode, &candidates, &err), 0);
+	assert_int_equal(take(f, &ranges, copies, mode, &candidates, &err), 0);
 }
 
-/* Several threads press them; which copy of a page counts does not depend on that. */
-static void many_chunks_are_put_in_their_order(void **state)
+static void write_every_third(struct fixture *f, unsigned round)
 {
-	struct fixture *f = *state;
+	for (unsigned i = 0; i < MANY; i += 3)
+		write_page(f->memory + i * STORE_PAGE_SIZE, round * MANY + i);
+}
+
+/* Copied as they are, pressed, and only hashed; several threads put them, and which copy of a page counts does not
+ * depend on that. */
+static void put_many(struct fixture *f, bool compact)
+{
 	struct page_copies copies = {.budget = 1 << 30};
-	struct scan_range all, half;
-	char *small = f->memory;
+	struct scan_range all = range(f, 0, MANY), half = range(f, MANY / 4, MANY / 2);
 	struct session_counts counts;
 	struct err err;
 
-	f->memory = mmap(NULL, MANY * STORE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_ptr_not_equal(f->memory, MAP_FAILED);
-	all = range(f, 0, MANY);
-	half = range(f, MANY / 4, MANY / 2);
 	for (unsigned i = 0; i < MANY; i++)
 		write_page(f->memory + i * STORE_PAGE_SIZE, i % 9 ? i : 0);
 	capture(f, &all, 1, &copies, CAPTURE_THROUGH);
 	for (unsigned i = 0; i < MANY; i++)
 		assert_true(holds(f, i, f->memory + i * STORE_PAGE_SIZE));
-	for (unsigned round = 1; round < 4; round++) {
-		for (unsigned i = 0; i < MANY; i += 3)
-			write_page(f->memory + i * STORE_PAGE_SIZE, round * MANY + i);
-		capture(f, round == 2 ? &half : &all, 1, &copies, CAPTURE_RUNNING);
-	}
+	write_every_third(f, 1);
+	capture(f, &all, 1, &copies, CAPTURE_PRESSED);
+	write_every_third(f, 2);
+	copies.in_vain = true;
+	capture(f, &half, 1, &copies, CAPTURE_PRESSED);
+	copies.in_vain = false;
+	write_every_third(f, 3);
+	capture(f, &half, 1, &copies, CAPTURE_RAW);
+	capture(f, &all, 1, &copies, CAPTURE_PRESSED);
+	capture(f, &half, 1, &copies, CAPTURE_FROZEN);
+	if (compact)
+		assert_int_equal(page_copies_compact(&copies, &err), 0);
 	assert_int_equal(page_copies_put(&copies, &err), 0);
 	session_counts(f->session, &counts);
 	assert_int_equal(counts.pages_in, 3 * MANY);
 	for (unsigned i = 0; i < MANY; i++)
 		assert_true(holds(f, i, f->memory + i * STORE_PAGE_SIZE));
 	page_copies_free(&copies);
+}
+
+/* By its hash it is known; but what was compressed by whom must be it, too. */
+static void check_stored(struct fixture *f)
+{
+	struct snapshot_info info = {.time = 1};
+	static char page[STORE_PAGE_SIZE];
+	struct page_reader *reader;
+	Snap__Snapshot *model;
+	uint64_t root;
+	struct err err;
+
+	assert_int_equal(page_table_finish(f->table, &root, &err), 0);
+	f->table = NULL;
+	model = fixture_model(root);
+	assert_int_equal(session_publish(f->session, model, &info, &err), 0);
+	f->session = NULL;
+	snap__snapshot__free_unpacked(model, NULL);
+	assert_int_equal(page_reader_open(&reader, f->store, root, &err), 0);
+	for (unsigned i = 0; i < MANY; i++) {
+		const char *now = f->memory + i * STORE_PAGE_SIZE;
+
+		assert_int_equal(page_reader_read(reader, (uint64_t)(uintptr_t)now / STORE_PAGE_SIZE, 1, page, &err), 0);
+		assert_memory_equal(page, now, STORE_PAGE_SIZE);
+	}
+	page_reader_close(reader);
+}
+
+static void put_many_in(struct fixture *f, bool compact)
+{
+	char *small = f->memory;
+
+	f->memory = mmap(NULL, MANY * STORE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(f->memory, MAP_FAILED);
+	put_many(f, compact);
+	check_stored(f);
 	munmap(f->memory, MANY * STORE_PAGE_SIZE);
 	f->memory = small;
+}
+
+static void many_chunks_are_put_in_their_order(void **state)
+{
+	put_many_in(*state, false);
+}
+
+static void many_chunks_are_compacted(void **state)
+{
+	put_many_in(*state, true);
 }
 
 int main(void)
@@ -331,6 +399,7 @@ int main(void)
 		PAGES_TEST(of_two_copies_the_later_one_counts),
 		PAGES_TEST(superseded_copies_take_no_room),
 		PAGES_TEST(many_chunks_are_put_in_their_order),
+		PAGES_TEST(many_chunks_are_compacted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
