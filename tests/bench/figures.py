@@ -11,7 +11,8 @@ import signal
 import subprocess
 import time
 
-from measuring import GIB, MIB, PAGE, Broken, Job, PawlJob, Unavailable, bench_command, median, proc_field, start_bench
+from measuring import (GIB, MIB, PAGE, Broken, Job, PawlJob, Unavailable, bench_command, device_written, median, proc_field,
+                       start_bench)
 from peers import PEERS
 from probing import largest_below, reading_at_random, reading_flags
 
@@ -309,7 +310,7 @@ def slowdown_real(lab):
 
 # ---- bytes -------------------------------------------------------------------------------------------
 
-@group("bytes", 50)
+@group("bytes", 80)
 def bytes_stored(lab):
     """Store growth and bytes written, over the new pages as LZ4 packs them; a job that changes nothing"""
     lab.need(memory=3500, disk=10000)
@@ -329,12 +330,30 @@ def bytes_stored(lab):
         of_samples("amplification", "bytes written over compressed changed pages", written, "x", "<= 1.3",
                    "write_bytes of /proc/PID/io"),
     ]
+    rows.append(thinned(lab, page))
     for size in (256, 2048):
         with start_bench(lab, size=lab.size(size), rate=0) as job:
             warm_up(job, 3)
             stored = [job.snapshot()["bytes_stored"] / 1024 for _ in range(lab.rounds)]
         rows.append(of_samples(f"unchanged-{size}", f"bytes stored where nothing has changed, {size} MiB", stored, "KiB", "<= 64"))
     return rows
+
+
+KEPT = 3
+
+
+def thinned(lab, page):
+    """Where old snapshots are dropped: the space that they leave is collected, and some of what is left is moved."""
+    with start_bench(lab, ["--keep", str(KEPT)], size=lab.size(2048), rate=max(1, 320 // lab.scale)) as job:
+        warm_up(job, KEPT)
+        before, packed = device_written(job.store), 0
+        for _ in range(5 * (lab.rounds + 1)):
+            packed += job.snapshot()["pages_changed"] * page
+            job.settle(3)
+        written = None if before is None else device_written(job.store) - before
+    return row("amplification-kept", f"… {KEPT} snapshots kept, with all that it takes to collect the others",
+               None if written is None else written / packed, "x", "<= 1.3",
+               note=f"what its disk was given by everybody: {written / MIB:.0f} MiB" if written else "its disk does not tell")
 
 
 # ---- first snapshot, recovery ------------------------------------------------------------------------
