@@ -38,23 +38,6 @@ int gc_commit(struct gc *gc, MDB_txn *txn, struct err *err)
 	return rc;
 }
 
-static bool is_kept(const void *ctx, uint64_t id)
-{
-	const struct gc *gc = ctx;
-
-	return id >= gc->next.page || idset_has(&gc->pages, id) || id_ranges_meet(&gc->live_pages, id, id);
-}
-
-/* What a session that goes on meanwhile has taken is pruned the next time. */
-static void forget_hashes(const struct gc *gc)
-{
-	struct hash_cache *hashes = hash_cache_take(gc->store);
-
-	if (hashes)
-		hash_cache_retain(hashes, is_kept, gc);
-	hash_cache_keep(gc->store, hashes);
-}
-
 static int collect(struct gc *gc, struct err *err)
 {
 	int dead;
@@ -65,7 +48,6 @@ static int collect(struct gc *gc, struct err *err)
 	    gc_mark(gc, err) < 0 || gc_sweep(gc, err) < 0 || index_collect(gc, err) < 0 ||
 	    pins_collected(gc->store, &gc->published, err) < 0)
 		return -1;
-	forget_hashes(gc);
 	if (store_sync(gc->store, err) < 0)
 		return -1;
 	store_leave_page_cache(gc->store);

@@ -12,6 +12,7 @@ static void free_pack(struct hash_pack *pack)
 {
 	free(pack->delta);
 	free(pack->hash);
+	free(pack->superseded);
 }
 
 void hash_cache_clear(struct hash_cache *cache)
@@ -30,37 +31,63 @@ static size_t count_upto(const struct hash_cache *cache, uint64_t id)
 	return COUNT_BEFORE(cache->n, i, cache->packs[i].first <= id);
 }
 
-static bool find_in(const struct hash_pack *pack, uint64_t id, struct page_hash *ret)
+/* Its index, or -1. */
+static int64_t index_in(const struct hash_pack *pack, uint64_t id)
 {
 	uint64_t delta = id - pack->first;
 	size_t at;
 
 	if (id < pack->first || delta > pack->span)
-		return false;
-	if (delta < pack->count && pack->delta[delta] == delta) { /* no gaps before it */
-		*ret = pack->hash[delta];
-		return true;
-	}
+		return -1;
+	if (delta < pack->count && pack->delta[delta] == delta) /* no gaps before it */
+		return (int64_t)delta;
 	at = COUNT_BEFORE(pack->count, i, pack->delta[i] < delta);
-	if (at < pack->count && pack->delta[at] == delta) {
-		*ret = pack->hash[at];
-		return true;
-	}
-	return false;
+	return at < pack->count && pack->delta[at] == delta ? (int64_t)at : -1;
+}
+
+/* The pack that has it, and where; NULL: none. */
+static struct hash_pack *find_pack(struct hash_cache *cache, uint64_t id, int64_t *ret)
+{
+	size_t at;
+
+	if (cache->last < cache->n && (*ret = index_in(&cache->packs[cache->last], id)) >= 0)
+		return &cache->packs[cache->last];
+	at = count_upto(cache, id);
+	if (at == 0 || (*ret = index_in(&cache->packs[at - 1], id)) < 0)
+		return NULL;
+	cache->last = at - 1;
+	cache->packs[at - 1].used_at = ++cache->clock;
+	return &cache->packs[at - 1];
 }
 
 bool hash_cache_find(struct hash_cache *cache, uint64_t id, struct page_hash *ret)
 {
-	size_t at;
+	int64_t i;
+	const struct hash_pack *pack = find_pack(cache, id, &i);
 
-	if (cache->last < cache->n && find_in(&cache->packs[cache->last], id, ret))
-		return true;
-	at = count_upto(cache, id);
-	if (at == 0 || !find_in(&cache->packs[at - 1], id, ret))
-		return false;
-	cache->last = at - 1;
-	cache->packs[at - 1].used_at = ++cache->clock;
-	return true;
+	if (pack)
+		*ret = pack->hash[i];
+	return pack;
+}
+
+static bool is_superseded(const struct hash_pack *pack, uint32_t i)
+{
+	return pack->superseded && pack->superseded[i / 64] >> i % 64 & 1;
+}
+
+void hash_cache_supersede(struct hash_cache *cache, uint64_t id)
+{
+	int64_t i;
+	struct hash_pack *pack = find_pack(cache, id, &i);
+
+	if (!pack || is_superseded(pack, (uint32_t)i))
+		return;
+	if (!pack->superseded)
+		pack->superseded = calloc(pack->count / 64 + 1, sizeof(*pack->superseded));
+	if (!pack->superseded)
+		return;
+	pack->superseded[i / 64] |= 1ull << i % 64;
+	cache->superseded++;
 }
 
 static int copy_pack(struct hash_pack *pack, const struct pack_view *view)
@@ -83,12 +110,26 @@ static int copy_pack(struct hash_pack *pack, const struct pack_view *view)
 	return 0;
 }
 
+static uint32_t count_superseded(const struct hash_pack *pack)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; pack->superseded && i <= pack->count / 64; i++)
+		n += (uint32_t)__builtin_popcountll(pack->superseded[i]);
+	return n;
+}
+
+static void forget_pack(struct hash_cache *cache, struct hash_pack *pack)
+{
+	cache->pages -= pack->count;
+	cache->superseded -= count_superseded(pack);
+	free_pack(pack);
+}
+
 static void drop(struct hash_cache *cache, size_t from, size_t end)
 {
-	for (size_t i = from; i < end; i++) {
-		cache->pages -= cache->packs[i].count;
-		free_pack(&cache->packs[i]);
-	}
+	for (size_t i = from; i < end; i++)
+		forget_pack(cache, &cache->packs[i]);
 	memmove(cache->packs + from, cache->packs + end, (cache->n - end) * sizeof(*cache->packs));
 	cache->n -= end - from;
 }
@@ -105,14 +146,52 @@ static void drop_oldest(struct hash_cache *cache)
 	for (size_t i = 0; i < cache->n; i++) {
 		struct hash_pack *pack = &cache->packs[i];
 
-		if (pack->used_at - oldest > (cache->clock - oldest) / 8) {
+		if (pack->used_at - oldest > (cache->clock - oldest) / 8)
 			cache->packs[kept++] = *pack;
-		} else {
-			cache->pages -= pack->count;
-			free_pack(pack);
-		}
+		else
+			forget_pack(cache, pack);
 	}
 	cache->n = kept;
+}
+
+static void shrink(struct hash_pack *pack)
+{
+	uint32_t kept = 0, *delta;
+	struct page_hash *hash;
+
+	for (uint32_t i = 0; i < pack->count; i++) {
+		if (is_superseded(pack, i))
+			continue;
+		pack->delta[kept] = pack->delta[i];
+		pack->hash[kept++] = pack->hash[i];
+	}
+	free(pack->superseded);
+	pack->superseded = NULL;
+	pack->count = kept;
+	/* They stay where they are if that fails. */
+	delta = kept ? reallocarray(pack->delta, kept, sizeof(*delta)) : NULL;
+	hash = kept ? reallocarray(pack->hash, kept, sizeof(*hash)) : NULL;
+	pack->delta = delta ? delta : pack->delta;
+	pack->hash = hash ? hash : pack->hash;
+}
+
+static void drop_superseded(struct hash_cache *cache)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < cache->n; i++) {
+		struct hash_pack *pack = &cache->packs[i];
+
+		if (pack->superseded)
+			shrink(pack);
+		if (pack->count)
+			cache->packs[kept++] = *pack;
+		else
+			free_pack(pack);
+	}
+	cache->n = kept;
+	cache->pages -= cache->superseded;
+	cache->superseded = 0;
 }
 
 /* By an eighth at once: each look at all of them takes its time. */
@@ -122,6 +201,8 @@ static void make_room(struct hash_cache *cache)
 
 	if (cache->pages <= most)
 		return;
+	if (cache->superseded >= most / 8)
+		drop_superseded(cache);
 	while (cache->pages > most - most / 8)
 		drop_oldest(cache);
 }
@@ -164,45 +245,6 @@ void hash_cache_add(struct hash_cache *cache, const struct pack_view *view)
 	cache->pages += pack.count;
 	cache->last = at;
 	make_room(cache);
-}
-
-static void retain_in(struct hash_pack *pack, bool (*keep)(const void *ctx, uint64_t id), const void *ctx)
-{
-	uint32_t kept = 0;
-
-	for (uint32_t i = 0; i < pack->count; i++) {
-		if (!keep(ctx, pack->first + pack->delta[i]))
-			continue;
-		pack->delta[kept] = pack->delta[i];
-		pack->hash[kept++] = pack->hash[i];
-	}
-	if (kept && kept < pack->count) { /* smaller: they stay where they are if that fails */
-		uint32_t *delta = reallocarray(pack->delta, kept, sizeof(*delta));
-		struct page_hash *hash = reallocarray(pack->hash, kept, sizeof(*hash));
-
-		pack->delta = delta ? delta : pack->delta;
-		pack->hash = hash ? hash : pack->hash;
-	}
-	pack->count = kept;
-}
-
-void hash_cache_retain(struct hash_cache *cache, bool (*keep)(const void *ctx, uint64_t id), const void *ctx)
-{
-	size_t n = 0;
-
-	cache->pages = 0;
-	for (size_t i = 0; i < cache->n; i++) {
-		struct hash_pack pack = cache->packs[i];
-
-		retain_in(&pack, keep, ctx);
-		cache->pages += pack.count;
-		if (pack.count)
-			cache->packs[n++] = pack;
-		else
-			free_pack(&pack);
-	}
-	cache->n = n;
-	cache->last = 0;
 }
 
 /* ---- from one session to the next ---------------------------------------------------------- */

@@ -254,6 +254,7 @@ static int content_id(struct store_session *session, const struct pressed_page *
 				*ret = old;
 				return 0;
 			}
+			hash_cache_supersede(session->hashes, old);
 		} else if (err->kind != ERR_CORRUPT) {
 			return -1;
 		} /* else: what was stored is damaged, the page is stored anew */

@@ -71,24 +71,27 @@ struct hash_pack {
 	uint32_t span, count;
 	uint32_t *delta;
 	struct page_hash *hash;
+	uint64_t *superseded; /* a bit for each page; NULL: none is */
 };
 
 struct hash_cache { /* starts as {0} */
 	struct hash_pack *packs; /* ascending by first */
 	size_t n, room, last;
 	uint64_t pages;      /* in all of them */
+	uint64_t superseded; /* of those */
 	uint64_t most_pages; /* 0: nobody has told */
 	uint64_t clock;
 };
 
 void hash_cache_clear(struct hash_cache *cache);
 bool hash_cache_find(struct hash_cache *cache, uint64_t id, struct page_hash *ret);
+/* The page that had it has another content now: unless another one has it too, it will not be asked for again. */
+void hash_cache_supersede(struct hash_cache *cache, uint64_t id);
 /* A snapshot has so many pages: as many are kept, and half as many again. */
 void hash_cache_expect(struct hash_cache *cache, uint64_t pages);
-/* Best effort: without memory it is just not kept. What was not used for the longest time makes room. */
+/* Best effort: without memory it is just not kept. What is superseded makes room, then what was not used for the longest
+ * time. */
 void hash_cache_add(struct hash_cache *cache, const struct pack_view *view);
-/* Drops those for which keep returns false: ids that no snapshot has any more. */
-void hash_cache_retain(struct hash_cache *cache, bool (*keep)(const void *ctx, uint64_t id), const void *ctx);
 
 /* That of the last session, or an empty one; NULL: no memory. The caller's until hash_cache_keep (which takes NULL). */
 struct hash_cache *hash_cache_take(struct store *store);

@@ -155,7 +155,7 @@ bool policy_frees_now(const struct snapshot_info *infos, size_t n, uint64_t garb
 	if (raw == 0)
 		return true;
 	full = (double)infos[n - 1].pages_resident * STORE_PAGE_SIZE * (double)stored / (double)raw;
-	return (double)garbage >= full / 4;
+	return (double)garbage >= full / 2;
 }
 
 bool policy_another_round(uint64_t last, uint64_t pages)

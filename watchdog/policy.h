@@ -70,7 +70,7 @@ size_t policy_retention(const struct snapshot_info *infos, size_t n, const struc
 			uint64_t protect, long utc_offset, bool *drop);
 
 /* Whether the space of dropped snapshots, of `garbage` bytes, is freed now; infos: those that were there, ascending. To
- * find it takes the longer the more is stored, so it waits for a quarter of what one full snapshot takes. */
+ * find it takes the longer the more is stored, so it waits for half of what one full snapshot takes. */
 bool policy_frees_now(const struct snapshot_info *infos, size_t n, uint64_t garbage);
 
 /* Whether a job that is to move is saved and sent once more while it runs: the last round was of that many pages, the

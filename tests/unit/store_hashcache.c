@@ -106,25 +106,30 @@ static void test_keeps_what_is_used(void **state)
 	hash_cache_clear(&cache);
 }
 
-static bool is_even(const void *above, uint64_t id)
-{
-	return id % 2 == 0 && id > *(const uint64_t *)above;
-}
-
-static void test_drops_what_is_gone(void **state)
+/* Of pages that are written again and again, only the last hash is asked for. */
+static void test_what_is_superseded_goes_first(void **state)
 {
 	struct hash_cache cache = {0};
-	uint64_t above = 299;
+	uint64_t first = 1000;
 
-	add(&cache, 100, 199, 1);
-	add(&cache, 300, 399, 1);
-	add(&cache, 400, 499, 2);
-	assert_true(has(&cache, 499 - 1));
-	hash_cache_retain(&cache, is_even, &above);
-	assert_int_equal(cache.n, 2);
-	assert_int_equal(cache.pages, 100);
-	assert_true(has(&cache, 300) && has(&cache, 398) && has(&cache, 400) && has(&cache, 498));
-	assert_false(has(&cache, 150) || has(&cache, 301) || has(&cache, 399));
+	hash_cache_expect(&cache, 100000);
+	for (unsigned n = 0; n < 300; n++)
+		add(&cache, first + n * 300, first + n * 300 + 299, 1);
+	for (uint64_t id = first, new = 200000; id < 80000; new += 300) {
+		for (unsigned i = 0; i < 300; i++, id++)
+			if (id % 3)
+				hash_cache_supersede(&cache, id);
+		add(&cache, new, new + 299, 1);
+		assert_true(cache.pages <= 150000);
+	}
+	hash_cache_supersede(&cache, 5); /* is not there */
+	for (uint64_t id = first; id < first + 90000; id++)
+		assert_true(has(&cache, id) || (id % 3 && id < 80300));
+	assert_false(has(&cache, first + 1));
+	assert_true(cache.pages < 150000);
+	for (unsigned n = 0; n < 1000; n++) /* and where that does not do, the others */
+		add(&cache, 400000 + n * 300, 400000 + n * 300 + 299, 1);
+	assert_true(cache.pages <= 150000 && cache.superseded == 0);
 	hash_cache_clear(&cache);
 }
 
@@ -154,7 +159,7 @@ int main(void)
 		cmocka_unit_test(test_finds_what_was_added),
 		cmocka_unit_test(test_a_merged_pack_supersedes),
 		cmocka_unit_test(test_keeps_what_is_used),
-		cmocka_unit_test(test_drops_what_is_gone),
+		cmocka_unit_test(test_what_is_superseded_goes_first),
 		cmocka_unit_test(test_goes_from_one_to_the_next),
 	};
 

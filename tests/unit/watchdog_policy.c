@@ -237,8 +237,8 @@ static void test_space_is_freed_when_there_is_some(void **state)
 	const struct snapshot_info empty[] = {{.pages_resident = 262144}};
 
 	assert_false(policy_frees_now(infos, 2, 1u << 19));
-	assert_false(policy_frees_now(infos, 2, (1u << 27) - 1));
-	assert_true(policy_frees_now(infos, 2, 1u << 27));
+	assert_false(policy_frees_now(infos, 2, (1u << 28) - 1));
+	assert_true(policy_frees_now(infos, 2, 1u << 28));
 	assert_false(policy_frees_now(infos + 1, 1, 1u << 19)); /* the first one has gone */
 	assert_true(policy_frees_now(empty, 1, 0));		/* what it would take cannot be told */
 }
