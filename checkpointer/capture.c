@@ -112,7 +112,8 @@ static void take_slice(struct capture *c, const char *data)
 {
 	const struct page_slice *slice = &c->slice;
 
-	page_chunk_room(c->chunk, slice->n_pages * STORE_PAGE_SIZE); /* at once */
+	if (is_pressed(c)) /* for all of them at once */
+		page_chunk_room(c->chunk, slice->n_pages * STORE_PAGE_SIZE);
 	for (size_t i = 0; i < slice->n_runs; i++)
 		for (uint64_t j = 0; j < slice->runs[i].n; j++, data += STORE_PAGE_SIZE)
 			take_page(c, slice->runs[i].first + j, data);

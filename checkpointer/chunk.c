@@ -112,16 +112,17 @@ void page_chunk_add_pressed(struct page_chunk *chunk, uint64_t index, const stru
 
 void page_chunk_press(struct page_chunk *chunk, struct page_press *press, struct page_chunk *room, bool compress)
 {
-	char *to = page_chunk_room(room, chunk->n_pages * STORE_PAGE_SIZE);
-
 	for (size_t i = 0; i < chunk->n_pages; i++) {
 		struct pressed_page *page = &chunk->pages[i];
+		char *to;
 
 		if (page->hashed)
 			continue;
+		/* The first time for all of them at once. */
+		to = page_chunk_room(room, room->used ? STORE_PAGE_SIZE : (chunk->n_pages - i) * STORE_PAGE_SIZE);
 		*page = page_press_page(press, page->page, to, compress);
 		if (page->stored.data == to)
-			to += page->stored.len;
+			room->used += page->stored.len;
 	}
 }
 
