@@ -23,11 +23,14 @@ static bool push(struct page_chunk ***list, size_t *n, size_t *room, struct page
 int page_copies_chunk(struct page_copies *copies, struct page_table *table, struct page_chunk **ret,
 		      struct err *err)
 {
-	struct page_chunk *chunk =
-		copies->n_unused ? copies->unused[--copies->n_unused] : page_chunk_new();
+	struct page_chunk *chunk;
 
-	if (!chunk)
+	if (copies->n_unused > 0) {
+		chunk = copies->unused[--copies->n_unused];
+		copies->ready -= chunk->there;
+	} else if (!(chunk = page_chunk_new())) {
 		return err_sys(err, "copies of changed pages");
+	}
 	page_chunk_begin(chunk, table);
 	*ret = chunk;
 	return 0;
@@ -35,8 +38,27 @@ int page_copies_chunk(struct page_copies *copies, struct page_table *table, stru
 
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
 {
-	if (chunk && !push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
+	if (!chunk)
+		return;
+	if (push(&copies->unused, &copies->n_unused, &copies->unused_room, chunk))
+		copies->ready += chunk->there;
+	else
 		page_chunk_free(chunk);
+}
+
+/* Buffers that held compressed pages are many and small; where pages are copied as they are, fewer serve. */
+static void trim_unused(struct page_copies *copies)
+{
+	size_t n = 0;
+
+	for (; n < copies->n_unused && copies->used + copies->ready > copies->budget; n++) {
+		copies->ready -= copies->unused[n]->there;
+		page_chunk_free(copies->unused[n]);
+	}
+	if (n == 0)
+		return;
+	copies->n_unused -= n;
+	memmove(copies->unused, copies->unused + n, copies->n_unused * sizeof(*copies->unused));
 }
 
 int page_copies_put_chunk(struct page_copies *copies, const struct page_chunk *chunk, struct err *err)
@@ -68,18 +90,11 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 		return err_sys(err, "copies of changed pages");
 	}
 	copies->used += chunk->there;
+	if (copies->used + copies->ready > copies->budget)
+		trim_unused(copies);
 	if (page_copies_left(copies) > 0)
 		return 0;
 	return put_oldest(copies, err);
-}
-
-uint64_t page_copies_ready(const struct page_copies *copies)
-{
-	uint64_t bytes = 0;
-
-	for (size_t i = 0; i < copies->n_unused; i++)
-		bytes += copies->unused[i]->there;
-	return bytes;
 }
 
 uint64_t page_copies_left(const struct page_copies *copies)

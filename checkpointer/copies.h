@@ -23,7 +23,8 @@ struct page_copies {
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
 	uint64_t used;	 /* bytes of memory of the waiting ones */
-	uint64_t budget; /* bytes; when reached, the oldest of the waiting copies is put at once */
+	uint64_t ready;	 /* … of the unused ones */
+	uint64_t budget; /* bytes; when the waiting ones reach it, the oldest is put at once; more than that is not kept */
 	bool in_vain;	 /* most of what was put last was not new: to compress it before that is known does not pay */
 	struct yielding yielding; /* how what the job does not wait for is put */
 };
@@ -36,8 +37,6 @@ int page_copies_keep(struct page_copies *copies, struct page_chunk *chunk, struc
 /* Puts this one at once. */
 int page_copies_put_chunk(struct page_copies *copies, const struct page_chunk *chunk, struct err *err);
 void page_copies_return(struct page_copies *copies, struct page_chunk *chunk); /* takes NULL */
-/* Bytes of buffers that wait for use. */
-uint64_t page_copies_ready(const struct page_copies *copies);
 /* Bytes that still fit. */
 uint64_t page_copies_left(const struct page_copies *copies);
 /* Drops what later copies have superseded, and the room it took. */

@@ -243,7 +243,7 @@ static int copy_round(struct through *t, uint64_t last, struct err *err)
 	if (size > page_copies_left(t->copies) && page_copies_compact(t->copies, err) < 0)
 		return -1;
 	if (size > page_copies_left(t->copies) ||
-	    (t->copies->n == 0 && size > BIG_ROUND && size > page_copies_ready(t->copies)))
+	    (t->copies->n == 0 && size > BIG_ROUND && size > t->copies->ready))
 		return yield_run(&t->copies->yielding, copy_big, t, err);
 	return pages_capture(&owner, t->round, t->copies, tracked_copy_mode(t->copies, size, last), t->candidates, err);
 }

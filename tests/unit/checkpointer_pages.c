@@ -363,6 +363,30 @@ static void check_stored(struct fixture *f)
 	page_reader_close(reader);
 }
 
+/* Whatever they held before. */
+static void buffers_keep_to_the_budget(void **state)
+{
+	struct fixture *f = *state;
+	struct page_copies copies = {.budget = 16 * CHUNK_BYTES};
+	struct scan_range all;
+	char *small = f->memory;
+	struct err err;
+
+	f->memory = mmap(NULL, MANY * STORE_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(f->memory, MAP_FAILED);
+	all = range(f, 0, MANY);
+	memset(f->memory, 1, MANY * STORE_PAGE_SIZE);
+	capture(f, &all, 1, &copies, CAPTURE_PRESSED);
+	assert_int_equal(page_copies_put(&copies, &err), 0);
+	assert_true(copies.n_unused > 20); /* a page takes 30 bytes or so */
+	capture(f, &all, 1, &copies, CAPTURE_FROZEN);
+	assert_true(copies.used + copies.ready <= copies.budget);
+	assert_true(copies.used >= copies.budget - 2 * CHUNK_BYTES);
+	page_copies_free(&copies);
+	munmap(f->memory, MANY * STORE_PAGE_SIZE);
+	f->memory = small;
+}
+
 static void put_many_in(struct fixture *f, bool compact)
 {
 	char *small = f->memory;
@@ -398,6 +422,7 @@ int main(void)
 		PAGES_TEST(buffers_serve_again),
 		PAGES_TEST(of_two_copies_the_later_one_counts),
 		PAGES_TEST(superseded_copies_take_no_room),
+		PAGES_TEST(buffers_keep_to_the_budget),
 		PAGES_TEST(many_chunks_are_put_in_their_order),
 		PAGES_TEST(many_chunks_are_compacted),
 	};
