@@ -137,7 +137,7 @@ def full_there(lab):
     check(b"not replicated now: " in text, f"list: {text!r}")
     os.unlink(ballast)
     job.check_catches_up()
-    check(b"works again" in job.watchdog.err, f"{job.watchdog.err!r}")
+    wait_until(lambda: b"works again" in job.watchdog.err, 10, f"it says so: {job.watchdog.err!r}")
     job.end()
     lab.pawl("verify", "--store", os.path.join(lab.disk, "there"))
 
