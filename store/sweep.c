@@ -13,8 +13,8 @@
 #define NODE_BATCH  8192u
 #define MERGE_BATCH 4u    /* new packs in one write transaction: writers wait while 4 MiB go to disk */
 
-/* What live pages take is moved only where that much more is freed: what gets sparse later is freed for less. A third of
- * what is live makes 1.3 bytes written for one that is stored, where a half makes 1.9 (docs/cost.md). */
+/* Live pages are moved only where that many times their bytes are freed: a pack that waits gets sparser, and takes less
+ * moving. At 2, which is when a third is live, 1.3 bytes are written for one that is stored; at 1, 1.9 (docs/cost.md). */
 #define FREED_PER_MOVED 2u
 
 /* A pack that is left alone also keeps its neighbours apart: merging them across it would hide it. */
