@@ -80,8 +80,10 @@ int lazy_wait(struct lazy *lazy, struct err *err)
 	return result;
 }
 
-void lazy_end(struct lazy *lazy, enum lazy_state state, const struct err *why)
+bool lazy_end(struct lazy *lazy, enum lazy_state state, const struct err *why)
 {
+	bool released;
+
 	pthread_mutex_lock(&lazy->state_lock);
 	if (lazy->state == LAZY_FILLING) {
 		lazy->state = state;
@@ -91,7 +93,35 @@ void lazy_end(struct lazy *lazy, enum lazy_state state, const struct err *why)
 		pthread_cond_broadcast(&lazy->changed);
 		eventfd_write(lazy->told, 1);
 	}
+	released = lazy->released;
 	pthread_mutex_unlock(&lazy->state_lock);
+	return released;
+}
+
+static int look_for_failure(struct lazy *lazy, bool release, struct err *err)
+{
+	int result;
+
+	if (!lazy)
+		return 0;
+	pthread_mutex_lock(&lazy->state_lock);
+	result = lazy->state == LAZY_FAILED ? -1 : 0;
+	if (result < 0)
+		*err = lazy->why;
+	else
+		lazy->released |= release;
+	pthread_mutex_unlock(&lazy->state_lock);
+	return result;
+}
+
+int lazy_look_for_failure(struct lazy *lazy, struct err *err)
+{
+	return look_for_failure(lazy, false, err);
+}
+
+int lazy_release(struct lazy *lazy, struct err *err)
+{
+	return look_for_failure(lazy, true, err);
 }
 
 /* ---- begin and end ------------------------------------------------------------------------- */
@@ -185,7 +215,10 @@ int lazy_take(struct lazy *lazy, struct fill_ranges *ranges, uint64_t root, stru
 	int result;
 
 	pthread_rwlock_wrlock(&lazy->lock);
-	result = add_memory(lazy, ranges, root, err);
+	/* Whoever has failed lets go under this lock of what he has by then. */
+	result = lazy_look_for_failure(lazy, err);
+	if (result == 0)
+		result = add_memory(lazy, ranges, root, err);
 	if (result == 0)
 		result = add_space(lazy, ranges, err);
 	pthread_rwlock_unlock(&lazy->lock);

@@ -10,7 +10,8 @@
  * The snapshot stays in the store until all is there, whoever removes it.
  *
  * Where a page cannot be read any more, nothing takes its place: whoever touches it waits, the state becomes
- * LAZY_FAILED, and the job must be ended. For the same reason the job must not outlive this.
+ * LAZY_FAILED, and the job must be ended. For the same reason the job must not outlive this. Where rebuilding the
+ * job touches it (the kernel itself does when a thread is set up, for rseq(2)), the job is not let go at all.
  */
 #ifndef PAWL_RECOVERY_LAZY_H
 #define PAWL_RECOVERY_LAZY_H

@@ -47,6 +47,7 @@ struct lazy {
 	pthread_cond_t changed;
 	int told; /* eventfd: the state has changed */
 	enum lazy_state state;
+	bool released; /* the job runs, or may */
 	uint64_t wall_us;
 	struct err why;
 };
@@ -59,13 +60,19 @@ bool lazy_region_fits(const Snap__Process *p, const Snap__Region *r);
 
 /* Takes *hold, which keeps the snapshot in the store. The server runs from here on: recovery itself may touch what is not there yet. */
 int lazy_begin(struct lazy **ret, struct store *store, struct store_session **hold, struct err *err);
-/* These ranges get their pages from the page table at root; takes their userfaultfd. Before lazy_go. */
+/* These ranges get their pages from the page table at root; takes their userfaultfd. Before lazy_release. */
 int lazy_take(struct lazy *lazy, struct fill_ranges *ranges, uint64_t root, struct err *err);
+/* -1: a page could not be read that the rebuilding itself touches, and it got zeroes, so that nobody waits for ever.
+ * lazy may be NULL. */
+int lazy_look_for_failure(struct lazy *lazy, struct err *err);
+/* Before anything of the job runs: from here on whoever touches what cannot be read waits until he is killed. As
+ * lazy_look_for_failure. */
+int lazy_release(struct lazy *lazy, struct err *err);
 /* The job runs: the rest comes, too. */
 int lazy_go(struct lazy *lazy, struct err *err);
 
-/* Only the first end counts. */
-void lazy_end(struct lazy *lazy, enum lazy_state state, const struct err *why);
+/* Only the first end counts. Whether the job runs. */
+bool lazy_end(struct lazy *lazy, enum lazy_state state, const struct err *why);
 
 /* ---- lazy_serve.c -------------------------------------------------------------------------- */
 

@@ -372,8 +372,7 @@ static int serve(struct server *s, struct err *err)
 	return 0;
 }
 
-/* Closing a userfaultfd makes of what it had ordinary memory, and lets go of whoever waits for it. All that is
- * not zero is there, in children too: a page is put into all that live, and who is born later is born with it. */
+/* Closing a userfaultfd makes of what it had ordinary memory, and lets go of whoever waits for it. */
 static void let_go(struct lazy *lazy)
 {
 	pthread_rwlock_wrlock(&lazy->lock);
@@ -381,9 +380,25 @@ static void let_go(struct lazy *lazy)
 		lazy_space_free(lazy->spaces[i]);
 	lazy->n_spaces = 0;
 	pthread_rwlock_unlock(&lazy->lock);
+}
+
+/* All that is not zero is there, in children too: a page is put into all that live, and who is born later is born
+ * with it. */
+static void complete(struct lazy *lazy)
+{
+	let_go(lazy);
 	session_abort(lazy->hold);
 	lazy->hold = NULL;
 	lazy_end(lazy, LAZY_COMPLETE, NULL);
+}
+
+/* Whoever rebuilds waits for what he has touched. He gets zeroes, and finds at his next look why: nothing of the job
+ * has run, or will. A job that runs sees none of them. */
+static void fail(struct lazy *lazy, const struct err *why)
+{
+	if (!lazy_end(lazy, LAZY_FAILED, why))
+		let_go(lazy);
+	atomic_store(&lazy->quit, true);
 }
 
 void *lazy_serve(void *arg)
@@ -400,11 +415,9 @@ void *lazy_serve(void *arg)
 		page_fetcher_close(s.fetcher);
 	}
 	if (result == 0 && s.lazy->filled)
-		let_go(s.lazy);
-	if (result < 0) {
-		lazy_end(s.lazy, LAZY_FAILED, &err);
-		atomic_store(&s.lazy->quit, true);
-	}
+		complete(s.lazy);
+	if (result < 0)
+		fail(s.lazy, &err);
 	readers_close(&s.readers);
 	page_places_clear(&s.places);
 	free(s.faults);

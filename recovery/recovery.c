@@ -261,7 +261,7 @@ static int carry_out_all(struct recovery *rec, FILE *out, struct err *err)
 			return -1;
 	}
 	donor_end(rec);
-	return 0;
+	return lazy_look_for_failure(rec->lazy, err);
 }
 
 static void free_trees(struct recovery *rec)
@@ -329,6 +329,13 @@ static void explain_gone(const struct recovery *rec, struct err *err)
 			 WEXITSTATUS(status));
 }
 
+/* What has failed first says more than what came of that. */
+static void explain(const struct recovery *rec, struct err *err)
+{
+	if (lazy_look_for_failure(rec->lazy, err) == 0 && err->kind == ERR_GONE)
+		explain_gone(rec, err);
+}
+
 int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Snapshot *model,
 		     const struct recovery_host *host, const struct recovery_options *options,
 		     struct recovery_result *ret_result, struct err *err)
@@ -344,8 +351,7 @@ int recovery_rebuild(struct recovery **ret, struct store *store, const Snap__Sna
 	rec->leave_files = options->leave_files;
 	rec->options = options;
 	if (carry_out_all(rec, options->plan_out, err) < 0) {
-		if (err->kind == ERR_GONE)
-			explain_gone(rec, err);
+		explain(rec, err);
 		recovery_free(rec);
 		return -1;
 	}
@@ -416,6 +422,10 @@ int recovery_release(struct recovery *rec, bool stopped, struct err *err)
 {
 	struct lazy *lazy = steal_ptr(&rec->lazy);
 
+	if (lazy_release(lazy, err) < 0) {
+		recovery_free(rec);
+		return -1;
+	}
 	/* Children first: a parent may look at once what they do. */
 	for (size_t i = rec->model->n_processes; i-- > 0;) {
 		if (release_stub(&rec->stubs[i], stopped, err) < 0) {
