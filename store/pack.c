@@ -67,10 +67,10 @@ static struct pack_entry read_entry(const uint8_t *p, uint64_t first)
 	};
 }
 
-static void write_entry(uint8_t *p, const struct pack_entry *e, uint64_t first)
+static void write_entry(uint8_t *p, const struct pack_entry *e, uint32_t offset, uint64_t first)
 {
 	put_le32(p, (uint32_t)(e->id - first));
-	put_le32(p + 4, e->offset);
+	put_le32(p + 4, offset);
 	put_le16(p + 8, e->len);
 	p[10] = e->codec;
 	p[11] = 0;
@@ -163,16 +163,15 @@ bool pack_has_room(const struct pack_builder *builder, uint64_t id, size_t len)
 	       (builder->count == 0 || id - builder->first <= UINT32_MAX);
 }
 
-void pack_add(struct pack_builder *builder, struct pack_entry entry, const void *data)
+void pack_add(struct pack_builder *builder, const struct pack_entry *entry, const void *data)
 {
 	if (builder->count == 0)
-		builder->first = entry.id;
-	builder->last = entry.id;
-	entry.offset = builder->used;
-	write_entry(builder->table + (size_t)builder->count++ * PACK_ENTRY, &entry, builder->first);
+		builder->first = entry->id;
+	builder->last = entry->id;
+	write_entry(builder->table + (size_t)builder->count++ * PACK_ENTRY, entry, builder->used, builder->first);
 	if (data != builder->bytes + builder->used)
-		memcpy(builder->bytes + builder->used, data, entry.len);
-	builder->used += entry.len;
+		memcpy(builder->bytes + builder->used, data, entry->len);
+	builder->used += entry->len;
 }
 
 struct pack_entry pack_built_entry(const struct pack_builder *builder, uint32_t i)

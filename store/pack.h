@@ -75,8 +75,8 @@ struct pack_builder {
 
 void pack_start(struct pack_builder *builder);
 bool pack_has_room(const struct pack_builder *builder, uint64_t id, size_t len);
-/* There is room and id is greater than the last. The entry's offset is set here. */
-void pack_add(struct pack_builder *builder, struct pack_entry entry, const void *data);
+/* There is room and id is greater than the last. The entry's offset does not count. */
+void pack_add(struct pack_builder *builder, const struct pack_entry *entry, const void *data);
 /* Entry i of a pack that is being built. */
 struct pack_entry pack_built_entry(const struct pack_builder *builder, uint32_t i);
 /* Completes header and table; returns the value's length (count > 0). */

@@ -338,7 +338,7 @@ static int put_pages(struct salvage *s, MDB_txn **txn, struct err *err)
 			    (++packs % PACK_BATCH == 0 && next_txn(s->store, txn, err) < 0))
 				return -1;
 		}
-		pack_add(&builder, e, pack + e.offset);
+		pack_add(&builder, &e, pack + e.offset);
 	}
 	return put_pack(s, *txn, &builder, err);
 }

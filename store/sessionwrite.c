@@ -173,7 +173,7 @@ int session_add_page(struct store_session *session, const struct pressed_page *p
 		memcpy(out, pressed.data, pressed.len);
 	entry.len = pressed.len;
 	entry.codec = pressed.codec;
-	pack_add(&session->open, entry, out);
+	pack_add(&session->open, &entry, out);
 	dedup_add(&session->known_pages, page->hash, entry.id);
 	elsewhere_note(session, page->hash, entry.id);
 	session->counts.pages_stored++;

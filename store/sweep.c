@@ -331,7 +331,7 @@ static int copy_live(struct gc *gc, MDB_txn *txn, uint64_t id, struct pack_build
 		if (e.offset < PACK_HEADER || e.offset > view.entries ||
 		    e.len > view.entries - e.offset || !pack_has_room(builder, e.id, e.len))
 			return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is damaged", id);
-		pack_add(builder, e, view.bytes + e.offset);
+		pack_add(builder, &e, view.bytes + e.offset);
 	}
 	map_leave(value.mv_data, value.mv_size);
 	return record_delete(txn, gc->store->packs, KEY_VAL(key), "a pack", err);

@@ -30,7 +30,7 @@ static void add_page(struct pack_builder *b, unsigned i)
 	default:
 		entry.len = (uint16_t)ZSTD_compress(stored, sizeof(stored), page, sizeof(page), 1);
 	}
-	pack_add(b, entry, stored);
+	pack_add(b, &entry, stored);
 }
 
 /* Bytes 0 to 7: the key it is looked up under; then the pack, without the zeroes that fill it up.

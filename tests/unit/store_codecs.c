@@ -221,7 +221,7 @@ static size_t build_pack(struct pack_builder *b, unsigned n, uint64_t gap)
 			e.len = (uint16_t)ZSTD_compress(out, sizeof(out), page, PAGE, 1);
 		if (!pack_has_room(b, id, e.len))
 			break;
-		pack_add(b, e, out);
+		pack_add(b, &e, out);
 	}
 	return pack_seal(b, &secret);
 }

@@ -32,7 +32,7 @@ static struct made_pack *make_pack(uint64_t first, uint64_t last, unsigned step)
 
 	pack_start(&builder);
 	for (uint64_t id = first; id <= last; id += step)
-		pack_add(&builder, (struct pack_entry){.id = id, .hash = hash_of(id), .len = 4}, "page");
+		pack_add(&builder, &(struct pack_entry){.id = id, .hash = hash_of(id), .len = 4}, "page");
 	len = pack_seal(&builder, &secret);
 	assert_int_equal(pack_peek(&made->view, made->bytes, len, first, &err), 0);
 	return made;
