@@ -105,6 +105,7 @@ int page_fetcher_open(struct page_fetcher **ret, struct store *store, bool once,
 	}
 	if (once)
 		pack_disk_open(&fetcher->disk, store);
+	fetcher->disk.once = true;
 	*ret = fetcher;
 	return 0;
 }

@@ -19,8 +19,7 @@ static_assert(ROOM_PAGES * STORE_PAGE_SIZE <= ROOM, "a pack fits into the buffer
 
 void pack_disk_open(struct pack_disk *disk, struct store *store)
 {
-	disk->store = store;
-	disk->room = NULL;
+	*disk = (struct pack_disk){.store = store};
 	disk->fd = openat(store->dir_fd, "data.mdb", O_RDONLY | O_DIRECT | O_CLOEXEC);
 }
 
@@ -73,7 +72,7 @@ void pack_disk_read(struct pack_disk *disk, const char *base, uint64_t key, MDB_
 
 	if (disk->fd < 0 || !base || page < base || (page - base) % STORE_PAGE_SIZE != 0 ||
 	    len % STORE_PAGE_SIZE != 0 || len > ROOM_PAGES * STORE_PAGE_SIZE ||
-	    is_cached(page, len / STORE_PAGE_SIZE) || !is_first_time(disk->store, key))
+	    is_cached(page, len / STORE_PAGE_SIZE) || (disk->once && !is_first_time(disk->store, key)))
 		return;
 	if (!disk->room && !(disk->room = make_room()))
 		return;

@@ -15,6 +15,7 @@ struct pack_disk {
 	struct store *store;
 	int fd; /* -1: the file system does not read so, or cannot tell what it has cached */
 	uint8_t *room;
+	bool once; /* what was read so before is read through the map: somebody else reads it too */
 };
 
 /* Best effort: what cannot be had here is read through the map. */
@@ -22,9 +23,9 @@ void pack_disk_open(struct pack_disk *disk, struct store *store);
 void pack_disk_close(struct pack_disk *disk);
 
 /* Where the pack's value stands in the map whose base (txn_map_base) is that, and mostly not in the page cache, *value
- * becomes a copy of it that lasts until the next call. Otherwise it stays; so it does when that pack has been read so
- * before: what several processes of a job have in common is read from the disk twice at most. Nothing is checked but
- * that it is LMDB's page of that number. */
+ * becomes a copy of it that lasts until the next call. Otherwise it stays; so it does, with `once`, when that pack has been
+ * read so before: what several processes of a job have in common is read from the disk twice at most. Nothing is checked
+ * but that it is LMDB's page of that number. */
 void pack_disk_read(struct pack_disk *disk, const char *base, uint64_t key, MDB_val *value);
 
 #endif

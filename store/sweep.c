@@ -6,6 +6,7 @@
 #include "store/base/cleanup.h"
 #include "store/bytes.h"
 #include "store/gc.h"
+#include "store/packdisk.h"
 #include "store/pins.h"
 
 #define LOOK_BATCH  1024u /* packs looked at in one read transaction */
@@ -306,21 +307,35 @@ static size_t group_end(const struct gc *gc, const struct pack_list *packs, size
 	return i > from ? i : from + 1;
 }
 
+struct merging {
+	struct gc *gc;
+	const struct pack_list *packs;
+	struct pack_builder builder;
+	struct pack_disk disk; /* what is moved is read once, and then gone */
+	MDB_txn *txn;	       /* NULL: nothing was moved in it yet */
+	const char *base;      /* of the map, in that transaction */
+};
+
 /* Moves the live pages of one pack into the builder. */
-static int copy_live(struct gc *gc, MDB_txn *txn, uint64_t id, struct pack_builder *builder,
-		     struct err *err)
+static int copy_live(struct merging *m, uint64_t id, struct err *err)
 {
+	struct pack_builder *builder = &m->builder;
+	struct gc *gc = m->gc;
 	struct id_key key = id_key(id);
 	struct pack_view view;
+	const void *in_map;
 	MDB_val value;
 	uint32_t i;
-	int found = record_get(txn, gc->store->packs, KEY_VAL(key), &value, "a pack", err);
+	int found = record_get(m->txn, gc->store->packs, KEY_VAL(key), &value, "a pack", err);
 
 	if (found < 0)
 		return -1;
 	if (!found)
 		return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is missing", id);
-	map_expect(value.mv_data, value.mv_size);
+	in_map = value.mv_data;
+	pack_disk_read(&m->disk, m->base, id, &value);
+	if (value.mv_data == in_map)
+		map_expect(value.mv_data, value.mv_size);
 	if (pack_open(&view, value.mv_data, value.mv_size, id, &gc->store->secret, err) < 0)
 		return -1;
 	for (i = 0; i < view.count; i++) {
@@ -333,13 +348,15 @@ static int copy_live(struct gc *gc, MDB_txn *txn, uint64_t id, struct pack_build
 			return err_set(err, ERR_CORRUPT, "pack %" PRIu64 " is damaged", id);
 		pack_add(builder, &e, view.bytes + e.offset);
 	}
-	map_leave(value.mv_data, value.mv_size);
-	return record_delete(txn, gc->store->packs, KEY_VAL(key), "a pack", err);
+	if (value.mv_data == in_map)
+		map_leave(value.mv_data, value.mv_size);
+	return record_delete(m->txn, gc->store->packs, KEY_VAL(key), "a pack", err);
 }
 
-static int merge_group(struct gc *gc, MDB_txn *txn, const struct pack_list *packs, size_t from,
-		       size_t to, struct pack_builder *builder, struct err *err)
+static int merge_group(struct merging *m, size_t from, size_t to, struct err *err)
 {
+	struct pack_builder *builder = &m->builder;
+	struct gc *gc = m->gc;
 	struct id_key key;
 	MDB_val value;
 	size_t i;
@@ -347,17 +364,19 @@ static int merge_group(struct gc *gc, MDB_txn *txn, const struct pack_list *pack
 
 	pack_start(builder);
 	for (i = from; i < to; i++) {
-		if (packs->use[i].fate != PACK_LIVE)
+		const struct pack_use *use = &m->packs->use[i];
+
+		if (use->fate != PACK_LIVE)
 			continue;
-		if (copy_live(gc, txn, packs->use[i].key, builder, err) < 0)
+		if (copy_live(m, use->key, err) < 0)
 			return -1;
 		gc->stats.packs_compacted++;
-		gc->stats.bytes_freed += packs->use[i].value_len + 16;
+		gc->stats.bytes_freed += use->value_len + 16;
 	}
 	value = (MDB_val){pack_seal(builder, &gc->store->secret), builder->bytes};
 	gc->stats.bytes_freed -= value.mv_size + 16;
 	key = id_key(builder->first);
-	rc = mdb_put(txn, gc->store->packs, KEY_VAL(key), &value, MDB_NOOVERWRITE);
+	rc = mdb_put(m->txn, gc->store->packs, KEY_VAL(key), &value, MDB_NOOVERWRITE);
 	return rc ? err_lmdb(err, rc, "cannot write a pack") : 0;
 }
 
@@ -373,12 +392,19 @@ static bool group_is_pinned(const struct id_ranges *pins, const struct pack_list
 	return false;
 }
 
-/* One transaction of merges, from *at on. */
-static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
-		      struct pack_builder *builder, struct err *err)
+static int begin_merging(struct merging *m, struct id_ranges *pins, struct err *err)
+{
+	if (gc_write(m->gc, &m->txn, err) < 0)
+		return -1;
+	m->base = txn_map_base(m->gc->store, m->txn);
+	return pins_read(m->gc->store, m->txn, pins, err);
+}
+
+/* Groups of packs, from *at on, in one transaction, which the caller ends. */
+static int merge_groups(struct merging *m, size_t *at, struct err *err)
 {
 	cleanup_id_ranges struct id_ranges pins = {0};
-	MDB_txn *txn = NULL;
+	const struct pack_list *packs = m->packs;
 	unsigned merged = 0;
 
 	while (*at < packs->n && merged < MERGE_BATCH) {
@@ -388,37 +414,46 @@ static int merge_some(struct gc *gc, const struct pack_list *packs, size_t *at,
 		*at = from + 1;
 		if (packs->use[from].fate != PACK_LIVE)
 			continue;
-		*at = group_end(gc, packs, from, &gain);
+		*at = group_end(m->gc, packs, from, &gain);
 		if (gain <= 0)
 			continue;
-		if (!txn && gc_write(gc, &txn, err) < 0)
+		if (merged++ == 0 && begin_merging(m, &pins, err) < 0)
 			return -1;
-		if ((merged++ == 0 && pins_read(gc->store, txn, &pins, err) < 0) ||
-		    (!group_is_pinned(&pins, packs, from, *at) &&
-		     merge_group(gc, txn, packs, from, *at, builder, err) < 0)) {
-			txn_end(gc->store, txn);
+		if (!group_is_pinned(&pins, packs, from, *at) && merge_group(m, from, *at, err) < 0)
 			return -1;
-		}
 	}
-	return txn ? gc_commit(gc, txn, err) : 0;
+	return 0;
+}
+
+/* One transaction of merges, from *at on. */
+static int merge_some(struct merging *m, size_t *at, struct err *err)
+{
+	int result = merge_groups(m, at, err);
+	MDB_txn *txn = m->txn;
+
+	m->txn = NULL;
+	if (result == 0 && txn)
+		return gc_commit(m->gc, txn, err);
+	txn_end(m->gc->store, txn);
+	return result;
 }
 
 static int merge_sparse(struct gc *gc, const struct pack_list *packs, struct err *err)
 {
 	cleanup_free uint8_t *bytes = malloc(PACK_SIZE);
 	cleanup_free uint8_t *table = malloc((size_t)PACK_MAX_PAGES * PACK_ENTRY);
-	struct pack_builder builder = {.bytes = bytes, .table = table};
+	struct merging m = {.gc = gc, .packs = packs, .builder = {.bytes = bytes, .table = table}};
 	size_t at = 0;
+	int result = 0;
 
 	if (!bytes || !table)
 		return err_sys(err, "garbage collection");
-	while (at < packs->n) {
-		if (merge_some(gc, packs, &at, &builder, err) == 0)
-			continue;
-		/* No room to move things: what was dead is free all the same. */
-		return err->kind == ERR_FULL ? 0 : -1;
-	}
-	return 0;
+	pack_disk_open(&m.disk, gc->store);
+	while (at < packs->n && result == 0)
+		result = merge_some(&m, &at, err);
+	pack_disk_close(&m.disk);
+	/* No room to move things: what was dead is free all the same. */
+	return result < 0 && err->kind == ERR_FULL ? 0 : result;
 }
 
 /* ---- nodes --------------------------------------------------------------------------------- */
