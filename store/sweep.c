@@ -15,8 +15,9 @@
 #define MERGE_BATCH 4u    /* new packs in one write transaction: writers wait while 4 MiB go to disk */
 
 /* Live pages are moved only where that many times their bytes are freed: a pack that waits gets sparser, and takes less
- * moving. At 2, which is when a third is live, 1.3 bytes are written for one that is stored; at 1, 1.9 (docs/cost.md). */
-#define FREED_PER_MOVED 2u
+ * moving. At 3, which is when a quarter is live, 1.2 bytes are written for one that is stored; at 2, 1.3; at 1, 1.9
+ * (docs/cost.md). */
+#define FREED_PER_MOVED 3u
 
 /* A pack that is left alone also keeps its neighbours apart: merging them across it would hide it. */
 enum pack_fate { PACK_BARRIER, PACK_DEAD, PACK_LIVE };

@@ -66,7 +66,8 @@ void txn_end(struct store *store, MDB_txn *txn);
 int store_sync(struct store *store, struct err *err);
 
 /* Where LMDB has mapped its file during this transaction, which it does not tell: a small value stands in a page
- * that begins with its number (struct MDB_page of mdb.c). NULL: not to be told. */
+ * that begins with its number (struct MDB_page of mdb.c). In a write transaction: before anything is written. NULL: not to
+ * be told. */
 const char *txn_map_base(struct store *store, MDB_txn *txn);
 /* From now on the kernel reads of the map what is touched, and what map_expect says. For who looks at headers and tables
  * of packs here and there: where a disk has 8 MiB of read-ahead, as is common, that would read all of the store. */
