@@ -1,5 +1,5 @@
 /*
- * gc.h: the parts of a garbage collection: look and mark (mark.c), sweep (sweep.c), give back
+ * gc.h: the parts of a garbage collection: look and mark (mark.c), sweep (sweep.c, merge.c), give back
  * (compact.c).
  *
  * Nothing is counted: what no snapshot leads to is free. That is safe because pages and nodes are
