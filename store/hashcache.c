@@ -5,7 +5,7 @@
 
 #include "store/base/search.h"
 
-#define PAGES_UNTOLD (4u << 20)   /* 20 bytes each: what 16 GiB of memory take */
+#define PAGES_UNTOLD (4u << 20)   /* 16 to 20 bytes each: what 16 GiB of memory take */
 #define PAGES_LEAST  (64u << 10)
 
 static void free_pack(struct hash_pack *pack)
@@ -39,7 +39,7 @@ static int64_t index_in(const struct hash_pack *pack, uint64_t id)
 
 	if (id < pack->first || delta > pack->span)
 		return -1;
-	if (delta < pack->count && pack->delta[delta] == delta) /* no gaps before it */
+	if (!pack->delta)
 		return (int64_t)delta;
 	at = COUNT_BEFORE(pack->count, i, pack->delta[i] < delta);
 	return at < pack->count && pack->delta[at] == delta ? (int64_t)at : -1;
@@ -95,16 +95,18 @@ static int copy_pack(struct hash_pack *pack, const struct pack_view *view)
 	uint32_t i;
 
 	*pack = (struct hash_pack){.first = view->first, .span = view->span, .count = view->count};
-	pack->delta = malloc(view->count * sizeof(*pack->delta));
+	if (view->count - 1 < view->span)
+		pack->delta = malloc(view->count * sizeof(*pack->delta));
 	pack->hash = malloc(view->count * sizeof(*pack->hash));
-	if (!pack->delta || !pack->hash) {
+	if (!pack->hash || (!pack->delta && view->count - 1 < view->span)) {
 		free_pack(pack);
 		return -1;
 	}
 	for (i = 0; i < view->count; i++) {
 		struct pack_entry e = pack_entry(view, i);
 
-		pack->delta[i] = (uint32_t)(e.id - view->first);
+		if (pack->delta)
+			pack->delta[i] = (uint32_t)(e.id - view->first);
 		pack->hash[i] = e.hash;
 	}
 	return 0;
@@ -154,17 +156,20 @@ static void drop_oldest(struct hash_cache *cache)
 	cache->n = kept;
 }
 
+/* Without memory for what it needs then nothing is left. */
 static void shrink(struct hash_pack *pack)
 {
-	uint32_t kept = 0, *delta;
+	uint32_t *delta = pack->delta ? pack->delta : malloc(pack->count * sizeof(*delta));
 	struct page_hash *hash;
+	uint32_t kept = 0;
 
-	for (uint32_t i = 0; i < pack->count; i++) {
+	for (uint32_t i = 0; delta && i < pack->count; i++) {
 		if (is_superseded(pack, i))
 			continue;
-		pack->delta[kept] = pack->delta[i];
+		delta[kept] = pack->delta ? pack->delta[i] : i;
 		pack->hash[kept++] = pack->hash[i];
 	}
+	pack->delta = delta;
 	free(pack->superseded);
 	pack->superseded = NULL;
 	pack->count = kept;
@@ -182,15 +187,16 @@ static void drop_superseded(struct hash_cache *cache)
 	for (size_t i = 0; i < cache->n; i++) {
 		struct hash_pack *pack = &cache->packs[i];
 
+		cache->pages -= pack->count;
 		if (pack->superseded)
 			shrink(pack);
+		cache->pages += pack->count;
 		if (pack->count)
 			cache->packs[kept++] = *pack;
 		else
 			free_pack(pack);
 	}
 	cache->n = kept;
-	cache->pages -= cache->superseded;
 	cache->superseded = 0;
 }
 

@@ -69,7 +69,7 @@ int source_node(struct page_source *source, uint64_t id, unsigned *ret_level,
 struct hash_pack {
 	uint64_t first, used_at;
 	uint32_t span, count;
-	uint32_t *delta;
+	uint32_t *delta; /* of each id to first; NULL: they follow each other, as those of a pack that nothing was moved into do */
 	struct page_hash *hash;
 	uint64_t *superseded; /* a bit for each page; NULL: none is */
 };
