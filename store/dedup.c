@@ -1,6 +1,5 @@
 #include "store/dedup.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +9,7 @@
 #define FIRST_SIZE 4096u
 #define MAX_SIZE   (2u << 20) /* 48 MiB */
 #define PROBES     32u
-#define KEPT_MOST  (1u << 20) /* 24 MiB */
+#define MUCH_TOO_BIG 12u /* it grows by 4 when half of it is used: less than an eighth was too big by then */
 
 static size_t bytes_of(const struct dedup *table)
 {
@@ -41,19 +40,27 @@ void dedup_rest(struct dedup *table)
 {
 	if (table->size == 0)
 		return;
-	if (table->size > KEPT_MOST || table->used < table->size / 16) {
+	if (table->used < table->size / MUCH_TOO_BIG) {
 		dedup_clear(table);
 		return;
 	}
-	memset(table->slots, 0, bytes_of(table));
+	if (in_huge_pages(table))
+		pages_lend(table->slots, bytes_of(table));
 	table->used = 0;
+	table->stale = true;
+}
+
+static void use_again(struct dedup *table)
+{
+	memset(table->slots, 0, bytes_of(table));
+	table->stale = false;
 }
 
 uint64_t dedup_find(const struct dedup *table, struct page_hash hash)
 {
 	size_t i;
 
-	for (i = 0; table->size && i < PROBES; i++) {
+	for (i = 0; table->used && i < PROBES; i++) {
 		const struct dedup_slot *slot = &table->slots[(hash.lo + i) & (table->size - 1)];
 
 		if (slot->id && hash_equal(slot->hash, hash))
@@ -105,6 +112,8 @@ static bool is_crowded(const struct dedup *table)
 
 void dedup_add(struct dedup *table, struct page_hash hash, uint64_t id)
 {
+	if (table->stale)
+		use_again(table);
 	if (table->used >= table->size / 2 && table->size < MAX_SIZE)
 		grow(table);
 	if (!table->size || insert(table, hash, id))

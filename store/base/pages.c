@@ -19,6 +19,11 @@ void *pages_map(size_t len)
 	return all + before;
 }
 
+void pages_lend(void *pages, size_t len)
+{
+	madvise(pages, len, MADV_FREE);
+}
+
 void pages_unmap(void *pages, size_t len)
 {
 	if (pages)
