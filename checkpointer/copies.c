@@ -28,6 +28,8 @@ int page_copies_chunk(struct page_copies *copies, struct page_table *table, stru
 	if (copies->n_unused > 0) {
 		chunk = copies->unused[--copies->n_unused];
 		copies->ready -= chunk->there;
+		if (copies->idle > copies->n_unused)
+			copies->idle = copies->n_unused;
 	} else if (!(chunk = page_chunk_new())) {
 		return err_sys(err, "copies of changed pages");
 	}
@@ -46,19 +48,28 @@ void page_copies_return(struct page_copies *copies, struct page_chunk *chunk)
 		page_chunk_free(chunk);
 }
 
+/* The first n, which have been unused for the longest time. */
+static void free_unused(struct page_copies *copies, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		copies->ready -= copies->unused[i]->there;
+		page_chunk_free(copies->unused[i]);
+	}
+	copies->n_unused -= n;
+	copies->idle -= n < copies->idle ? n : copies->idle;
+	if (n)
+		memmove(copies->unused, copies->unused + n, copies->n_unused * sizeof(*copies->unused));
+}
+
 /* Buffers that held compressed pages are many and small; where pages are copied as they are, fewer serve. */
 static void trim_unused(struct page_copies *copies)
 {
+	uint64_t ready = copies->ready;
 	size_t n = 0;
 
-	for (; n < copies->n_unused && copies->used + copies->ready > copies->budget; n++) {
-		copies->ready -= copies->unused[n]->there;
-		page_chunk_free(copies->unused[n]);
-	}
-	if (n == 0)
-		return;
-	copies->n_unused -= n;
-	memmove(copies->unused, copies->unused + n, copies->n_unused * sizeof(*copies->unused));
+	while (n < copies->n_unused && copies->used + ready > copies->budget)
+		ready -= copies->unused[n++]->there;
+	free_unused(copies, n);
 }
 
 int page_copies_put_chunk(struct page_copies *copies, const struct page_chunk *chunk, struct err *err)
@@ -107,6 +118,8 @@ void page_copies_rest(struct page_copies *copies)
 	while (copies->n > 0)
 		page_copies_return(copies, copies->chunks[--copies->n]);
 	copies->used = 0;
+	free_unused(copies, (copies->idle + 3) / 4);
+	copies->idle = copies->n_unused;
 	for (size_t i = 0; i < copies->n_unused; i++)
 		page_chunk_rest(copies->unused[i]);
 }

@@ -22,6 +22,7 @@ struct page_copies {
 	size_t n, room;
 	struct page_chunk **unused; /* buffers for reuse */
 	size_t n_unused, unused_room;
+	size_t idle; /* as many of them, the first, were not needed since page_copies_rest */
 	uint64_t used;	 /* bytes of memory of the waiting ones */
 	uint64_t ready;	 /* … of the unused ones */
 	uint64_t budget; /* bytes; when the waiting ones reach it, the oldest is put at once; more than that is not kept */
@@ -45,7 +46,8 @@ int page_copies_compact(struct page_copies *copies, struct err *err);
 int page_copies_put(struct page_copies *copies, struct err *err);
 /* The same while the job runs: no faster than allowed. */
 int page_copies_put_gently(struct page_copies *copies, struct err *err);
-/* Forgets waiting copies; the buffers stay, to be taken by the kernel when it needs them. */
+/* Forgets waiting copies; the buffers stay, to be taken by the kernel when it needs them. A quarter of those that were
+ * not needed since the last time goes: the first snapshot takes many. */
 void page_copies_rest(struct page_copies *copies);
 void page_copies_free(struct page_copies *copies);
 
