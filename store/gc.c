@@ -66,7 +66,7 @@ static void gc_clear(struct gc *gc)
 }
 
 /* Under gc_mutex, which LOCK_GC is not among the threads of one process. */
-static int run(struct gc *gc, bool compact, struct err *err)
+static int run(struct gc *gc, int flags, struct err *err)
 {
 	int rc = lock_byte_wait(gc->store->lock_fd, LOCK_GC, F_WRLCK, GC_WAIT_MS);
 
@@ -76,21 +76,21 @@ static int run(struct gc *gc, bool compact, struct err *err)
 		return err_set(err, ERR_BUSY, "%s: another pawl is freeing space", gc->store->dir);
 	map_read_sparsely(gc->store);
 	rc = collect(gc, err);
-	if (rc == 0 && compact)
+	if (rc == 0 && flags & STORE_GC_COMPACT)
 		rc = gc_give_back(gc, err);
 	lock_byte(gc->store->lock_fd, LOCK_GC, F_UNLCK);
 	return rc;
 }
 
-int store_gc(struct store *store, bool compact, struct gc_stats *ret, struct err *err)
+int store_gc(struct store *store, int flags, struct gc_stats *ret, struct err *err)
 {
-	struct gc gc = {.store = store};
+	struct gc gc = {.store = store, .thorough = flags & STORE_GC_THOROUGH};
 	int rc;
 
 	if (!(store->flags & STORE_WRITE))
 		return err_set(err, ERR_INVALID, "%s: opened for reading only", store->dir);
 	pthread_mutex_lock(&store->gc_mutex);
-	rc = run(&gc, compact, err);
+	rc = run(&gc, flags, err);
 	pthread_mutex_unlock(&store->gc_mutex);
 	gc_clear(&gc);
 	if (rc == 0 && ret)

@@ -20,6 +20,7 @@ struct gc_root_key {
 struct gc {
 	struct store *store;
 	struct gc_stats stats;
+	bool thorough; /* STORE_GC_THOROUGH */
 	uint64_t began, took; /* the last write transaction, CLOCK_MONOTONIC; nanoseconds */
 	/* As one read transaction saw it: */
 	struct next_ids next;                   /* ids from here on are not judged */

@@ -13,8 +13,9 @@
 
 /* Live pages are moved only where that many times their bytes are freed: a pack that waits gets sparser, and takes less
  * moving. At 3, which is when a quarter is live, 1.2 bytes are written for one that is stored; at 2, 1.3; at 1, 1.9
- * (docs/cost.md). */
-#define FREED_PER_MOVED 3u
+ * (docs/cost.md). Who asks for space wants what there is. */
+#define FREED_PER_MOVED	      3u
+#define FREED_PER_MOVED_LEAST 1u /* STORE_GC_THOROUGH */
 
 /*
  * Packs from..to-1 that fit in one; dead ones among them are gone already. *ret_gain: above 0 where it pays. They
@@ -24,6 +25,7 @@
 static size_t group_end(const struct gc *gc, const struct pack_list *packs, size_t from,
 			int64_t *ret_gain)
 {
+	unsigned freed_per_moved = gc->thorough ? FREED_PER_MOVED_LEAST : FREED_PER_MOVED;
 	uint64_t first = packs->use[from].key;
 	size_t len = PACK_HEADER, old = 0, pages = 0, i;
 
@@ -41,7 +43,7 @@ static size_t group_end(const struct gc *gc, const struct pack_list *packs, size
 		old += use->value_len;
 		pages += use->live;
 	}
-	*ret_gain = (int64_t)old - (int64_t)pack_value_len(len) * (1 + FREED_PER_MOVED);
+	*ret_gain = (int64_t)old - (int64_t)pack_value_len(len) * (1 + freed_per_moved);
 	return i > from ? i : from + 1;
 }
 

@@ -207,7 +207,7 @@ int store_salvage(const char *dir, int flags, struct salvage_stats *ret, struct 
 	}
 	free(jobs);
 	if (rc == 0)
-		rc = store_gc(store, false, NULL, err);
+		rc = store_gc(store, 0, NULL, err);
 	store_close(store);
 	if (rc == 0)
 		*ret = stats;

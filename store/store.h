@@ -157,11 +157,16 @@ struct gc_stats {
 	uint64_t bytes_freed;    /* reusable inside the store */
 	uint64_t bytes_returned; /* given back to the file system (compact) */
 };
-/* Frees what no snapshot refers to; packs mostly dead are merged. Transactions are short. compact:
- * also copies the environment to give space back (needs to be the only user: ERR_BUSY; no other thread
- * may use the store meanwhile). ERR_CORRUPT where a snapshot's record is damaged: nothing is freed until
- * that snapshot is dropped. ERR_BUSY too when another collection goes on for more than ten seconds. */
-int store_gc(struct store *store, bool compact, struct gc_stats *ret, struct err *err);
+enum store_gc_flags {
+	STORE_GC_THOROUGH = 1, /* packs of which a half is dead are merged, not only those of which most is */
+	/* Also copies the environment to give space back. Needs to be the only user: ERR_BUSY; no other thread may use
+	 * the store meanwhile. */
+	STORE_GC_COMPACT = 2,
+};
+/* Frees what no snapshot refers to; packs mostly dead are merged. Transactions are short. flags: enum store_gc_flags.
+ * ERR_CORRUPT where a snapshot's record is damaged: nothing is freed until that snapshot is dropped. ERR_BUSY too when
+ * another collection goes on for more than ten seconds. */
+int store_gc(struct store *store, int flags, struct gc_stats *ret, struct err *err);
 
 struct salvage_stats {
 	uint64_t jobs, snapshots; /* saved */

@@ -85,11 +85,11 @@ static void drop_marked(struct snap_work *w, const struct snapshot_info *infos, 
 	}
 }
 
-static int free_space(struct snap_work *w, struct err *err)
+static int free_space(struct snap_work *w, int flags, struct err *err)
 {
 	w->freed = true;
 	w->garbage = 0;
-	return store_gc(w->config.store, false, NULL, err);
+	return store_gc(w->config.store, flags, NULL, err);
 }
 
 /* What was dropped before this watchdog came is not known. */
@@ -99,7 +99,7 @@ static void free_space_in_time(struct snap_work *w, const struct snapshot_info *
 
 	if (w->freed && !policy_frees_now(infos, n, w->garbage))
 		return;
-	if (free_space(w, &err) < 0)
+	if (free_space(w, 0, &err) < 0)
 		log_warn("cannot free the space of dropped snapshots: %s", err.msg);
 }
 
@@ -203,7 +203,7 @@ static int take_with_room(struct snap_work *w, bool end, struct snapshot_info *r
 	if (err->kind != ERR_FULL)
 		return -1;
 	snap_work_thin(w, w->target.parent);
-	free_space(w, &ignored);
+	free_space(w, STORE_GC_THOROUGH, &ignored);
 	if (take(w, end, ret, err) == 0)
 		return 0;
 	if (err->kind == ERR_FULL)

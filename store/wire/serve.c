@@ -116,7 +116,7 @@ static int drop(struct server *s, const struct job_info *job, const Wire__Reques
 				 request->n_seqs, &failure);
 
 	if (rc == 0)
-		rc = store_gc(s->store, false, &(struct gc_stats){0}, &failure);
+		rc = store_gc(s->store, 0, &(struct gc_stats){0}, &failure);
 	return reply_outcome(s, rc, &failure, err);
 }
 

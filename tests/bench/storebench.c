@@ -217,7 +217,7 @@ int main(int argc, char **argv)
 	for (i = 1; i < b.seq; i++)
 		MUST(store_snapshot_drop(b.store, "bench", i, &err));
 	start = seconds();
-	MUST(store_gc(b.store, false, NULL, &err));
+	MUST(store_gc(b.store, 0, NULL, &err));
 	MUST(store_usage(b.store, &usage, &err));
 	say("(gc)", 1, 1, 0);
 	printf("gc to one snapshot: %.3f s; packs %.1f MB, free inside %.1f MB, file %.1f MB\n",

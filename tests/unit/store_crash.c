@@ -82,7 +82,7 @@ static void write_snapshots(const char *job, unsigned number, unsigned most)
 		image_save(store, job, seq, &image, seq ? &old : NULL, 77);
 		if (drop_old(store, job) < 0)
 			_exit(2);
-		if (seq % 2 && store_gc(store, seq % 8 == 7, NULL, &err) < 0 &&
+		if (seq % 2 && store_gc(store, seq % 8 == 7 ? STORE_GC_COMPACT : 0, NULL, &err) < 0 &&
 		    err.kind != ERR_BUSY)
 			_exit(3);
 		image_free(&image);
@@ -148,7 +148,7 @@ static void test_sigkill(void **state)
 			fail_msg("round %d of seed %llu", round, (unsigned long long)seed);
 		check_snapshots(store, "one", 1);
 		check_snapshots(store, "two", 2);
-		ok(store_gc(store, false, NULL, &err));
+		ok(store_gc(store, 0, NULL, &err));
 		if (fixture_problems(store) != 0)
 			fail_msg("after gc, round %d of seed %llu", round, (unsigned long long)seed);
 		ok(store_usage(store, &usage, &err));
@@ -162,7 +162,7 @@ static void test_sigkill(void **state)
 
 		ok(store_job_drop(store, "one", &err));
 		ok(store_job_drop(store, "two", &err));
-		ok(store_gc(store, false, NULL, &err));
+		ok(store_gc(store, 0, NULL, &err));
 		ok(store_usage(store, &usage, &err));
 		assert_int_equal(usage.packs, 0);
 		assert_int_equal(usage.nodes, 0);
@@ -245,7 +245,7 @@ static void fill_up(void)
 	/* There is room again for what fits. */
 	assert_int_equal(try_to_save(store, 3000, 99), ERR_NONE);
 	ok(store_snapshot_drop(store, "job", 2, &err));
-	ok(store_gc(store, false, NULL, &err));
+	ok(store_gc(store, 0, NULL, &err));
 	assert_int_equal(try_to_save(store, 3000, 77777), ERR_NONE);
 	if (!image_equals(store, "job", 1, &image, 0, &err))
 		fail_msg("%s", err.msg);

@@ -199,12 +199,12 @@ static void test_gc_with_damaged_record(void **state)
 
 	assert_true(flip_value("snapshots", false, 1, 30, 1, key, sizeof(key)) > 0);
 	ok(store_open(&store, dir, STORE_WRITE, &err));
-	assert_fails(store_gc(store, false, NULL, &err), ERR_CORRUPT, &err);
+	assert_fails(store_gc(store, 0, NULL, &err), ERR_CORRUPT, &err);
 	assert_non_null(strstr(err.msg, "job@2"));
 	assert_int_equal(readable(store, 1), 1);
 	assert_int_equal(readable(store, 3), 1);
 	ok(store_snapshot_drop(store, "job", 2, &err));
-	ok(store_gc(store, false, NULL, &err));
+	ok(store_gc(store, 0, NULL, &err));
 	assert_int_equal(readable(store, 1), 1);
 	assert_int_equal(readable(store, 3), 1);
 	assert_int_equal(fixture_problems(store), 0);
@@ -330,9 +330,9 @@ static void write_and_collect(void)
 		session_abort(session);
 	}
 	store_snapshot_drop(store, "job", 1, &err);
-	store_gc(store, false, NULL, &err);
+	store_gc(store, 0, NULL, &err);
 	store_snapshot_drop(store, "job", 2, &err);
-	store_gc(store, true, NULL, &err);
+	store_gc(store, STORE_GC_COMPACT, NULL, &err);
 	store_close(store);
 }
 

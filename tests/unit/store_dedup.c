@@ -176,7 +176,7 @@ static void test_two_jobs(void **state)
 	must_equal(*state, "other", &image);
 	/* The first one's end takes nothing from the second. */
 	ok(store_job_drop(*state, "job", &err));
-	ok(store_gc(*state, false, NULL, &err));
+	ok(store_gc(*state, 0, NULL, &err));
 	must_equal(*state, "other", &image);
 	assert_int_equal(fixture_problems(*state), 0);
 	image_free(&image);
@@ -212,14 +212,14 @@ static void test_freed_and_pinned(void **state)
 	ok(store_snapshot_drop(*state, "job", 1, &err));
 	session = begin_with(*state, "other", &image, PAGES, &table);
 	assert_true(stored_by(session) < PAGES / 50);
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	assert_true(stats.packs_freed < 2);
 	publish(session, table);
-	ok(store_gc(*state, false, NULL, &err));
+	ok(store_gc(*state, 0, NULL, &err));
 	must_equal(*state, "other", &image);
 
 	ok(store_snapshot_drop(*state, "other", 1, &err));
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	assert_true(stats.packs_freed > 10);
 	assert_int_equal(save_and_count(*state, "other", &image), PAGES);
 	must_equal(*state, "other", &image);
@@ -249,7 +249,7 @@ static void test_published_meanwhile(void **state)
 	assert_true(pins.n > 0);
 	assert_true(id_ranges_meet(&pins, 100, 100));
 	id_ranges_clear(&pins);
-	ok(store_gc(store, false, NULL, &err));
+	ok(store_gc(store, 0, NULL, &err));
 	ok(txn_read(store, &txn, &err));
 	ok(pins_read(store, txn, &pins, &err));
 	txn_end(store, txn);
@@ -317,7 +317,7 @@ static void check_spoilt(struct store *store, bool flip)
 	must_equal(store, "other", &more);
 	if (!flip)
 		spoil(store, false);
-	ok(store_gc(store, false, NULL, &err));
+	ok(store_gc(store, 0, NULL, &err));
 	assert_int_equal(fixture_problems(store), 0);
 	assert_true(save_and_count(store, "other", &image) < PAGES / 50);
 	must_equal(store, "other", &image);
@@ -349,7 +349,7 @@ static void *collect_on_and_on(void *arg)
 	struct err why;
 
 	while (!atomic_load(&c->stop)) {
-		if (store_gc(c->store, false, NULL, &why) < 0)
+		if (store_gc(c->store, 0, NULL, &why) < 0)
 			atomic_fetch_add(&c->failures, 1);
 		atomic_fetch_add(&c->rounds, 1);
 	}

@@ -43,7 +43,7 @@ static void test_bounded(void **state)
 		image_save(*state, "job", i - 1, &image, &old, 4096);
 		if (i > 3)
 			ok(store_snapshot_drop(*state, "job", i - 3, &err));
-		ok(store_gc(*state, false, &stats, &err));
+		ok(store_gc(*state, 0, &stats, &err));
 		ok(store_usage(*state, &usage, &err));
 		if (usage.file_bytes > most)
 			most = usage.file_bytes;
@@ -61,6 +61,39 @@ static void test_bounded(void **state)
 	for (i = 48; i <= 50; i++)
 		if (i == 50 && !image_equals(*state, "job", i, &image, 4096, &err))
 			fail_msg("%s", err.msg);
+	assert_int_equal(fixture_problems(*state), 0);
+	image_free(&image);
+	image_free(&old);
+}
+
+/* What collections of every day leave, since it does not pay to move yet, comes free where somebody asks for it. */
+static void test_thorough(void **state)
+{
+	const uint64_t live = 16384 * 2200; /* as they are stored */
+	struct image image = image_new(16384, 1), old = image_new(16384, 1);
+	struct store_usage everyday, after;
+	uint64_t random = 7, seq;
+	struct gc_stats stats;
+
+	seq = image_save(*state, "job", 0, &image, NULL, 4096).seq;
+	for (unsigned i = 0; i < 6; i++) {
+		uint64_t before = seq;
+
+		memcpy(old.seed, image.seed, image.n * sizeof(*image.seed));
+		image_change(&image, image.n / 4, &random);
+		seq = image_save(*state, "job", before, &image, &old, 4096).seq;
+		ok(store_snapshot_drop(*state, "job", before, &err));
+	}
+	ok(store_gc(*state, 0, &stats, &err));
+	ok(store_usage(*state, &everyday, &err));
+	ok(store_gc(*state, STORE_GC_THOROUGH, &stats, &err));
+	ok(store_usage(*state, &after, &err));
+	print_message("everyday %.1f MB, then %.1f MB\n", (double)everyday.pack_bytes / 1e6, (double)after.pack_bytes / 1e6);
+	assert_true(after.pack_bytes < everyday.pack_bytes);
+	assert_true(after.pack_bytes < live + live / 4);
+	assert_true(stats.packs_compacted > 0 && stats.bytes_freed >= everyday.pack_bytes - after.pack_bytes);
+	if (!image_equals(*state, "job", seq, &image, 4096, &err))
+		fail_msg("%s", err.msg);
 	assert_int_equal(fixture_problems(*state), 0);
 	image_free(&image);
 	image_free(&old);
@@ -95,7 +128,7 @@ static void test_any_order(void **state)
 		kept[slot] = image_new(image.n, 1);
 		memcpy(kept[slot].seed, image.seed, image.n * sizeof(*image.seed));
 		if (fixture_random(&random) % 2)
-			ok(store_gc(*state, false, NULL, &err));
+			ok(store_gc(*state, 0, NULL, &err));
 		for (i = 0; i < KEEP; i++)
 			if (seq[i] && !image_equals(*state, "job", seq[i], &kept[i], 100, &err))
 				fail_msg("round %u, snapshot %d: %s", round, (int)seq[i], err.msg);
@@ -117,7 +150,7 @@ static void test_drop_all_frees_all(void **state)
 	snprintf(path, sizeof(path), "%s/data.mdb", dir);
 	image_save(*state, "job", 0, &image, NULL, 0);
 	ok(store_job_drop(*state, "job", &err));
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	assert_true(stats.bytes_freed > 5000 * 2048);
 	assert_true(stats.packs_freed >= 10);
 	ok(store_usage(*state, &usage, &err));
@@ -125,7 +158,7 @@ static void test_drop_all_frees_all(void **state)
 	assert_int_equal(usage.nodes, 0);
 	assert_int_equal(usage.snapshots, 0);
 	assert_int_equal(stat(path, &before), 0);
-	ok(store_gc(*state, true, &stats, &err));
+	ok(store_gc(*state, STORE_GC_COMPACT, &stats, &err));
 	assert_int_equal(stat(path, &after), 0);
 	assert_true(after.st_size < 200000);
 	assert_int_equal(stats.bytes_returned, before.st_size - after.st_size);
@@ -149,7 +182,7 @@ static void test_compact_keeps_all(void **state)
 	}
 	ok(store_usage(*state, &usage, &err));
 	before = usage.file_bytes;
-	ok(store_gc(*state, true, NULL, &err));
+	ok(store_gc(*state, STORE_GC_COMPACT, NULL, &err));
 	ok(store_usage(*state, &usage, &err));
 	assert_true(usage.file_bytes < before / 2);
 	if (!image_equals(*state, "job", 0, &image, 0, &err))
@@ -170,10 +203,10 @@ static void test_compact_refused_while_open(void **state)
 	pid_t child;
 
 	ok(page_reader_open(&reader, *state, 0, &err));
-	assert_fails(store_gc(*state, true, NULL, &err), ERR_BUSY, &err);
+	assert_fails(store_gc(*state, STORE_GC_COMPACT, NULL, &err), ERR_BUSY, &err);
 	page_reader_close(reader);
 	ok(session_begin(&session, *state, "job", 0, CODEC_LZ4, &err));
-	assert_fails(store_gc(*state, true, NULL, &err), ERR_BUSY, &err);
+	assert_fails(store_gc(*state, STORE_GC_COMPACT, NULL, &err), ERR_BUSY, &err);
 	session_abort(session);
 
 	/* Another process has it open. It must not inherit ours: so it is started while ours is closed. */
@@ -191,11 +224,11 @@ static void test_compact_refused_while_open(void **state)
 	}
 	assert_int_equal(read(to_parent[0], &byte, 1), 1);
 	*state = fixture_open(dir, "job");
-	assert_fails(store_gc(*state, true, NULL, &err), ERR_BUSY, &err);
+	assert_fails(store_gc(*state, STORE_GC_COMPACT, NULL, &err), ERR_BUSY, &err);
 	assert_int_equal(write(to_child[1], &byte, 1), 1);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
-	ok(store_gc(*state, true, NULL, &err));
+	ok(store_gc(*state, STORE_GC_COMPACT, NULL, &err));
 }
 
 /* A session's parent may be dropped while it works: what it reuses stays. */
@@ -217,24 +250,24 @@ static void test_parent_is_pinned(void **state)
 	snap__snapshot__free_unpacked(model, NULL);
 	ok(session_begin(&session, *state, "job", 1, CODEC_LZ4, &err));
 	ok(store_snapshot_drop(*state, "job", 1, &err));
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	assert_int_equal(stats.packs_freed, 0);
 	ok(page_table_edit(&table, session, root, &err));
 	later.seed[10] = 123456;
 	fixture_page(page, 123456);
 	ok(page_table_put(table, 10, page, 1, NULL, &err));
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	ok(page_table_finish(table, &root, &err));
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	model = fixture_model(root);
 	ok(session_publish(session, model, &info, &err));
 	snap__snapshot__free_unpacked(model, NULL);
-	ok(store_gc(*state, false, &stats, &err));
+	ok(store_gc(*state, 0, &stats, &err));
 	assert_int_equal(stats.snapshots_freed, 1);
 	if (!image_equals(*state, "job", 2, &later, 0, &err))
 		fail_msg("%s", err.msg);
 	ok(store_snapshot_drop(*state, "job", 2, &err));
-	ok(store_gc(*state, false, NULL, &err));
+	ok(store_gc(*state, 0, NULL, &err));
 	ok(store_usage(*state, &usage, &err));
 	assert_int_equal(usage.packs, 0);
 	image_free(&image);
@@ -270,7 +303,7 @@ static void test_no_merge_across_a_session(void **state)
 	}
 	for (i = 1; i < 4; i++)
 		ok(store_snapshot_drop(*state, "job", i, &err));
-	ok(store_gc(*state, false, NULL, &err));
+	ok(store_gc(*state, 0, NULL, &err));
 	if (!image_equals(*state, "job", 4, &two, 1000, &err))
 		fail_msg("before: %s", err.msg);
 
@@ -287,7 +320,7 @@ static void test_no_merge_across_a_session(void **state)
 	    !image_equals(*state, "job", 4, &one, 0, &err) ||
 	    !image_equals(*state, "other", 1, &late, 0, &err))
 		fail_msg("after: %s", err.msg);
-	ok(store_gc(*state, false, NULL, &err));
+	ok(store_gc(*state, 0, NULL, &err));
 	assert_int_equal(fixture_problems(*state), 0);
 	image_free(&one);
 	image_free(&two);
@@ -312,7 +345,7 @@ static void test_session_is_safe(void **state)
 		fixture_page(page, image.seed[i]);
 		ok(page_table_put(table, i, page, 1, NULL, &err));
 		if (i % 10000 == 9999)
-			ok(store_gc(*state, false, NULL, &err));
+			ok(store_gc(*state, 0, NULL, &err));
 	}
 	ok(store_usage(*state, &usage, &err));
 	assert_true(usage.packs >= 32);
@@ -320,7 +353,7 @@ static void test_session_is_safe(void **state)
 	model = fixture_model(root);
 	ok(session_publish(session, model, &info, &err));
 	snap__snapshot__free_unpacked(model, NULL);
-	ok(store_gc(*state, false, NULL, &err));
+	ok(store_gc(*state, 0, NULL, &err));
 	if (!image_equals(*state, "job", 1, &image, 0, &err))
 		fail_msg("%s", err.msg);
 
@@ -371,7 +404,7 @@ static void *gc_thread(void *arg)
 	struct err why;
 
 	while (!atomic_load(&shared->stop))
-		if (store_gc(shared->store, false, NULL, &why) < 0)
+		if (store_gc(shared->store, 0, NULL, &why) < 0)
 			atomic_fetch_add(&shared->failures, 1);
 	return NULL;
 }
@@ -409,6 +442,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_thorough, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_any_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop_all_frees_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_compact_keeps_all, setup, teardown),

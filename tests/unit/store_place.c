@@ -227,7 +227,7 @@ static void test_reading_does_not_write(void **state)
 	assert_fails(session_begin(&session, store, "job", 0, CODEC_LZ4, &err), ERR_INVALID, &err);
 	assert_fails(store_job_put(store, &info, &err), ERR_INVALID, &err);
 	assert_fails(store_job_lock(store, "new", &lock, &err), ERR_INVALID, &err);
-	assert_fails(store_gc(store, false, NULL, &err), ERR_INVALID, &err);
+	assert_fails(store_gc(store, 0, NULL, &err), ERR_INVALID, &err);
 	job_info_clear(&info);
 	store_close(store);
 }

@@ -124,7 +124,7 @@ static void check_usable(void)
 	image_save(store, "job", 3, &images[0], &images[2], 64);
 	if (!image_equals(store, "job", 4, &images[0], 64, &err))
 		fail_msg("%s", err.msg);
-	ok(store_gc(store, false, NULL, &err));
+	ok(store_gc(store, 0, NULL, &err));
 	assert_int_equal(fixture_problems(store), 0);
 	store_close(store);
 }

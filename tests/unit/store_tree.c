@@ -133,7 +133,7 @@ static void test_round_trip(void **state)
 	second = save(f, &tree, first.seq, &model);
 	assert_true(second.bytes_stored < first.bytes_stored / 10); /* nothing has changed */
 	ok(store_snapshot_drop(f->store, "job", first.seq, &err));
-	ok(store_gc(f->store, false, &stats, &err));
+	ok(store_gc(f->store, 0, &stats, &err));
 	assert_int_equal(fixture_problems(f->store), 0);
 	model.path = f->dir;
 	ok(tree_load(&back, f->store, &model, &err));
@@ -146,7 +146,7 @@ static void test_round_trip(void **state)
 	model.objects -= 10;
 	assert_fails(tree_load(&back, f->store, &model, &err), ERR_CORRUPT, &err);
 	ok(store_snapshot_drop(f->store, "job", second.seq, &err));
-	ok(store_gc(f->store, false, &stats, &err));
+	ok(store_gc(f->store, 0, &stats, &err));
 	assert_true(stats.packs_freed > 0 && stats.nodes_freed > 0);
 	tree_walk_end(&walk);
 	tree_clear(&tree);

@@ -502,7 +502,7 @@ static void test_interrupted(void **state)
 	/* Opening the store for writing, and collecting, leave it. */
 	store_close(p->b);
 	ok(store_open(&p->b, p->dir_b, STORE_WRITE, &err));
-	ok(store_gc(p->b, false, &gc, &err));
+	ok(store_gc(p->b, 0, &gc, &err));
 	ok(negotiate(p, 1, 0, &stats));
 	pages = stats.pages;
 	assert_true(pages < PAGES - 200);
