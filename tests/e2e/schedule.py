@@ -97,6 +97,8 @@ def metrics_are_kept_and_not_worth_a_job(lab):
     again = lab.start("recover", "job")
     wait_until(lambda: b"cannot write metrics" in again.err, 30, "a warning")
     check(again.alive(), "the job was given up for its metrics")
+    # It is warned of while the job is still being rebuilt.
+    wait_until(lambda: interval(lab), 30, "the job runs")
     check_equal(interval(lab)["reason"], "fixed", "reason")
 
 
