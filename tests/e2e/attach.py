@@ -112,7 +112,7 @@ def doctor(lab):
     path = os.path.join(lab.dir, "held")
     with open(path, "wb") as out:
         job = lab.launch(["/usr/bin/python3", "-c", code], stdout=out, process_group=0)
-    harness.wait_until(lambda: os.path.getsize(path), 10, "the descriptors are open")
+    harness.wait_until(lambda: harness.read_bytes(path).endswith(b"\n"), 10, "the descriptors are open")
     held = {int(word) for word in harness.read_bytes(path).split() if int(word) >= 0}
     result = lab.pawl("doctor", str(job.pid), "--json", status=None)
     report = json.loads(result.out)
