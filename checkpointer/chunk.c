@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "store/base/pages.h"
+
 void page_chunk_free(struct page_chunk *chunk)
 {
 	if (chunk)
@@ -40,7 +42,7 @@ void page_chunk_begin(struct page_chunk *chunk, struct page_table *table)
 void page_chunk_rest(struct page_chunk *chunk)
 {
 	if (chunk->there && !chunk->rests)
-		madvise(chunk->data, chunk->there, MADV_FREE);
+		pages_lend(chunk->data, chunk->there);
 	chunk->rests = true;
 }
 

@@ -61,7 +61,6 @@ int64_t tracked_precopy(struct tracked *t, struct page_copies *copies, uint64_t 
  * are copied as they are. So are they where the work is to give way to the job, or is to go at no more than a rate: the
  * job does not wait for that work, but the pause comes after this one. */
 enum capture_mode tracked_copy_mode(const struct page_copies *copies, uint64_t size, uint64_t last);
-
 /* One of these rounds for which there are not enough buffers: parts of it go straight to the table. */
 int tracked_copy_big(struct tracked *t, const struct scan_result *round, struct page_copies *copies,
 		       uint64_t *candidates, struct err *err);

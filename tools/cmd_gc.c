@@ -107,7 +107,8 @@ int cmd_gc(int argc, char **argv)
 	if (o.salvage)
 		return salvage(&args);
 	if (cli_open_store(&args, STORE_WRITE, &store, &err) < 0 ||
-	    store_gc(store, STORE_GC_THOROUGH | (o.compact ? STORE_GC_COMPACT : 0), &stats, &err) < 0 || store_usage(store, &usage, &err) < 0)
+	    store_gc(store, STORE_GC_THOROUGH | (o.compact ? STORE_GC_COMPACT : 0), &stats, &err) < 0 ||
+	    store_usage(store, &usage, &err) < 0)
 		return cli_fail(&err);
 	if (args.json)
 		report_print(stats_json(&stats, &usage));

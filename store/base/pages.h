@@ -13,7 +13,8 @@
 
 /* Zeroed, a multiple of HUGE_BYTES and aligned to it, counted only once it is used. NULL: there is none (errno). */
 void *pages_map(size_t len);
-/* What is in them counts no more: until they are written to, the kernel may take them, and give zeroes or what was there. */
+/* Any pages, MADV_FREE of madvise(2): what is in them counts no more. Until they are written to, the kernel may take them,
+ * and give zeroes or what was there. */
 void pages_lend(void *pages, size_t len);
 void pages_unmap(void *pages, size_t len); /* takes NULL */
 
